@@ -7,6 +7,8 @@ package struct MPIError: Error, CustomStringConvertible, Sendable {
     case callFailed(Int32)
     /// The library cannot do what the program needs.
     case unsupported
+    /// A message does not have the form that peers of this program send.
+    case malformedMessage
   }
 
   package let code: Code

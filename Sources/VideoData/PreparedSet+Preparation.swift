@@ -170,7 +170,8 @@ extension PreparedSet {
     }
     let codec = try LinearCausalCodec(
       fittedOn: zip(footage, windows).map { .init($0.video, frameCount: $1.trainFrameCount) },
-      channelCount: options.latentChannels, mirrors: options.mirrors, reverses: options.reverses)
+      cropSize: options.cropSize, channelCount: options.latentChannels, mirrors: options.mirrors,
+      reverses: options.reverses)
     let judged = zip(footage, windows).map {
       judgedClips(of: $0.video, windows: $1, cropSize: options.cropSize)
     }

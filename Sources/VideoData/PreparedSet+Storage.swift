@@ -5,6 +5,7 @@
 // It is written into a temporary folder beside its place and renamed, so it is whole or not there.
 
 import Checkpoints
+import DenseKernels
 package import Foundation
 
 extension PreparedSet {
@@ -106,7 +107,7 @@ extension PreparedSet {
           TensorDeclaration(
             "frames", .uint8, shape: [video.frameCount, video.height, video.width, 3])
         ])
-      try writer.append(bytes: video.bytes.span.bytes, to: "frames")
+      try Buffer(video.bytes).withBytes { try writer.append(bytes: $0, to: "frames") }
       try writer.finish()
     }
     let listing = Listing(

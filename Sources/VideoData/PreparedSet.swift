@@ -4,8 +4,6 @@
 // On disk (`PreparedSet+Storage.swift`) it is a folder that is either whole or does not exist, and
 // that is used again as long as the inputs and the options are the same.
 
-package import Basics
-
 package struct PreparedSet: Sendable {
   /// One video: a person, as far as reports go.
   package struct Source: Sendable {

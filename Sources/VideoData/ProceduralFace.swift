@@ -44,7 +44,9 @@ package struct ProceduralFace: Sendable {
       low + (high - low) * stream.uniform(at: element)
     }
     func color(_ element: Int, from low: Double, to high: Double) -> Color {
-      Color(between(low, high, element), between(low, high, element + 1), between(low, high, element + 2))
+      Color(
+        between(low, high, element), between(low, high, element + 1),
+        between(low, high, element + 2))
     }
     let tone = between(0, 1, 0)
     skin = Color(0.42, 0.27, 0.19) * (1 - tone) + Color(0.95, 0.78, 0.67) * tone

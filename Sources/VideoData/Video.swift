@@ -92,7 +92,10 @@ package struct Video: Hashable, Sendable {
   }
 
   /// F×H×W×3 in [-1, 1].
-  package var values: [Float] { bytes.map(Self.value(of:)) }
+  package var values: [Float] {
+    let table = (UInt8.min...UInt8.max).map(Self.value(of:))
+    return bytes.map { table[Int($0)] }
+  }
 
   /// - Precondition: `values` holds F·H·W·3 numbers, meant to lie in [-1, 1].
   package init(frameCount: Int, height: Int, width: Int, values: [Float]) {

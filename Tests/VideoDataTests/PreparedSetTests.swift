@@ -107,7 +107,8 @@ import Testing
     }
   }
 
-  @Test func `all bad files that a user names are told at once, and nothing is left behind`() throws {
+  @Test func `all bad files that a user names are told at once, and nothing is left behind`() throws
+  {
     try withTemporaryFolder { folder in
       let good = try TestVideos.make("good.mp4", in: folder, frameCount: 22)
       let short = try TestVideos.make("short.mp4", in: folder, frameCount: 4)
@@ -129,7 +130,8 @@ import Testing
     }
   }
 
-  @Test func `a folder's bad files are skipped with a word, now and when the set is reused`() throws {
+  @Test func `a folder's bad files are skipped with a word, now and when the set is reused`() throws
+  {
     try withTemporaryFolder { folder in
       let clips = folder.appending(path: "clips")
       try FileManager.default.createDirectory(at: clips, withIntermediateDirectories: true)

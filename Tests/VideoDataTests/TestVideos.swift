@@ -29,7 +29,8 @@ enum TestVideos {
     let stream = RandomStream(seed: 1, purpose: .tests, sample: sample)
     return Video(
       frameCount: frameCount, height: height, width: width,
-      bytes: (0..<frameCount * height * width * 3).map { UInt8(stream.integer(below: 256, at: $0)) })
+      bytes: (0..<frameCount * height * width * 3).map { UInt8(stream.integer(below: 256, at: $0)) }
+    )
   }
 }
 

@@ -105,7 +105,8 @@ import Testing
     try withTemporaryFolder { folder in
       let base = ["-c:v", "libx264", "-g", "10", "-pix_fmt", "yuv420p"]
       for (name, options) in [
-        ("front.mp4", base + ["-movflags", "+faststart"]), ("end.mp4", base), ("matroska.mkv", base),
+        ("front.mp4", base + ["-movflags", "+faststart"]), ("end.mp4", base),
+        ("matroska.mkv", base),
       ] {
         let whole = try TestVideos.make(name, in: folder, frameCount: 60, options: options)
         let content = try Data(contentsOf: whole)
@@ -137,7 +138,10 @@ import Testing
     let error = videoError {
       _ = try MediaTool.run(
         "ffmpeg",
-        ["-nostdin", "-loglevel", "error", "-re", "-f", "lavfi", "-i", "testsrc2", "-f", "null", "-"],
+        [
+          "-nostdin", "-loglevel", "error", "-re", "-f", "lavfi", "-i", "testsrc2", "-f", "null",
+          "-",
+        ],
         deadline: .milliseconds(300))
     }
     #expect(error?.code == .toolFailed)

@@ -39,9 +39,11 @@ import Testing
       let file = folder.appending(path: "100%d.png")
       let image = face.frames(4..<5)
       try VideoWriter().writePNG(image, to: file)
-      #expect(try VideoReader().decode(file, height: 32, width: 40) == image)
-      try VideoWriter().writePNG(image, to: file, upscale: 3)
-      let large = try VideoReader().decode(file, height: 96, width: 120)
+      let plain = folder.appending(path: "plain.png")
+      try FileManager.default.copyItem(at: file, to: plain)
+      #expect(try VideoReader().decode(plain, height: 32, width: 40) == image)
+      try VideoWriter().writePNG(image, to: plain, upscale: 3)
+      let large = try VideoReader().decode(plain, height: 96, width: 120)
       for y in 0..<96 {
         for x in 0..<120 {
           let (big, small) = (

@@ -1,6 +1,6 @@
 // Which part of a wide (or tall) frame is kept: the window of the wanted aspect in which the most
-// moves. In a talking portrait that is the face, wherever the photographer put it. Sums are
-// integers, ties go to the window nearest the middle: the choice is the same everywhere.
+// moves, near its middle. In a talking portrait that is the face, wherever the photographer put it.
+// Sums are integers, ties go to the window nearest the middle: the choice is the same everywhere.
 
 package enum MotionWindow {
   /// The whole frame if its long side is at most `maximumLongSide`, else the busiest such window.
@@ -33,12 +33,15 @@ package enum MotionWindow {
     return sums
   }
 
+  /// The start with the greatest Σ motion · (i + 1)(length − i), i the place inside the window: a
+  /// weight that is largest in the middle, so what moves comes to lie there.
   private static func busiestStart(_ motion: [Int], windowLength: Int) -> Int {
     let last = motion.count - windowLength
-    var sum = motion[..<windowLength].reduce(0, +)
-    var best = (start: 0, sum: sum)
-    for start in 1...last {
-      sum += motion[start + windowLength - 1] - motion[start - 1]
+    var best = (start: 0, sum: -1)
+    for start in 0...last {
+      let sum = (0..<windowLength).reduce(0) {
+        $0 + motion[start + $1] * ($1 + 1) * (windowLength - $1)
+      }
       let isNearerMiddle = abs(2 * start - last) < abs(2 * best.start - last)
       if sum > best.sum || (sum == best.sum && isNearerMiddle) { best = (start, sum) }
     }

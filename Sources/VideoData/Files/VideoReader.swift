@@ -57,7 +57,10 @@ package struct VideoReader: Sendable {
     let limit = maximumFrameCount.map { ["-frames:v", String($0)] } ?? []
     let output = try MediaTool.run(
       "ffmpeg",
-      ["-nostdin", "-hide_banner", "-loglevel", "error", "-threads", "1", "-i", "file:\(file.path)"]
+      [
+        "-nostdin", "-hide_banner", "-loglevel", "error", "-threads", "1", "-i",
+        "file:\(file.path)",
+      ]
         + ["-map", "0:V:0", "-fps_mode", "passthrough"] + limit
         + [
           "-vf",
@@ -86,11 +89,13 @@ package struct VideoReader: Sendable {
   }
 
   private func checkReadable(_ file: URL) throws {
-    var isFolder: ObjCBool = false
-    guard FileManager.default.fileExists(atPath: file.path, isDirectory: &isFolder) else {
+    guard
+      let attributes = try? FileManager.default.attributesOfItem(
+        atPath: file.resolvingSymlinksInPath().path)
+    else {
       throw VideoError(.missingFile, "there is no file \(file.path); check the path")
     }
-    guard !isFolder.boolValue else {
+    guard attributes[.type] as? FileAttributeType != .typeDirectory else {
       throw VideoError(.missingFile, "\(file.path) is a folder; name the video files in it")
     }
     guard FileManager.default.isReadableFile(atPath: file.path) else {

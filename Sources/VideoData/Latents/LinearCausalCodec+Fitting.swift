@@ -20,12 +20,13 @@ extension LinearCausalCodec {
 
   /// Fits both kinds of patches.
   /// - Parameters:
+  ///   - cropSize: side of the crops that training will see.
   ///   - patchLimit: patches looked at per video and kind, about. Default 20,000.
   ///   - mirrors, reverses: clips are also seen mirrored, backward.
-  /// - Precondition: at least one video; at least 4 frames and 7×7 pixels each.
+  /// - Precondition: at least one video; at least 4 frames and 4×4 pixels each.
   /// - Throws: what the eigenvalue solver throws.
   package init(
-    fittedOn videos: [TrainingVideo], channelCount: Int = 16, mirrors: Bool = true,
+    fittedOn videos: [TrainingVideo], cropSize: Int, channelCount: Int = 16, mirrors: Bool = true,
     reverses: Bool = true, patchLimit: Int = 20_000
   ) throws {
     precondition(!videos.isEmpty, "fitting a codec on no videos")
@@ -34,7 +35,8 @@ extension LinearCausalCodec {
       let geometry = PatchGeometry(depth: depth, side: 4)
       let moments = videos.map { training in
         var moments = PatchMoments(geometry)
-        moments.add(training.video, frameCount: training.frameCount, limit: patchLimit)
+        moments.add(
+          training.video, frameCount: training.frameCount, cropSize: cropSize, limit: patchLimit)
         return moments.normalized
       }
       return try Components(
@@ -85,11 +87,12 @@ extension LinearCausalCodec.Components {
     var basis: [Float] = []
     var deviations: [Float] = []
     for channel in 0..<channelCount {
-      let column = width - 1 - channel
-      let vector = (0..<width).map { vectors[$0 * width + column] }
+      // Values ascend, vector i is row i.
+      let row = width - 1 - channel
+      let vector = Array(vectors[row * width..<(row + 1) * width])
       let sign = Self.sign(of: vector)
       basis.append(contentsOf: vector.map { Float(sign * $0) })
-      deviations.append(Float(max(max(values[column], 0).squareRoot(), Self.smallestDeviation)))
+      deviations.append(Float(max(max(values[row], 0).squareRoot(), Self.smallestDeviation)))
     }
     self.init(
       depth: geometry.depth, mean: mean.map { Float($0 / 127.5 - 1) }, basis: basis,

@@ -60,17 +60,17 @@ package struct LinearCausalCodec: LatentCodec, Hashable {
     let (frameCount, height, width) = (shape[1], shape[2], shape[3])
     let patchCount = height * width
     let latents = Buffer<Float>(zeroed: shape.reduce(1, *))
+    let frames = Buffer(clip.values)
     let rows = Buffer<Float>(zeroed: patchCount * group.mean.count)
     for frame in 0..<frameCount {
       let components = frame == 0 ? first : group
       let patchWidth = components.mean.count
-      let mean = components.mean
-      for patch in 0..<patchCount {
-        components.geometry.gather(
-          clip, frame: frame == 0 ? 0 : 4 * frame - 3, top: patch / width * 4,
-          left: patch % width * 4, into: rows, at: patch * patchWidth
-        ) { byte, index in Video.value(of: byte) - mean[index] }
-      }
+      components.geometry.cut(
+        frames, frame: frame == 0 ? 0 : 4 * frame - 3, height: clip.height, width: clip.width,
+        into: rows)
+      Float.addBias(
+        Buffer(components.mean.map { -$0 }), toRowsOf: rows[0..<patchCount * patchWidth],
+        rowCount: patchCount)
       Float.multiply(
         Matrix(Buffer(components.analysis), rows: channelCount, columns: patchWidth),
         Matrix(rows, rows: patchCount, columns: patchWidth).transposed, scale: 1,
@@ -91,7 +91,7 @@ package struct LinearCausalCodec: LatentCodec, Hashable {
     let source = Buffer(latents.values)
     let rows = Buffer<Float>(zeroed: patchCount * group.mean.count)
     let clipFrameCount = 1 + (latents.frameCount - 1) * 4
-    var values = [Float](repeating: 0, count: clipFrameCount * height * width * 3)
+    let frames = Buffer<Float>(zeroed: clipFrameCount * height * width * 3)
     for frame in 0..<latents.frameCount {
       let components = frame == 0 ? first : group
       let patchWidth = components.mean.count
@@ -104,14 +104,10 @@ package struct LinearCausalCodec: LatentCodec, Hashable {
       Float.addBias(
         Buffer(components.mean), toRowsOf: rows[0..<patchCount * patchWidth],
         rowCount: patchCount)
-      for patch in 0..<patchCount {
-        components.geometry.scatter(
-          rows, at: patch * patchWidth, into: &values, frame: frame == 0 ? 0 : 4 * frame - 3,
-          top: patch / latents.width * 4, left: patch % latents.width * 4, height: height,
-          width: width)
-      }
+      components.geometry.join(
+        rows, into: frames, frame: frame == 0 ? 0 : 4 * frame - 3, height: height, width: width)
     }
-    return values
+    return frames.array
   }
 
   /// One latent frame, C × H·W, inside C×F×H×W.

@@ -18,41 +18,64 @@ struct PatchGeometry: Hashable, Sendable {
       let x = index / 3 % side
       let y = index / (3 * side) % side
       let t = index / (3 * side * side)
-      return (((reversed ? depth - 1 - t : t) * side + y) * side + (mirrored ? side - 1 - x : x)) * 3
+      return (((reversed ? depth - 1 - t : t) * side + y) * side + (mirrored ? side - 1 - x : x))
+        * 3
         + color
     }
   }
 
-  /// Writes the patch at (frame, top, left) to `row` as byte values, less `mean` after `transform`.
+  /// Copies the patch at (frame, top, left) to `row` elements on, as byte values.
   func gather(
-    _ video: Video, frame: Int, top: Int, left: Int, into rows: Buffer<Float>, at rowStart: Int,
-    transform: (_ byte: UInt8, _ index: Int) -> Float
+    _ video: Video, frame: Int, top: Int, left: Int, into rows: Buffer<Float>, at rowStart: Int
   ) {
-    var index = 0
+    var index = rowStart
     for t in 0..<depth {
       for y in 0..<side {
         let start = video.offset(frame: frame + t, y: top + y, x: left)
         for source in start..<start + side * 3 {
-          rows[rowStart + index] = transform(video.bytes[source], index)
+          rows[index] = Float(video.bytes[source])
           index += 1
         }
       }
     }
   }
 
-  /// Writes a patch of numbers to its place in F×H×W×3 values.
-  func scatter(
-    _ rows: Buffer<Float>, at rowStart: Int, into values: inout [Float], frame: Int, top: Int,
-    left: Int, height: Int, width frameWidth: Int
+  /// Cuts `depth` frames from `frame` on into all patches of the grid.
+  /// - Shapes: F×H×W×3 → (H/side · W/side)×P.
+  func cut(
+    _ frames: Buffer<Float>, frame: Int, height: Int, width frameWidth: Int,
+    into rows: Buffer<Float>
   ) {
-    var index = rowStart
+    forEachStretch(frame: frame, height: height, width: frameWidth) { stretch, row in
+      Float.copyRows(
+        frames[stretch], stride: side * 3, to: rows[row..<rows.count], stride: width,
+        rowCount: frameWidth / side, width: side * 3)
+    }
+  }
+
+  /// The inverse of `cut`.
+  func join(
+    _ rows: Buffer<Float>, into frames: Buffer<Float>, frame: Int, height: Int,
+    width frameWidth: Int
+  ) {
+    forEachStretch(frame: frame, height: height, width: frameWidth) { stretch, row in
+      Float.copyRows(
+        rows[row..<rows.count], stride: width, to: frames[stretch], stride: side * 3,
+        rowCount: frameWidth / side, width: side * 3)
+    }
+  }
+
+  /// Each row of pixels with where its first stretch lies among the patches' numbers.
+  private func forEachStretch(
+    frame: Int, height: Int, width frameWidth: Int, _ body: (Range<Int>, Int) -> Void
+  ) {
     for t in 0..<depth {
-      for y in 0..<side {
-        let start = (((frame + t) * height + top + y) * frameWidth + left) * 3
-        for target in start..<start + side * 3 {
-          values[target] = rows[index]
-          index += 1
-        }
+      for y in 0..<height {
+        let start = ((frame + t) * height + y) * frameWidth * 3
+        let firstPatch = y / side * (frameWidth / side)
+        body(
+          start..<start + frameWidth * 3,
+          firstPatch * width + (t * side + y % side) * side * 3)
       }
     }
   }

@@ -18,21 +18,24 @@ struct PatchMoments {
     products = Array(repeating: 0, count: geometry.width * geometry.width)
   }
 
-  /// Adds patches of the first `frameCount` frames, about `limit` of them: frames are skipped
-  /// evenly, and the grid is shifted from one to the next so that all alignments take part.
-  mutating func add(_ video: Video, frameCount: Int, limit: Int) {
+  /// Adds patches of the first `frameCount` frames, about `limit` of them, as training sees them:
+  /// from crops of `cropSize`, whose places spread evenly over all places (the R2 sequence).
+  /// Starting frames are skipped evenly to keep to the limit.
+  mutating func add(_ video: Video, frameCount: Int, cropSize: Int, limit: Int) {
     let side = geometry.side
+    let (cropHeight, cropWidth) = (min(cropSize, video.height), min(cropSize, video.width))
     let startCount = frameCount - geometry.depth + 1
-    let patchesPerStart = (video.height / side) * (video.width / side)
+    let patchesPerStart = (cropHeight / side) * (cropWidth / side)
     let spacing = max(1, (startCount * patchesPerStart + limit - 1) / limit)
     let rows = Buffer<Float>(zeroed: Self.batchCount * geometry.width)
     var rowCount = 0
     for (turn, start) in stride(from: 0, to: startCount, by: spacing).enumerated() {
-      for top in stride(from: turn % side, through: video.height - side, by: side) {
-        for left in stride(from: turn / side % side, through: video.width - side, by: side) {
+      let cropTop = Self.spread(turn, by: 0.754_877_666_246_692_7, over: video.height - cropHeight)
+      let cropLeft = Self.spread(turn, by: 0.569_840_290_998_053_2, over: video.width - cropWidth)
+      for top in stride(from: cropTop, through: cropTop + cropHeight - side, by: side) {
+        for left in stride(from: cropLeft, through: cropLeft + cropWidth - side, by: side) {
           geometry.gather(
-            video, frame: start, top: top, left: left, into: rows, at: rowCount * geometry.width
-          ) { byte, _ in Float(byte) }
+            video, frame: start, top: top, left: left, into: rows, at: rowCount * geometry.width)
           rowCount += 1
           if rowCount == Self.batchCount {
             addBatch(rows, rowCount: rowCount)
@@ -42,6 +45,11 @@ struct PatchMoments {
       }
     }
     addBatch(rows, rowCount: rowCount)
+  }
+
+  /// The `turn`-th of places 0...last that fill the range evenly.
+  private static func spread(_ turn: Int, by step: Double, over last: Int) -> Int {
+    Int((0.5 + Double(turn) * step).truncatingRemainder(dividingBy: 1) * Double(last + 1))
   }
 
   private mutating func addBatch(_ rows: Buffer<Float>, rowCount: Int) {

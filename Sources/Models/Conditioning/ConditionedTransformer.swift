@@ -8,7 +8,7 @@
 
 package import Autodiff
 package import DenseKernels
-package import Tensors
+import Tensors
 
 /// A velocity model with conditions, over one flat parameter set: the transformer's and the null text.
 package final class ConditionedTransformer<Scalar: KernelScalar> {
@@ -55,7 +55,8 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
       tape: tape, inputs, adapter: adapter, recompute: recompute)
     precondition(
       output.shape == noisy.shape,
-      "latents \(noisy.shape) give a velocity \(output.shape); sizes must be multiples of the patch")
+      "latents \(noisy.shape) give a velocity \(output.shape); sizes must be multiples of the patch"
+    )
     return output
   }
 

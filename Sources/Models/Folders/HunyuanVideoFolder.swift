@@ -4,8 +4,8 @@
 
 package import Autodiff
 package import Checkpoints
+package import DenseKernels
 package import Foundation
-import DenseKernels
 import Tensors
 
 /// A diffusers folder of a HunyuanVideo transformer, open for reading.

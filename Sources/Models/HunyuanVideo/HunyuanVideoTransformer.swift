@@ -8,7 +8,7 @@
 
 package import Autodiff
 package import DenseKernels
-package import Tensors
+import Tensors
 
 /// Runs the transformer over a set of parameters. It holds no state of a run: several of them, or
 /// several tapes, may share one set.
@@ -49,9 +49,10 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
         let block = SingleStreamBlock(
           scope: scope("single_transformer_blocks.\(index)"), stem: stem,
           configuration: configuration)
-        joint = run(scope, [joint, stem.condition], recompute: recompute) { tape, inputs in
-          [block.forward(tape, joint: inputs[0], condition: inputs[1])]
-        }[0]
+        joint =
+          run(scope, [joint, stem.condition], recompute: recompute) { tape, inputs in
+            [block.forward(tape, joint: inputs[0], condition: inputs[1])]
+          }[0]
       }
       video = tape.slice(joint, along: 1, 0..<stem.grid.tokenCount)
     }

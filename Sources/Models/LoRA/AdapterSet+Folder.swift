@@ -6,7 +6,7 @@
 
 package import Autodiff
 package import Checkpoints
-package import DenseKernels
+import DenseKernels
 package import Foundation
 package import Tensors
 

@@ -4,6 +4,7 @@
 // Source: LoRA (2106.09685) §4.1; PEFT, `LoraLayer`.
 
 package import Autodiff
+import Basics
 package import DenseKernels
 package import Tensors
 

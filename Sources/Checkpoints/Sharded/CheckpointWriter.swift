@@ -26,6 +26,7 @@ package struct CheckpointWriter: Sendable {
   }
 
   /// Makes the temporary folder, after clearing what an interrupted save left.
+  /// One save at a time: another one in progress in this store would be cleared away.
   /// - Collective: called by writer 0 alone; the others wait for it.
   package func begin() throws {
     try store.removeLeftovers()

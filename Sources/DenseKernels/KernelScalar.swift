@@ -1,0 +1,240 @@
+// The kernels that the autodiff layer is written against, for a scalar type.
+//
+// `Float` runs OpenBLAS and the C loops of CKernels. `Double` runs the slow twins: plain loops with
+// the formula beside them, which are the truth in tests and let a whole model be checked by finite
+// differences. Conventions:
+//   - Buffers are contiguous and row-major; sizes are checked at entry.
+//   - Forward kernels overwrite their outputs; backward kernels ADD to the gradients they are given.
+//   - A nil gradient is not wanted and not computed.
+//   - Sums run in a fixed order, so equal inputs give equal bits.
+// Letters: B samples, L tokens of a sample, D width, N heads, K head width, R = B·L rows.
+
+/// A rows × columns matrix stored row by row, `stride` elements apart, read as it is or transposed.
+package struct Matrix<Element: BitwiseCopyable> {
+  package let buffer: Buffer<Element>
+  package let rowCount: Int
+  package let columnCount: Int
+  package let stride: Int
+  package let isTransposed: Bool
+
+  /// - Parameter stride: elements from one stored row to the next; nil means `columns`.
+  package init(
+    _ buffer: Buffer<Element>, rows: Int, columns: Int, stride: Int? = nil,
+    isTransposed: Bool = false
+  ) {
+    let stride = stride ?? columns
+    precondition(
+      rows >= 0 && columns >= 0 && stride >= columns
+        && (rows == 0 || columns == 0 || (rows - 1) * stride + columns <= buffer.count),
+      "a \(rows)×\(columns) matrix of stride \(stride) does not fit \(buffer.count) elements")
+    self.buffer = buffer
+    self.rowCount = rows
+    self.columnCount = columns
+    self.stride = stride
+    self.isTransposed = isTransposed
+  }
+
+  /// The same elements, read with rows and columns exchanged.
+  package var transposed: Matrix {
+    Matrix(
+      buffer, rows: rowCount, columns: columnCount, stride: stride, isTransposed: !isTransposed)
+  }
+
+  /// Rows and columns as an operand of a product sees them.
+  package var logicalSize: (rows: Int, columns: Int) {
+    isTransposed ? (columnCount, rowCount) : (rowCount, columnCount)
+  }
+}
+
+/// Elementwise functions of one variable with their derivatives.
+package enum Activation: Hashable, Sendable {
+  /// 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), diffusers' `gelu-approximate`.
+  case geluTanh
+  /// x / (1 + e^−x).
+  case silu
+  /// log(1 + e^x), without overflow.
+  case softplus
+  /// √(x² + c²) − c.
+  case pseudoHuber(c: Double)
+}
+
+/// Which keys each query of a sample may see.
+///
+/// Query i of sample b sees every key j with `visibleKeys[b][j]`; an isolated query sees only key 0
+/// (diffusers' token refiner gives padding this one key, so that no row is empty).
+package struct AttentionMask: Hashable, Sendable {
+  /// B × (keys of a sample): nonzero where the key may be seen.
+  package let visibleKeys: [UInt8]
+  /// B × (queries of a sample): nonzero where the query sees only key 0. Empty: none is isolated.
+  package let isolatedQueries: [UInt8]
+
+  package init(visibleKeys: [UInt8], isolatedQueries: [UInt8] = []) {
+    self.visibleKeys = visibleKeys
+    self.isolatedQueries = isolatedQueries
+  }
+}
+
+/// Sizes of one attention: B samples, Lq queries and Lk keys each, N heads of width K.
+package struct AttentionShape: Hashable, Sendable {
+  package let sampleCount: Int
+  package let queryCount: Int
+  package let keyCount: Int
+  package let headCount: Int
+  package let headWidth: Int
+
+  package init(sampleCount: Int, queryCount: Int, keyCount: Int, headCount: Int, headWidth: Int) {
+    self.sampleCount = sampleCount
+    self.queryCount = queryCount
+    self.keyCount = keyCount
+    self.headCount = headCount
+    self.headWidth = headWidth
+  }
+}
+
+/// Sizes of a normalization with modulation per group: G groups of L rows of width D.
+///
+/// A DiT block has one group per sample; an affine LayerNorm has one group in all.
+package struct ModulationShape: Hashable, Sendable {
+  package let groupCount: Int
+  package let rowsPerGroup: Int
+  package let width: Int
+
+  package init(groupCount: Int, rowsPerGroup: Int, width: Int) {
+    self.groupCount = groupCount
+    self.rowsPerGroup = rowsPerGroup
+    self.width = width
+  }
+}
+
+/// Sizes of a per-head RMSNorm with rotation: B samples of L tokens, N heads of width K; the first
+/// `rotatedCount` tokens of each sample are rotated by the tables, the rest are only normalized.
+package struct HeadNormShape: Hashable, Sendable {
+  package let sampleCount: Int
+  package let tokenCount: Int
+  package let headCount: Int
+  package let headWidth: Int
+  package let rotatedCount: Int
+
+  package init(
+    sampleCount: Int, tokenCount: Int, headCount: Int, headWidth: Int, rotatedCount: Int
+  ) {
+    self.sampleCount = sampleCount
+    self.tokenCount = tokenCount
+    self.headCount = headCount
+    self.headWidth = headWidth
+    self.rotatedCount = rotatedCount
+  }
+}
+
+package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
+  // MARK: Products
+
+  /// c = scale · a b, or c += scale · a b when `accumulating`. `c` is not transposed.
+  static func multiply(
+    _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool, into c: Matrix<Self>)
+
+  /// x[r, :] += bias, for `rowCount` rows of `bias.count`.
+  static func addBias(_ bias: Buffer<Self>, toRowsOf x: Buffer<Self>, rowCount: Int)
+
+  /// sums += Σ_r x[r, :].
+  static func addColumnSums(of x: Buffer<Self>, rowCount: Int, to sums: Buffer<Self>)
+
+  // MARK: Normalization
+
+  /// y = x̂ (scaleOffset + scale[g]) + shift[g] with x̂ = (x − mean) · inverseDeviation per row.
+  ///
+  /// `scale`, `shift`: G×D, or nil for none (then y = x̂ · scaleOffset). Saves mean and inverse
+  /// deviation 1/√(var + epsilon) per row (G·L each). DiT modulation: scaleOffset 1; affine: 0, G = 1.
+  static func modulatedLayerNorm(
+    _ x: Buffer<Self>, scale: Buffer<Self>?, shift: Buffer<Self>?, scaleOffset: Self,
+    epsilon: Self, shape: ModulationShape, into y: Buffer<Self>, mean: Buffer<Self>,
+    inverseDeviation: Buffer<Self>)
+
+  static func modulatedLayerNormBackward(
+    outputGradient: Buffer<Self>, x: Buffer<Self>, scale: Buffer<Self>?, scaleOffset: Self,
+    shape: ModulationShape, mean: Buffer<Self>, inverseDeviation: Buffer<Self>,
+    inputGradient: Buffer<Self>?, scaleGradient: Buffer<Self>?, shiftGradient: Buffer<Self>?)
+
+  /// Per head: u = x · inverseRoot · gain with inverseRoot = 1/√(mean(x²) + epsilon); then for
+  /// rotated tokens y[2i] = u[2i] cos − u[2i+1] sin, y[2i+1] = u[2i+1] cos + u[2i] sin.
+  ///
+  /// `x`, `y`: B×L×N×K. `gain`: K. `cosines`, `sines`: rotatedCount × K/2 (empty if none).
+  /// `inverseRoot`: B·L·N, saved. A nil gain means a gain of one; normalizing can't be turned off.
+  static func headNorm(
+    _ x: Buffer<Self>, gain: Buffer<Self>?, cosines: Buffer<Self>, sines: Buffer<Self>,
+    epsilon: Self, shape: HeadNormShape, into y: Buffer<Self>, inverseRoot: Buffer<Self>)
+
+  static func headNormBackward(
+    outputGradient: Buffer<Self>, x: Buffer<Self>, gain: Buffer<Self>?, cosines: Buffer<Self>,
+    sines: Buffer<Self>, shape: HeadNormShape, inverseRoot: Buffer<Self>,
+    inputGradient: Buffer<Self>?, gainGradient: Buffer<Self>?)
+
+  // MARK: Attention
+
+  /// softmax(q kᵀ / √K) v per head without an Lq×Lk matrix in memory.
+  ///
+  /// `query`, `output`: B×Lq×N×K; `key`, `value`: B×Lk×N×K. Saves log Σ exp of the scaled scores
+  /// per query and head, B×N×Lq. - Source: FlashAttention-2 (2307.08691), algorithms 1 and 2.
+  static func attention(
+    query: Buffer<Self>, key: Buffer<Self>, value: Buffer<Self>, mask: AttentionMask?,
+    shape: AttentionShape, into output: Buffer<Self>, logSumExp: Buffer<Self>)
+
+  static func attentionBackward(
+    outputGradient: Buffer<Self>, query: Buffer<Self>, key: Buffer<Self>, value: Buffer<Self>,
+    output: Buffer<Self>, logSumExp: Buffer<Self>, mask: AttentionMask?, shape: AttentionShape,
+    queryGradient: Buffer<Self>, keyGradient: Buffer<Self>, valueGradient: Buffer<Self>)
+
+  // MARK: Elementwise
+
+  static func apply(_ activation: Activation, to x: Buffer<Self>, into y: Buffer<Self>)
+
+  /// inputGradient += activation′(x) · outputGradient.
+  static func applyBackward(
+    _ activation: Activation, outputGradient: Buffer<Self>, x: Buffer<Self>,
+    inputGradient: Buffer<Self>)
+
+  /// y = x + gate[g] · h per group.
+  static func gatedResidual(
+    _ x: Buffer<Self>, gate: Buffer<Self>, h: Buffer<Self>, shape: ModulationShape,
+    into y: Buffer<Self>)
+
+  /// hGradient += gate · dy; gateGradient[g] += Σ_rows dy · h. (The gradient of x is dy itself.)
+  static func gatedResidualBackward(
+    outputGradient: Buffer<Self>, gate: Buffer<Self>, h: Buffer<Self>, shape: ModulationShape,
+    hGradient: Buffer<Self>?, gateGradient: Buffer<Self>?)
+
+  /// z = a x + b y.
+  static func combine(
+    _ a: Self, _ x: Buffer<Self>, _ b: Self, _ y: Buffer<Self>, into z: Buffer<Self>)
+
+  /// y += a x.
+  static func add(_ a: Self, _ x: Buffer<Self>, to y: Buffer<Self>)
+
+  /// z = x · y.
+  static func multiplyElements(_ x: Buffer<Self>, _ y: Buffer<Self>, into z: Buffer<Self>)
+
+  /// z += x · y.
+  static func addProduct(_ x: Buffer<Self>, _ y: Buffer<Self>, to z: Buffer<Self>)
+
+  // MARK: Reductions, accumulated in Float64 in a fixed order
+
+  static func sum(_ x: Buffer<Self>) -> Double
+  static func sumOfMagnitudes(_ x: Buffer<Self>) -> Double
+  static func dot(_ x: Buffer<Self>, _ y: Buffer<Self>) -> Double
+
+  // MARK: Moving
+
+  /// target[r, 0..<width] = source[r, 0..<width] for `rowCount` rows at the given strides.
+  static func copyRows(
+    _ source: Buffer<Self>, stride sourceStride: Int, to target: Buffer<Self>,
+    stride targetStride: Int, rowCount: Int, width: Int)
+
+  /// The same, adding.
+  static func addRows(
+    _ source: Buffer<Self>, stride sourceStride: Int, to target: Buffer<Self>,
+    stride targetStride: Int, rowCount: Int, width: Int)
+
+  /// y[i at axes order] = x: dimension d of y is dimension `axes[d]` of x (as numpy.transpose).
+  static func permute(
+    _ x: Buffer<Self>, shape: [Int], axes: [Int], into y: Buffer<Self>)
+}

@@ -33,6 +33,8 @@ package struct RandomPurpose: RawRepresentable, Hashable, Sendable {
   package static let trueClipChoice = Self(rawValue: 19)
   package static let consistencyNoise = Self(rawValue: 20)
   package static let consistencyTime = Self(rawValue: 21)
+  package static let rolloutRenoise = Self(rawValue: 22)
+  package static let samplingRenoise = Self(rawValue: 23)
   package static let tests = Self(rawValue: 1_000)
 }
 
@@ -54,7 +56,8 @@ package struct RandomStream: Sendable {
   /// Four random words: the Philox4x32-10 block at `index`.
   package func block(at index: Int) -> SIMD4<UInt32> {
     var counter = SIMD4<UInt32>(UInt32(index), sample, step, purpose.rawValue)
-    var key = SIMD2<UInt32>(UInt32(truncatingIfNeeded: seed), UInt32(truncatingIfNeeded: seed >> 32))
+    var key = SIMD2<UInt32>(
+      UInt32(truncatingIfNeeded: seed), UInt32(truncatingIfNeeded: seed >> 32))
     for _ in 0..<10 {
       let low = UInt64(counter[0]) * 0xD251_1F53
       let high = UInt64(counter[2]) * 0xCD9E_8D57

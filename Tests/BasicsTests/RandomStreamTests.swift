@@ -8,7 +8,8 @@ struct RandomStreamTests {
     #expect(zero.block(at: 0) == SIMD4(0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8))
     let ones = RandomStream(
       seed: .max, purpose: .init(rawValue: .max), step: 0xffff_ffff, sample: 0xffff_ffff)
-    #expect(ones.block(at: 0xffff_ffff) == SIMD4(0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd))
+    #expect(
+      ones.block(at: 0xffff_ffff) == SIMD4(0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd))
   }
 
   @Test func `normals by index equal the bulk draw`() {

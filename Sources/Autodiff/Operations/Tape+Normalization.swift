@@ -1,0 +1,119 @@
+// LayerNorm with modulation or affine, per-head RMSNorm with rotary positions, gated residual.
+
+package import DenseKernels
+import Tensors
+
+/// Rotary position tables: for each rotated token and each pair of a head's elements, the cosine
+/// and sine of its angle.
+/// - Source: RoFormer (2104.09864), eq. 34; interleaved pairs as in HunyuanVideo.
+package struct RotaryTable<Scalar: KernelScalar> {
+  package let tokenCount: Int
+  /// tokenCount × K/2 each.
+  package let cosines: Buffer<Scalar>
+  package let sines: Buffer<Scalar>
+
+  package init(tokenCount: Int, cosines: [Double], sines: [Double]) {
+    precondition(
+      cosines.count == sines.count && (tokenCount == 0 || cosines.count % tokenCount == 0),
+      "\(cosines.count) cosines and \(sines.count) sines for \(tokenCount) tokens")
+    self.tokenCount = tokenCount
+    self.cosines = Buffer(cosines.map { Scalar($0) })
+    self.sines = Buffer(sines.map { Scalar($0) })
+  }
+}
+
+extension Tape {
+  /// y = x̂ (scaleOffset + scale) + shift, x̂ the row normalized to mean 0 and variance 1.
+  ///
+  /// Modulation: scale and shift [B, D], scaleOffset 1. Affine LayerNorm: [D], scaleOffset 0.
+  /// - Shapes: x [B, L, D] → [B, L, D]. The number of groups is scale.count / D.
+  package func layerNorm(
+    _ x: Value<Scalar>, scale: Value<Scalar>? = nil, shift: Value<Scalar>? = nil,
+    scaleOffset: Double = 1, epsilon: Double
+  ) -> Value<Scalar> {
+    let shape = modulationShape(x, by: scale ?? shift)
+    let rowCount = shape.groupCount * shape.rowsPerGroup
+    let offset = Scalar(scaleOffset)
+    let output = result(x.shape)
+    let mean = result([rowCount])
+    let inverseDeviation = result([rowCount])
+    let scaleBuffer = scale?.tensor.buffer
+    Scalar.modulatedLayerNorm(
+      x.tensor.buffer, scale: scaleBuffer, shift: shift?.tensor.buffer,
+      scaleOffset: offset, epsilon: Scalar(epsilon), shape: shape, into: output.buffer,
+      mean: mean.buffer, inverseDeviation: inverseDeviation.buffer)
+    let inputs = [x] + [scale, shift].compactMap(\.self)
+    return record(output, from: inputs) { outputGradient, gradients in
+      Scalar.modulatedLayerNormBackward(
+        outputGradient: outputGradient.buffer, x: x.tensor.buffer, scale: scaleBuffer,
+        scaleOffset: offset, shape: shape, mean: mean.buffer,
+        inverseDeviation: inverseDeviation.buffer, inputGradient: gradients[0]?.buffer,
+        scaleGradient: scale == nil ? nil : gradients[1]?.buffer,
+        shiftGradient: shift == nil ? nil : gradients[gradients.count - 1]?.buffer)
+    }
+  }
+
+  /// RMSNorm over each head with a learned gain, then rotation of the first tokens by `rotation`.
+  /// - Shapes: x [B, L, N·K], gain [K] → [B, L, N·K].
+  package func headNorm(
+    _ x: Value<Scalar>, gain: Parameter<Scalar>, rotation: RotaryTable<Scalar>? = nil,
+    headCount: Int, epsilon: Double
+  ) -> Value<Scalar> {
+    let headWidth = gain.value.count
+    precondition(
+      x.shape.count == 3 && x.shape[2] == headCount * headWidth,
+      "\(headCount) heads of \(headWidth) do not make up the width of \(x.shape)")
+    let shape = HeadNormShape(
+      sampleCount: x.shape[0], tokenCount: x.shape[1], headCount: headCount, headWidth: headWidth,
+      rotatedCount: rotation?.tokenCount ?? 0)
+    precondition(
+      shape.rotatedCount <= shape.tokenCount,
+      "\(shape.rotatedCount) rotary positions for \(shape.tokenCount) tokens")
+    let cosines = rotation?.cosines ?? Buffer(zeroed: 0)
+    let sines = rotation?.sines ?? Buffer(zeroed: 0)
+    let output = result(x.shape)
+    let inverseRoot = result([x.tensor.count / headWidth])
+    Scalar.headNorm(
+      x.tensor.buffer, gain: gain.value.buffer, cosines: cosines, sines: sines,
+      epsilon: Scalar(epsilon), shape: shape, into: output.buffer, inverseRoot: inverseRoot.buffer)
+    return record(output, from: [x, use(gain)]) { outputGradient, gradients in
+      Scalar.headNormBackward(
+        outputGradient: outputGradient.buffer, x: x.tensor.buffer, gain: gain.value.buffer,
+        cosines: cosines, sines: sines, shape: shape, inverseRoot: inverseRoot.buffer,
+        inputGradient: gradients[0]?.buffer, gainGradient: gradients[1]?.buffer)
+    }
+  }
+
+  /// y = x + gate · h, the gate per sample.
+  /// - Shapes: x, h [B, L, D], gate [B, D] → [B, L, D].
+  package func gatedResidual(
+    _ x: Value<Scalar>, gate: Value<Scalar>, _ h: Value<Scalar>
+  ) -> Value<Scalar> {
+    precondition(x.shape == h.shape, "a residual \(x.shape) and a branch \(h.shape)")
+    let shape = modulationShape(x, by: gate)
+    let output = result(x.shape)
+    Scalar.gatedResidual(
+      x.tensor.buffer, gate: gate.tensor.buffer, h: h.tensor.buffer, shape: shape,
+      into: output.buffer)
+    return record(output, from: [x, gate, h]) { outputGradient, gradients in
+      if let dx = gradients[0] { Scalar.add(1, outputGradient.buffer, to: dx.buffer) }
+      Scalar.gatedResidualBackward(
+        outputGradient: outputGradient.buffer, gate: gate.tensor.buffer, h: h.tensor.buffer,
+        shape: shape, hGradient: gradients[2]?.buffer, gateGradient: gradients[1]?.buffer)
+    }
+  }
+
+  private func modulationShape(
+    _ x: Value<Scalar>, by modulation: Value<Scalar>?
+  ) -> ModulationShape {
+    let width = x.shape.last ?? 1
+    let rowCount = x.tensor.count / width
+    let groupCount = modulation.map { $0.tensor.count / width } ?? 1
+    precondition(
+      groupCount > 0 && rowCount % groupCount == 0
+        && (modulation.map { $0.tensor.count == groupCount * width } ?? true),
+      "a modulation \(modulation?.shape ?? []) does not fit \(x.shape)")
+    return ModulationShape(
+      groupCount: groupCount, rowsPerGroup: rowCount / groupCount, width: width)
+  }
+}

@@ -1,0 +1,204 @@
+// The record of a forward pass, and its way back.
+//
+// Goals, ranked: 1 the same bits on every run and rank, 2 memory (a node's saved tensors and its
+// gradient are dropped as soon as it has been differentiated), 3 speed.
+// Gradients are accumulated in reverse order of recording, which is the same wherever a microbatch
+// is computed; hence contract 4.2.
+
+package import DenseKernels
+package import Tensors
+
+/// A tensor in a computation: a constant, or the result of something that wants a gradient.
+package struct Value<Scalar: KernelScalar> {
+  package let tensor: Tensor<Scalar>
+  fileprivate let node: Int?
+
+  /// Something that no gradient flows into.
+  package init(constant tensor: Tensor<Scalar>) {
+    self.tensor = tensor
+    node = nil
+  }
+
+  fileprivate init(_ tensor: Tensor<Scalar>, node: Int?) {
+    self.tensor = tensor
+    self.node = node
+  }
+
+  package var shape: [Int] { tensor.shape }
+  package var isTracked: Bool { node != nil }
+
+  /// The same elements under another shape; its gradient is the same memory.
+  package func reshaped(_ shape: [Int]) -> Value { Value(tensor.reshaped(shape), node: node) }
+
+  /// The same elements, cut off from the gradient (sg[·] of the specifications).
+  package var detached: Value { Value(constant: tensor) }
+}
+
+/// Records operations and differentiates them.
+package final class Tape<Scalar: KernelScalar> {
+  /// Adds to the gradients of the inputs, given the gradient of the output.
+  package typealias Backward = (
+    _ outputGradient: Tensor<Scalar>, _ inputGradients: [Tensor<Scalar>?]
+  ) -> Void
+
+  private enum Step {
+    /// Its gradient belongs to the caller (a parameter) or is asked for afterwards (an input).
+    case leaf
+    case operation(inputs: [(node: Int?, shape: [Int])], backward: Backward)
+    /// A stretch of the forward pass that stored only its inputs; its outputs are the nodes after it.
+    case recomputation(outputs: [Int], run: (_ outputGradients: [Tensor<Scalar>?]) -> Void)
+    case recomputedOutput
+    case done
+  }
+
+  private struct Node {
+    let shape: [Int]
+    var gradient: Tensor<Scalar>?
+    var step: Step
+  }
+
+  package let arena: Arena
+  package let role: MemoryRole
+  package let isRecording: Bool
+  private var nodes: [Node] = []
+
+  /// - Parameter isRecording: false runs the same forward code and stores nothing for a gradient.
+  package init(arena: Arena, role: MemoryRole, isRecording: Bool = true) {
+    self.arena = arena
+    self.role = role
+    self.isRecording = isRecording
+  }
+
+  // MARK: Leaves
+
+  /// A parameter's value; its gradient accumulates where the parameter says, if it is trainable.
+  package func use(_ parameter: Parameter<Scalar>) -> Value<Scalar> {
+    guard isRecording, let gradient = parameter.gradient else {
+      return Value(constant: parameter.value)
+    }
+    return leaf(parameter.value, gradient: gradient)
+  }
+
+  /// An input whose gradient `gradient(of:)` tells after `backward`.
+  package func input(_ tensor: Tensor<Scalar>) -> Value<Scalar> {
+    guard isRecording else { return Value(constant: tensor) }
+    return leaf(tensor, gradient: nil)
+  }
+
+  /// The gradient of an `input`; nil if nothing reached it.
+  package func gradient(of value: Value<Scalar>) -> Tensor<Scalar>? {
+    value.node.flatMap { nodes[$0].gradient }.map { $0.reshaped(value.shape) }
+  }
+
+  private func leaf(_ tensor: Tensor<Scalar>, gradient: Tensor<Scalar>?) -> Value<Scalar> {
+    nodes.append(Node(shape: tensor.shape, gradient: gradient, step: .leaf))
+    return Value(tensor, node: nodes.count - 1)
+  }
+
+  // MARK: Recording
+
+  /// A new tensor for the result of an operation.
+  package func result(_ shape: [Int], zeroed: Bool = false) -> Tensor<Scalar> {
+    Tensor(shape: shape, in: arena, booking: Booking(role, .activations), zeroed: zeroed)
+  }
+
+  /// A scratch tensor that lives for one kernel call.
+  package func scratch(_ shape: [Int]) -> Tensor<Scalar> {
+    Tensor(shape: shape, in: arena, booking: Booking(role, .workspace))
+  }
+
+  /// Notes how `output` came from `inputs`. Nothing is kept where no input wants a gradient.
+  package func record(
+    _ output: Tensor<Scalar>, from inputs: [Value<Scalar>], backward: @escaping Backward
+  ) -> Value<Scalar> {
+    guard isRecording, inputs.contains(where: \.isTracked) else { return Value(constant: output) }
+    nodes.append(
+      Node(
+        shape: output.shape, gradient: nil,
+        step: .operation(inputs: inputs.map { ($0.node, $0.shape) }, backward: backward)))
+    return Value(output, node: nodes.count - 1)
+  }
+
+  /// Runs `body` without storing its activations; `backward` runs it again, with storing.
+  ///
+  /// `body` must be a pure function of its inputs and of parameters taken by `use` of the tape it is
+  /// given. - Cost: one more forward pass; memory of inputs and outputs only.
+  package func recomputing(
+    _ inputs: [Value<Scalar>],
+    _ body: @escaping (Tape<Scalar>, [Value<Scalar>]) -> [Value<Scalar>]
+  ) -> [Value<Scalar>] {
+    let forward = Tape(arena: arena, role: role, isRecording: false)
+    let outputs = body(forward, inputs.map(\.detached))
+    guard isRecording else { return outputs.map(\.detached) }
+
+    let block = nodes.count
+    let outputNodes = outputs.indices.map { block + 1 + $0 }
+    let tensors = inputs.map(\.tensor)
+    let inputNodes = inputs.map(\.node)
+    nodes.append(
+      Node(
+        shape: [], gradient: nil,
+        step: .recomputation(outputs: outputNodes) { [unowned self] outputGradients in
+          let again = Tape(arena: arena, role: role)
+          let leaves = zip(tensors, inputNodes).map { tensor, node in
+            node.map { again.leaf(tensor, gradient: self.gradient(ofNode: $0)) }
+              ?? Value(constant: tensor)
+          }
+          let results = body(again, leaves)
+          again.backward(
+            zip(results, outputGradients).compactMap { result, gradient in
+              gradient.map { (result, $0) }
+            })
+        }))
+    for output in outputs {
+      nodes.append(Node(shape: output.shape, gradient: nil, step: .recomputedOutput))
+    }
+    return zip(outputs, outputNodes).map { Value($0.tensor, node: $1) }
+  }
+
+  // MARK: Differentiation
+
+  /// Accumulates the gradients of Σ ⟨value, seed⟩ into parameters and inputs.
+  ///
+  /// A tape is differentiated once; saved tensors are dropped on the way.
+  /// - Precondition: each seed has as many elements as its value.
+  package func backward(_ seeds: [(value: Value<Scalar>, seed: Tensor<Scalar>)]) {
+    for (value, seed) in seeds {
+      guard let node = value.node else { continue }
+      precondition(
+        seed.count == value.tensor.count,
+        "a seed of \(seed.count) elements for a value of \(value.tensor.count)")
+      Scalar.add(1, seed.buffer, to: gradient(ofNode: node).buffer)
+    }
+    for index in nodes.indices.reversed() {
+      switch nodes[index].step {
+      case .leaf, .recomputedOutput, .done: break
+      case .operation(let inputs, let backward):
+        if let outputGradient = nodes[index].gradient {
+          let inputGradients = inputs.map { input in
+            input.node.map { gradient(ofNode: $0).reshaped(input.shape) }
+          }
+          backward(outputGradient, inputGradients)
+        }
+        finish(index)
+      case .recomputation(let outputs, let run):
+        let outputGradients = outputs.map { nodes[$0].gradient }
+        if outputGradients.contains(where: { $0 != nil }) { run(outputGradients) }
+        outputs.forEach(finish)
+        finish(index)
+      }
+    }
+  }
+
+  private func finish(_ index: Int) {
+    nodes[index].gradient = nil
+    nodes[index].step = .done
+  }
+
+  private func gradient(ofNode node: Int) -> Tensor<Scalar> {
+    if let gradient = nodes[node].gradient { return gradient }
+    let gradient = result(nodes[node].shape, zeroed: true)
+    nodes[node].gradient = gradient
+    return gradient
+  }
+}

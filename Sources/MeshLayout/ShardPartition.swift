@@ -1,0 +1,52 @@
+// Which rank owns which range of a flat vector (parameters, gradients, moments, EMA).
+
+/// `count` elements over `shardCount` shards: contiguous, in rank order, every element exactly
+/// once; starts are multiples of `blockLength`; shards differ by at most one block; with fewer
+/// blocks than shards some are empty.
+package struct ShardPartition: Equatable, Sendable {
+  package let count: Int
+  package let shardCount: Int
+  package let blockLength: Int
+
+  package init(count: Int, shardCount: Int, blockLength: Int = 4096) {
+    precondition(
+      count >= 0 && shardCount > 0 && blockLength > 0,
+      "\(count) elements, \(shardCount) shards, blocks of \(blockLength)")
+    self.count = count
+    self.shardCount = shardCount
+    self.blockLength = blockLength
+  }
+
+  private var blockCount: Int { (count + blockLength - 1) / blockLength }
+
+  /// The elements of `shard`.
+  package func range(of shard: Int) -> Range<Int> {
+    precondition(shard >= 0 && shard < shardCount, "shard \(shard) of \(shardCount)")
+    let first = shard * blockCount / shardCount
+    let end = (shard + 1) * blockCount / shardCount
+    return min(first * blockLength, count)..<min(end * blockLength, count)
+  }
+
+  /// The shard that holds `element`.
+  package func owner(of element: Int) -> Int {
+    precondition(element >= 0 && element < count, "element \(element) of \(count)")
+    return ((element / blockLength + 1) * shardCount - 1) / blockCount
+  }
+
+  /// The ranges of all shards, in order.
+  package var slices: [Range<Int>] { (0..<shardCount).map(range(of:)) }
+
+  /// The length of the longest shard: what a buffer for any shard must hold.
+  package var longestShardCount: Int { slices.map(\.count).max() ?? 0 }
+
+  /// The parts of `range` by owner, in order, empty ones left out.
+  package func parts(of range: Range<Int>) -> [(shard: Int, range: Range<Int>)] {
+    precondition(
+      range.lowerBound >= 0 && range.upperBound <= count, "range \(range) of \(count) elements")
+    if range.isEmpty { return [] }
+    return (owner(of: range.lowerBound)...owner(of: range.upperBound - 1)).compactMap { shard in
+      let part = self.range(of: shard).clamped(to: range)
+      return part.isEmpty ? nil : (shard, part)
+    }
+  }
+}

@@ -1,0 +1,77 @@
+// The one order in which partial sums meet (contract 4.2): neighbours pairwise, level by level,
+// left operand + right operand, ((0+1)+(2+3))+…; at an odd level the last operand passes up
+// unchanged. An aligned power-of-two range of operands is a subtree, so a rank that owns such a
+// range does its subtree alone and the rest of the tree runs across ranks, with the same bits.
+
+/// Reduces operands `0..<count` in the fixed tree order.
+///
+/// `operand` is asked once for every index, in rising order.
+/// - Precondition: `count > 0`.
+/// - Cost: `count - 1` combinations; at most log₂(count) + 2 operands are alive at once.
+package func treeReduce<Partial, Failure: Error>(
+  count: Int,
+  operand: (Int) throws(Failure) -> Partial,
+  combine: (Partial, Partial) throws(Failure) -> Partial
+) throws(Failure) -> Partial {
+  precondition(count > 0, "a reduction of \(count) operands has no value")
+  var counter = BinaryCounter<Partial>()
+  for index in 0..<count { try counter.push(operand(index), combine: combine) }
+  guard let result = try counter.finish(combine: combine) else {
+    preconditionFailure("a counter of \(count) operands is empty")
+  }
+  return result
+}
+
+/// Reduces an array in the fixed tree order; nil when it is empty.
+package func treeReduce<Partial, Failure: Error>(
+  _ operands: [Partial], combine: (Partial, Partial) throws(Failure) -> Partial
+) throws(Failure) -> Partial? {
+  if operands.isEmpty { return nil }
+  return try treeReduce(
+    count: operands.count, operand: { index throws(Failure) in operands[index] }, combine: combine)
+}
+
+/// Accumulates operands in index order with at most log₂(n) + 1 live partials.
+///
+/// Like the carry of a binary number: two subtrees of equal height merge at once. The result
+/// equals `treeReduce` over all pushed operands for every count: the live subtrees have falling
+/// heights from left to right, and an odd last operand that passes up meets its left neighbour
+/// exactly when `finish` folds from the right.
+package struct BinaryCounter<Partial> {
+  private var subtrees: [(height: Int, partial: Partial)] = []
+  /// How many operands were pushed since the counter was last empty.
+  package private(set) var count = 0
+
+  package init() {}
+
+  package var isEmpty: Bool { count == 0 }
+
+  /// How many partials are held now.
+  package var livePartialCount: Int { subtrees.count }
+
+  /// Adds the next operand and merges what can be merged. `combine` gets (left, right) and may
+  /// reuse the memory of either.
+  package mutating func push<Failure: Error>(
+    _ operand: Partial, combine: (Partial, Partial) throws(Failure) -> Partial
+  ) throws(Failure) {
+    var height = 0
+    var partial = operand
+    while let last = subtrees.last, last.height == height {
+      subtrees.removeLast()
+      partial = try combine(last.partial, partial)
+      height += 1
+    }
+    subtrees.append((height, partial))
+    count += 1
+  }
+
+  /// The reduction of everything pushed, or nil if nothing was; the counter is empty afterwards.
+  package mutating func finish<Failure: Error>(
+    combine: (Partial, Partial) throws(Failure) -> Partial
+  ) throws(Failure) -> Partial? {
+    count = 0
+    guard var partial = subtrees.popLast()?.partial else { return nil }
+    while let left = subtrees.popLast() { partial = try combine(left.partial, partial) }
+    return partial
+  }
+}

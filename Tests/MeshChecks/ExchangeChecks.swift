@@ -1,5 +1,5 @@
-// What the exchange keeps on any transport: sums bit for bit those of the serial tree, gathers exact,
-// norms independent of the number of ranks.
+// What the exchange keeps on any transport: sums bit for bit those of the serial tree, gathers
+// exact, norms independent of the number of ranks.
 
 import Basics
 import DenseKernels

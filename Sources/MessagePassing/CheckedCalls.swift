@@ -189,7 +189,9 @@ enum Checked {
     return unsafe handle
   }
 
+  /// Some of MPI's lengths count the closing zero.
   private static func string(_ text: [CChar], _ length: Int32) -> String {
-    String(decoding: text.prefix(Int(length)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    let bytes = text.prefix(Int(length)).prefix { $0 != 0 }
+    return String(decoding: bytes.map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 }

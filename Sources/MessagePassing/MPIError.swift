@@ -19,5 +19,12 @@ package struct MPIError: Error, CustomStringConvertible, Sendable {
   package let message: String
   package var cause: (any Error)? { nil }
 
+  package init(code: Code, call: String, rank: Int, message: String) {
+    self.code = code
+    self.call = call
+    self.rank = rank
+    self.message = message
+  }
+
   package var description: String { "\(call) failed on rank \(rank): \(message)" }
 }

@@ -26,6 +26,8 @@ package protocol MessageLink: AnyObject {
   /// Waits, backing off, until all of `messages` are through.
   func wait(for messages: [any LinkMessage]) throws
   func split(color: Int, key: Int) throws -> Self
+  /// Whether a peer is known to have failed.
+  var isBroken: Bool { get }
 }
 
 /// The endpoint of a group whose messages `Link` carries.
@@ -171,6 +173,8 @@ private final class StartedExchange<Link: MessageLink>: StartedOperation {
     self.sends = sends
     self.receives = receives
   }
+
+  var isBroken: Bool { link.isBroken }
 
   private var messages: [any LinkMessage] { sends + receives.compactMap(\.self) }
 

@@ -34,6 +34,18 @@ struct InProcessMeshTests {
   }
 
   @Test(.timeLimit(.minutes(1)))
+  func `a peer's failure ends a rank that has a collective on its way, without a trap`() throws {
+    #expect(throws: Problem(rank: 1)) {
+      try InProcessMesh.run(size: 2) { mesh in
+        if mesh.rank == 1 { throw Problem(rank: 1) }
+        let operation = try mesh.startAllGather([1])
+        try mesh.barrier()
+        _ = try operation.wait()
+      }
+    }
+  }
+
+  @Test(.timeLimit(.minutes(1)))
   func `waiting for a rank that has ended is an error, not a hang`() throws {
     let error = #expect(throws: PeerError.self) {
       try InProcessMesh.run(size: 2) { mesh in

@@ -2,8 +2,8 @@
 //
 // One line per check on rank 0, then "N passed, N failed". A failure on any rank ends the job with
 // exit code 1, naming rank and check. With `--throw-on RANK` the rank throws while its peers wait
-// in a collective, with `--stall-on RANK` it comes five seconds late: for trying the failure rule
-// and the watchdog by hand and in CI.
+// in a collective, with `--stall-on RANK` it comes five seconds late, with `--wrong-thread RANK` it
+// enters MPI from another thread: for trying the failure rule and the guards by hand and in CI.
 
 import Foundation
 import MeshChecks
@@ -11,7 +11,7 @@ import MessagePassing
 import ProcessMesh
 
 struct Usage: Error, CustomStringConvertible {
-  let description = "usage: mesh-checks [--throw-on RANK | --stall-on RANK]"
+  let description = "usage: mesh-checks [--throw-on RANK | --stall-on RANK | --wrong-thread RANK]"
 }
 
 /// The check that a rank failed in, and how many went well before.
@@ -37,6 +37,11 @@ MPIProgram.run(watchdog: arguments.first == "--stall-on" ? .seconds(1) : .second
       if world.rank == rank { throw CheckFailure(description: "thrown on purpose") }
     case "--stall-on":
       if world.rank == rank { Thread.sleep(forTimeInterval: 5) }
+    case "--wrong-thread":
+      if world.rank == rank {
+        Thread.detachNewThread { MPIThread.preconditionIsCurrent() }
+        Thread.sleep(forTimeInterval: 60)
+      }
     default: throw Usage()
     }
     try world.barrier()

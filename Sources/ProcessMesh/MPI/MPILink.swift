@@ -22,6 +22,10 @@ package final class MPILink: MessageLink {
 
   package var rank: Int { communicator.rank }
   package var size: Int { communicator.size }
+
+  /// Never: a failed process ends the job.
+  package var isBroken: Bool { false }
+
   package func isSameNode(_ peer: Int) -> Bool { nodes[peer] == nodes[rank] }
 
   package func startSend(

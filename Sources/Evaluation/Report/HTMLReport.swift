@@ -10,7 +10,8 @@ package struct HTMLReport {
 
   /// The whole page.
   package var html: String {
-    let subtitle = content.subtitle.isEmpty ? "" : "<p class=\"sub\">\(escape(content.subtitle))</p>"
+    let subtitle =
+      content.subtitle.isEmpty ? "" : "<p class=\"sub\">\(escape(content.subtitle))</p>"
     return """
       <!doctype html>
       <html lang="en">
@@ -41,7 +42,8 @@ package struct HTMLReport {
       return "<h3>\(escape(table.title))</h3>\n" + note
         + grid(
           header: [
-            "sampler", "Fréchet distance", "motion", "sharpness", "flicker score", "PSNR dB", "SSIM",
+            "sampler", "Fréchet distance", "motion", "sharpness", "flicker score", "PSNR dB",
+            "SSIM",
             "network calls", "s/clip", "samples",
           ],
           rows: table.rows.map { row in
@@ -85,7 +87,8 @@ package struct HTMLReport {
       return "<figure class=\"sample\(isWide ? " wide" : "")\">\(media)"
         + "<figcaption>\(escape(sample.title))\(caption)</figcaption></figure>\n"
     }
-    return section("Samples", figures.isEmpty ? "" : "<div class=\"samples\">\n\(figures.joined())</div>\n")
+    return section(
+      "Samples", figures.isEmpty ? "" : "<div class=\"samples\">\n\(figures.joined())</div>\n")
   }
 
   private var phases: String {
@@ -106,7 +109,8 @@ package struct HTMLReport {
 
   private var curves: String {
     let charts = content.curves.enumerated().map { LineChart(group: $1, identifier: $0).html }
-    return section("Curves", charts.isEmpty ? "" : "<div class=\"charts\">\n\(charts.joined())</div>\n")
+    return section(
+      "Curves", charts.isEmpty ? "" : "<div class=\"charts\">\n\(charts.joined())</div>\n")
   }
 
   /// Role × category with sums on both sides, in the order in which they first appear.

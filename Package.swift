@@ -119,7 +119,7 @@ let layers: [Target] = [
   tests(of: "DenseKernels"),
   tests(of: "Compression"),
   tests(of: "Tensors", ["DenseKernels"]),
-  tests(of: "ProcessMesh", ["MeshChecks", "MeshLayout", "Basics"]),
+  tests(of: "ProcessMesh", ["MeshChecks", "MessagePassing", "MeshLayout", "Basics"]),
   tests(of: "Autodiff", ["Tensors", "DenseKernels", "Basics"]),
   tests(of: "Exchange", ["MeshChecks", "ProcessMesh", "Compression", "Tensors", "DenseKernels", "MeshLayout", "Basics"]),
   tests(of: "Checkpoints", ["Tensors", "DenseKernels", "MeshLayout", "Basics"]),

@@ -33,6 +33,8 @@ package struct RandomPurpose: RawRepresentable, Hashable, Sendable {
   package static let trueClipChoice = Self(rawValue: 19)
   package static let consistencyNoise = Self(rawValue: 20)
   package static let consistencyTime = Self(rawValue: 21)
+  package static let rolloutRenoise = Self(rawValue: 22)
+  package static let samplingRenoise = Self(rawValue: 23)
   package static let tests = Self(rawValue: 1_000)
 }
 

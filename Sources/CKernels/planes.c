@@ -154,23 +154,3 @@ double w2svd_collision_rate(const uint8_t *plane, size_t byte_count) {
   }
   return (double)(squares - sampled) / ((double)sampled * (double)(sampled - 1));
 }
-
-W2SVD_CLONES
-void w2svd_add_f32(float *sum, const float *term, size_t count) {
-  INDEPENDENT for (size_t i = 0; i < count; i++) sum[i] += term[i];
-}
-
-// A product of two floats is exact in double, so that a fused multiply-add changes no bit.
-W2SVD_CLONES
-double w2svd_sum_of_squares_f32(const float *values, size_t count) {
-  double lanes[16] = {0};
-  size_t whole = count & ~(size_t)15;
-  for (size_t i = 0; i < whole; i += 16)
-    for (int lane = 0; lane < 16; lane++)
-      lanes[lane] += (double)values[i + lane] * (double)values[i + lane];
-  for (size_t i = whole; i < count; i++)
-    lanes[i - whole] += (double)values[i] * (double)values[i];
-  for (int half = 8; half > 0; half /= 2)
-    for (int lane = 0; lane < half; lane++) lanes[lane] += lanes[lane + half];
-  return lanes[0];
-}

@@ -29,7 +29,9 @@ package struct CRC32C: Equatable, Sendable {
   }
 
   /// The checksum of `bytes` alone.
-  package static func checksum(of bytes: [UInt8]) -> UInt32 { unsafe checksum(of: bytes.span.bytes) }
+  package static func checksum(of bytes: [UInt8]) -> UInt32 {
+    unsafe checksum(of: bytes.span.bytes)
+  }
 
   /// The same, one byte at a time by table: the slow twin for tests.
   package static func checksumByTable(of bytes: RawSpan) -> UInt32 {

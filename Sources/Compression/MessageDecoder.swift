@@ -17,19 +17,22 @@ package final class MessageDecoder {
 
   deinit { unsafe planes.deallocate() }
 
-  /// Decodes a whole message into `words`, whose contents are undefined after a throw.
+  /// Decodes a whole message into `words`, whose contents are undefined after a throw; returns its
+  /// header.
   ///
   /// - Parameter base: what a `deltaPlanes` message is a difference to; other messages ignore it.
   /// - Throws: `CompressionError` on any damage, and when the message has another format or length
   ///   than expected or another base than given.
+  @discardableResult
   package func decode(
     _ message: RawSpan, format: WordFormat = .float32, base: RawSpan? = nil,
     into words: inout MutableRawSpan
-  ) throws(CompressionError) {
+  ) throws(CompressionError) -> MessageHeader {
     let header = try checkedHeader(of: message, format: format, wordByteCount: words.byteCount)
     if header.codec == .deltaPlanes {
       guard let base else {
-        throw CompressionError(.baseMismatch, "a difference, and no base is held; ask for all words")
+        throw CompressionError(
+          .baseMismatch, "a difference, and no base is held; ask for all words")
       }
       try decodeDelta(message, header, base: base, into: &words)
     } else {
@@ -38,14 +41,16 @@ package final class MessageDecoder {
       }
     }
     try check(words, header)
+    return header
   }
 
   /// Decodes a whole message over its base: `words` holds the base and gets the decoded words.
   ///
   /// - Throws: as `decode`.
+  @discardableResult
   package func decodeOverBase(
     _ message: RawSpan, format: WordFormat = .float32, words: inout MutableRawSpan
-  ) throws(CompressionError) {
+  ) throws(CompressionError) -> MessageHeader {
     let header = try checkedHeader(of: message, format: format, wordByteCount: words.byteCount)
     let isDelta = header.codec == .deltaPlanes
     if isDelta { try checkBase(words.bytes, header) }
@@ -54,20 +59,23 @@ package final class MessageDecoder {
       unsafe try decodeBody(message, header, base: base, into: target)
     }
     try check(words, header)
+    return header
   }
 
   /// Decodes a message that is an array.
+  @discardableResult
   package func decode(
     _ message: [UInt8], format: WordFormat = .float32, base: RawSpan? = nil,
     into words: inout MutableRawSpan
-  ) throws(CompressionError) {
+  ) throws(CompressionError) -> MessageHeader {
     unsafe try decode(message.span.bytes, format: format, base: base, into: &words)
   }
 
   /// Decodes a message that is an array over its base.
+  @discardableResult
   package func decodeOverBase(
     _ message: [UInt8], format: WordFormat = .float32, words: inout MutableRawSpan
-  ) throws(CompressionError) {
+  ) throws(CompressionError) -> MessageHeader {
     unsafe try decodeOverBase(message.span.bytes, format: format, words: &words)
   }
 

@@ -58,7 +58,9 @@ package final class MessageEncoder {
           guard let base else { return unsafe encodeChunks(words, nil, format, into: body) }
           return unsafe base.withUnsafeBytes { unsafe encodeChunks(words, $0, format, into: body) }
         }
-        if codedByteCount >= ChunkFormat.worthwhileByteCount(ofRaw: rawByteCount) { usedCodec = .off }
+        if codedByteCount >= ChunkFormat.worthwhileByteCount(ofRaw: rawByteCount) {
+          usedCodec = .off
+        }
       }
       if usedCodec == .off {
         codedByteCount = rawByteCount
@@ -87,7 +89,9 @@ package final class MessageEncoder {
     _ words: UnsafeRawBufferPointer, _ base: UnsafeRawBufferPointer?, _ format: WordFormat,
     into target: UnsafeMutableRawBufferPointer
   ) -> Int {
-    guard let wordBytes = words.baseAddress, let scratch = unsafe planes.baseAddress else { return 0 }
+    guard let wordBytes = words.baseAddress, let scratch = unsafe planes.baseAddress else {
+      return 0
+    }
     let width = format.byteCount
     var used = 0
     for start in stride(from: 0, to: words.count / width, by: ChunkFormat.wordCount) {

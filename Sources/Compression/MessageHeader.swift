@@ -47,7 +47,8 @@ package struct MessageHeader: Equatable, Sendable {
         .truncated, "\(message.byteCount) bytes, a header has \(Self.byteCount); receive it again")
     }
     func word(_ offset: Int) -> UInt32 {
-      unsafe UInt32(littleEndian: message.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt32.self))
+      unsafe UInt32(
+        littleEndian: message.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt32.self))
     }
     func byte(_ offset: Int) -> UInt8 {
       unsafe message.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt8.self)
@@ -66,7 +67,8 @@ package struct MessageHeader: Equatable, Sendable {
     else {
       throw CompressionError(
         .badHeader,
-        "version \(byte(4)), codec \(byte(5)), word of \(byte(6)) bytes: written by another release")
+        "version \(byte(4)), codec \(byte(5)), word of \(byte(6)) bytes: written by another release"
+      )
     }
     guard let wordCount = count(8), let rawByteCount = count(16), let codedByteCount = count(24),
       wordCount <= Int.max / 8, rawByteCount == wordCount * format.byteCount,

@@ -13,7 +13,9 @@ final class ZstdCompressor {
   private let context: OpaquePointer
 
   init() {
-    guard let context = unsafe ZSTD_createCCtx() else { fatalError("zstd: no memory for a context") }
+    guard let context = unsafe ZSTD_createCCtx() else {
+      fatalError("zstd: no memory for a context")
+    }
     unsafe self.context = context
     let isForced = unsafe Self.set(context, ZSTD_c_experimentalParam5, 1)
     let isSet = unsafe Self.set(context, ZSTD_c_compressionLevel, isForced ? -1_000 : 1)
@@ -23,13 +25,15 @@ final class ZstdCompressor {
   deinit { unsafe ZSTD_freeCCtx(context) }
 
   /// The coded byte count, or nil when the coded form does not fit `target`.
-  func compress(_ plane: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) -> Int? {
+  func compress(_ plane: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) -> Int?
+  {
     let count = unsafe ZSTD_compress2(
       context, target.baseAddress, target.count, plane.baseAddress, plane.count)
     return ZSTD_isError(count) == 0 ? count : nil
   }
 
-  private static func set(_ context: OpaquePointer, _ key: ZSTD_cParameter, _ value: Int32) -> Bool {
+  private static func set(_ context: OpaquePointer, _ key: ZSTD_cParameter, _ value: Int32) -> Bool
+  {
     unsafe ZSTD_isError(ZSTD_CCtx_setParameter(context, key, value)) == 0
   }
 }
@@ -40,7 +44,9 @@ final class ZstdDecompressor {
   private let context: OpaquePointer
 
   init() {
-    guard let context = unsafe ZSTD_createDCtx() else { fatalError("zstd: no memory for a context") }
+    guard let context = unsafe ZSTD_createDCtx() else {
+      fatalError("zstd: no memory for a context")
+    }
     unsafe self.context = context
   }
 

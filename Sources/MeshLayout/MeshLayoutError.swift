@@ -15,5 +15,10 @@ package struct MeshLayoutError: Error, Equatable, CustomStringConvertible {
   package let message: String
   package var cause: (any Error)? { nil }
 
+  package init(code: Code, message: String) {
+    self.code = code
+    self.message = message
+  }
+
   package var description: String { message }
 }

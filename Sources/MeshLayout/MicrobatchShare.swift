@@ -37,9 +37,9 @@ package struct MicrobatchShare: Equatable, Sendable {
     return ((microbatch + 1) * rankCount - 1) / microbatchCount
   }
 
-  /// Whether the sum has the same bits as on one rank: every rank's range is a subtree.
-  ///
-  /// So it is when all shares are the same power of two, and with one rank.
+  /// Whether the sum is promised to have the same bits as on one rank: true with one rank, and
+  /// when all shares are the same power of two, hence subtrees. False: the bits may differ (some
+  /// uneven shares happen to fit the tree too).
   package var preservesBits: Bool {
     if rankCount == 1 { return true }
     let share = microbatchCount / rankCount

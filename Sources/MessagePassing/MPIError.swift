@@ -7,6 +7,8 @@ package struct MPIError: Error, CustomStringConvertible, Sendable {
     case callFailed(Int32)
     /// The library cannot do what the program needs.
     case unsupported
+    /// A message does not have the form that peers of this program send.
+    case malformedMessage
   }
 
   package let code: Code
@@ -16,6 +18,13 @@ package struct MPIError: Error, CustomStringConvertible, Sendable {
   package let rank: Int
   package let message: String
   package var cause: (any Error)? { nil }
+
+  package init(code: Code, call: String, rank: Int, message: String) {
+    self.code = code
+    self.call = call
+    self.rank = rank
+    self.message = message
+  }
 
   package var description: String { "\(call) failed on rank \(rank): \(message)" }
 }

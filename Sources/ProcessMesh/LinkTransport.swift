@@ -4,6 +4,8 @@
 // Every collective takes the next number of its group as its tag. Ranks start collectives in the
 // same order, so the numbers agree, and several may be on their way at once without mixing.
 
+import MeshLayout
+
 /// One message on its way, out or in.
 package protocol LinkMessage: AnyObject {
   /// True when the message has left (out) or is here (in); never waits.
@@ -24,6 +26,8 @@ package protocol MessageLink: AnyObject {
   /// Waits, backing off, until all of `messages` are through.
   func wait(for messages: [any LinkMessage]) throws
   func split(color: Int, key: Int) throws -> Self
+  /// Whether a peer is known to have failed.
+  var isBroken: Bool { get }
 }
 
 /// The endpoint of a group whose messages `Link` carries.
@@ -72,19 +76,9 @@ package final class LinkTransport<Link: MessageLink>: Transport {
   package func broadcast(_ bytes: [UInt8], root: Int) throws -> [UInt8] {
     checkRank(root)
     let tag = begin("broadcast from \(root)", byteCount: rank == root ? bytes.count : 0)
-    // Binomial tree over places counted from the root: the lowest set bit of a place is the
-    // distance to its parent; children are at the smaller powers of two.
-    let place = (rank - root + size) % size
-    var payload = bytes
-    var reach = 1
-    while reach < size, place & reach == 0 { reach *= 2 }
-    if place != 0 { payload = try take(from: (place - reach + root) % size, tag: tag) }
-    var children: [Int] = []
-    while reach > 1 {
-      reach /= 2
-      if place + reach < size { children.append((place + reach + root) % size) }
-    }
-    try link.wait(for: link.startSend(payload, to: children, tag: tag))
+    let tree = BinomialTree(rank: rank, root: root, size: size)
+    let payload = try tree.parent.map { try take(from: $0, tag: tag) } ?? bytes
+    try link.wait(for: link.startSend(payload, to: tree.children, tag: tag))
     return payload
   }
 
@@ -179,6 +173,8 @@ private final class StartedExchange<Link: MessageLink>: StartedOperation {
     self.sends = sends
     self.receives = receives
   }
+
+  var isBroken: Bool { link.isBroken }
 
   private var messages: [any LinkMessage] { sends + receives.compactMap(\.self) }
 

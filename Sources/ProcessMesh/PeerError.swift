@@ -13,7 +13,14 @@ package struct PeerError: Error, CustomStringConvertible {
   /// The rank that failed, in the group in which the error was seen.
   package let rank: Int
   package let message: String
-  package var cause: (any Error)? = nil
+  package let cause: (any Error)?
+
+  package init(code: Code, rank: Int, message: String, cause: (any Error)? = nil) {
+    self.code = code
+    self.rank = rank
+    self.message = message
+    self.cause = cause
+  }
 
   package var description: String { "rank \(rank): \(message)" }
 }

@@ -7,9 +7,12 @@ package protocol StartedOperation: AnyObject {
   func advance() throws -> Bool
   /// Waits and hands over the received payloads, by rank.
   func finish() throws -> [[UInt8]]
+  /// Whether peers are known to have failed, so that nobody waits for this operation any more.
+  var isBroken: Bool { get }
 }
 
-/// A collective on its way. Must be consumed by `wait()` (or `abandon()`); dropping it traps.
+/// A collective on its way. Must be consumed by `wait()` (or `abandon()`); dropping it traps,
+/// also when an error passes by: between start and wait, catch, abandon, rethrow.
 package struct PendingOperation: ~Copyable {
   private var operation: (any StartedOperation)?
   private let name: String
@@ -35,6 +38,8 @@ package struct PendingOperation: ~Copyable {
   package consuming func abandon() { operation = nil }
 
   deinit {
-    precondition(operation == nil, "a started \(name) was dropped without wait()")
+    // On the way out after a peer's failure there is nothing left to wait for.
+    precondition(
+      operation?.isBroken ?? true, "a started \(name) was dropped without wait() or abandon()")
   }
 }

@@ -52,7 +52,9 @@ func encoded(
   _ words: Words, _ codec: Codec, _ format: WordFormat = .float32, base: Words? = nil,
   with encoder: MessageEncoder = MessageEncoder()
 ) -> [UInt8] {
-  guard let base else { return unsafe encoder.encode(words.span.bytes, format: format, codec: codec) }
+  guard let base else {
+    return unsafe encoder.encode(words.span.bytes, format: format, codec: codec)
+  }
   return unsafe encoder.encode(
     words.span.bytes, format: format, codec: codec, base: base.span.bytes)
 }
@@ -112,7 +114,8 @@ private func checkDamage(
       try decoded(damaged, count: words.count, base: base, with: decoder)
     }
   }
-  for length in [0, 1, MessageHeader.byteCount - 1, MessageHeader.byteCount, message.count - 1] {
+  let lengths = Array(0...MessageHeader.byteCount) + [message.count - 1]
+  for length in lengths + Array(stride(from: 50, to: message.count, by: 97)) {
     refuses(Array(message[..<length]), "cut to \(length) bytes")
   }
   refuses(message + [0], "one byte more")

@@ -34,7 +34,9 @@ struct CodecTests {
   @Test func `a reused encoder writes the bytes of a fresh one`() {
     let encoder = MessageEncoder()
     let words = WordKind.gradients.words(70_000, format: .float32, sample: 4)
-    _ = encoded(WordKind.sparse.words(90_000, format: .bfloat16, sample: 4), .planes, .bfloat16, with: encoder)
+    _ = encoded(
+      WordKind.sparse.words(90_000, format: .bfloat16, sample: 4), .planes, .bfloat16, with: encoder
+    )
     #expect(encoded(words, .planes, with: encoder) == encoded(words, .planes))
   }
 }

@@ -1,5 +1,5 @@
-// Loops over bytes that travel: byte planes, checksums, the sums over ranks.
-// No argument needs alignment except float pointers; counts are in elements unless named bytes.
+// Loops over bytes that travel: byte planes and checksums.
+// No argument needs alignment; counts are in words unless named bytes.
 #ifndef W2SVD_PLANES_H
 #define W2SVD_PLANES_H
 #include <stddef.h>
@@ -26,9 +26,4 @@ double w2svd_collision_rate(const uint8_t *plane, size_t byte_count);
 uint32_t w2svd_crc32c(uint32_t crc, const void *bytes, size_t byte_count);
 // The same by table, one byte at a time: the slow twin.
 uint32_t w2svd_crc32c_by_table(uint32_t crc, const void *bytes, size_t byte_count);
-
-// sum[i] = sum[i] + term[i].
-void w2svd_add_f32(float *sum, const float *term, size_t count);
-// Sum of squares in double: 16 lanes (element i in lane i mod 16), then pairs of lanes.
-double w2svd_sum_of_squares_f32(const float *values, size_t count);
 #endif

@@ -31,6 +31,13 @@ final class Mailbox: @unchecked Sendable {
     change { _ = departed.insert(rank) }
   }
 
+  /// Whether a rank has failed.
+  var hasFailed: Bool {
+    condition.lock()
+    defer { condition.unlock() }
+    return failure != nil
+  }
+
   /// The next message at `key`, or nil if none is here yet.
   func take(at key: Key, fromWorldRank sender: Int) throws -> [UInt8]? {
     condition.lock()
@@ -110,6 +117,8 @@ package final class InProcessLink: MessageLink {
   }
 
   package var size: Int { members.count }
+
+  package var isBroken: Bool { mailboxes[members[rank]].hasFailed }
 
   package func isSameNode(_ peer: Int) -> Bool { nodes[members[peer]] == nodes[members[rank]] }
 

@@ -1,0 +1,35 @@
+// MPI is started with MPI_THREAD_FUNNELED: every call comes from the thread that started it.
+
+import Foundation
+import Synchronization
+
+/// The one thread that may call MPI.
+package enum MPIThread {
+  private struct Owner: Sendable {
+    let thread: pthread_t
+    let name: String
+  }
+
+  private static let owner = Mutex<Owner?>(nil)
+
+  /// Makes the calling thread the one that may call MPI.
+  static func adoptCurrent() {
+    owner.withLock { $0 = Owner(thread: pthread_self(), name: currentName) }
+  }
+
+  /// Traps, naming both threads, unless the calling thread started MPI.
+  package static func preconditionIsCurrent() {
+    guard let current = owner.withLock(\.self) else {
+      preconditionFailure("MPI was called before MPIEnvironment.start()")
+    }
+    precondition(
+      pthread_equal(current.thread, pthread_self()) != 0,
+      "MPI was called on \(currentName), but it belongs to \(current.name)")
+  }
+
+  private static var currentName: String {
+    if Thread.isMainThread { return "the main thread" }
+    let name = Thread.current.name ?? ""
+    return "thread '\(name.isEmpty ? "unnamed" : name)'"
+  }
+}

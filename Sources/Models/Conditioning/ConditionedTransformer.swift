@@ -1,0 +1,165 @@
+// The transformer as the objectives see it: noisy latents, a time in [0, 1] and one condition per sample.
+//
+// A first frame enters by channels: C noisy + C reference (the first latent frame, zero after it) + 1 mask
+// (one on the first frame), all zero where the condition is dropped. Text enters as embedded tokens, or
+// as a learned null token with its pooled vector, parameters of ours beside those of diffusers.
+//
+// Source: Magic-1-For-1, image conditioning (spec §7); classifier-free guidance (2207.12598) for dropping.
+
+package import Autodiff
+package import DenseKernels
+import Tensors
+
+/// A velocity model with conditions, over one flat parameter set: the transformer's and the null text.
+package final class ConditionedTransformer<Scalar: KernelScalar> {
+  package static var nullTextName: String { "conditioning.null_text" }
+  package static var nullPooledName: String { "conditioning.null_pooled" }
+
+  package let transformer: HunyuanVideoTransformer<Scalar>
+  package var configuration: HunyuanVideoConfiguration { transformer.configuration }
+  package var parameters: ParameterSet<Scalar> { transformer.parameters }
+
+  /// - Precondition: the set was made from `specifications(of:)`.
+  package init(_ configuration: HunyuanVideoConfiguration, parameters: ParameterSet<Scalar>) {
+    transformer = HunyuanVideoTransformer(configuration, parameters: parameters)
+    precondition(
+      parameters[Self.nullTextName].value.shape.last == configuration.textEmbeddingWidth
+        && parameters[Self.nullPooledName].value.count == configuration.pooledProjectionWidth,
+      "the null text does not fit the transformer's text width")
+  }
+
+  /// The transformer's parameters, then ours.
+  package static func specifications(
+    of configuration: HunyuanVideoConfiguration, nullTokenCount: Int = 1
+  ) -> [ParameterSpecification] {
+    configuration.parameterSpecifications + [
+      ParameterSpecification(
+        nullTextName, [nullTokenCount, configuration.textEmbeddingWidth], .normal(deviation: 1)),
+      ParameterSpecification(nullPooledName, [configuration.pooledProjectionWidth], .zeros),
+    ]
+  }
+
+  /// v(x_t, t, c).
+  /// - Shapes: noisy [B, Cout, F, H, W] → the same.
+  /// - Parameters:
+  ///   - times: t in [0, 1] per sample.
+  ///   - guidance: strength of an embedded guidance, used if the model has one.
+  /// - Precondition: frames, rows and columns are multiples of the patch.
+  package func velocity(
+    tape: Tape<Scalar>, noisy: Value<Scalar>, times: [Double], conditions: [Condition<Scalar>],
+    guidance: Double = 1, adapter: Adapter<Scalar>? = nil, recompute: Bool = false
+  ) -> Value<Scalar> {
+    let inputs = inputs(
+      tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance)
+    let output = transformer.forward(
+      tape: tape, inputs, adapter: adapter, recompute: recompute)
+    precondition(
+      output.shape == noisy.shape,
+      "latents \(noisy.shape) give a velocity \(output.shape); sizes must be multiples of the patch"
+    )
+    return output
+  }
+
+  /// Video tokens after the last double block, [B, L, D].
+  package func features(
+    tape: Tape<Scalar>, noisy: Value<Scalar>, times: [Double], conditions: [Condition<Scalar>],
+    guidance: Double = 1, adapter: Adapter<Scalar>? = nil, recompute: Bool = false
+  ) -> Value<Scalar> {
+    let inputs = inputs(
+      tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance)
+    return transformer.features(tape: tape, inputs, adapter: adapter, recompute: recompute)
+  }
+
+  /// The transformer's inputs for a batch.
+  package func inputs(
+    tape: Tape<Scalar>, noisy: Value<Scalar>, times: [Double], conditions: [Condition<Scalar>],
+    guidance: Double
+  ) -> TransformerInputs<Scalar> {
+    precondition(
+      noisy.shape.count == 5 && noisy.shape[0] == conditions.count
+        && times.count == conditions.count,
+      "\(conditions.count) conditions and \(times.count) times for latents \(noisy.shape)")
+    let text = TextBatch(
+      conditions.map(\.text), tape: tape, nullText: parameters[Self.nullTextName],
+      nullPooled: parameters[Self.nullPooledName])
+    return TransformerInputs(
+      hiddenStates: withReferences(noisy, conditions.map(\.reference), tape: tape),
+      timestep: times.map { 1_000 * $0 }, encoderHiddenStates: text.embeddings,
+      encoderAttentionMask: text.mask, pooledProjections: text.pooled,
+      guidance: configuration.guidanceEmbeds
+        ? Array(repeating: 1_000 * guidance, count: conditions.count) : nil)
+  }
+
+  private func withReferences(
+    _ noisy: Value<Scalar>, _ references: [Tensor<Scalar>?], tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    let (batch, channels, frames) = (noisy.shape[0], noisy.shape[1], noisy.shape[2])
+    let frameSize = noisy.shape[3] * noisy.shape[4]
+    guard configuration.inChannels != channels else {
+      precondition(
+        references.allSatisfy { $0 == nil },
+        "a first frame for a model of \(channels) input channels; it needs \(2 * channels + 1)")
+      return noisy
+    }
+    precondition(
+      configuration.inChannels == 2 * channels + 1,
+      "a model of \(configuration.inChannels) input channels for latents of \(channels); a "
+        + "first-frame model has \(2 * channels + 1)")
+    let added = tape.result([batch, channels + 1] + noisy.shape[2...], zeroed: true)
+    for (sample, reference) in references.enumerated() {
+      guard let reference else { continue }
+      precondition(
+        reference.shape == [channels] + noisy.shape[3...],
+        "a first frame \(reference.shape) for latents \(noisy.shape)")
+      let target = added.rows(sample..<(sample + 1)).buffer
+      for channel in 0..<channels {
+        let start = channel * frames * frameSize
+        target[start..<(start + frameSize)]
+          .copy(from: reference.buffer[(channel * frameSize)..<((channel + 1) * frameSize)])
+      }
+      let start = channels * frames * frameSize
+      target[start..<(start + frameSize)].fill(with: 1)
+    }
+    return tape.concatenate([noisy, Value(constant: added)], along: 1)
+  }
+}
+
+/// Texts of a batch, padded to the longest with masked zeros.
+private struct TextBatch<Scalar: KernelScalar> {
+  /// [B, T, E].
+  let embeddings: Value<Scalar>
+  let mask: [UInt8]
+  /// [B, P].
+  let pooled: Value<Scalar>
+
+  init(
+    _ texts: [TextCondition<Scalar>?], tape: Tape<Scalar>, nullText: Parameter<Scalar>,
+    nullPooled: Parameter<Scalar>
+  ) {
+    let nullValue = tape.use(nullText)
+    let nullPooledValue = tape.use(nullPooled)
+    let nullCount = nullText.value.shape[0]
+    let width = nullText.value.shape[1]
+    let tokenCount = texts.reduce(0) { max($0, $1?.embeddings.shape[0] ?? nullCount) }
+    embeddings = tape.concatenate(
+      texts.map { text in
+        let tokens = text.map { Value(constant: $0.embeddings) } ?? nullValue
+        let padding = tokenCount - tokens.shape[0]
+        let padded =
+          padding == 0
+          ? tokens
+          : tape.concatenate(
+            [tokens, Value(constant: tape.result([padding, width], zeroed: true))], along: 0)
+        return padded.reshaped([1, tokenCount, width])
+      }, along: 0)
+    mask = texts.flatMap { text in
+      let valid = text?.mask ?? Array(repeating: 1, count: nullCount)
+      return valid + Array(repeating: 0, count: tokenCount - valid.count)
+    }
+    pooled = tape.concatenate(
+      texts.map { text in
+        let vector = text.map { Value(constant: $0.pooled) } ?? nullPooledValue
+        return vector.reshaped([1, vector.tensor.count])
+      }, along: 0)
+  }
+}

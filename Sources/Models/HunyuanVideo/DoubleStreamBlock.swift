@@ -1,0 +1,84 @@
+// A block in which video and text have their own weights and meet in one attention.
+
+import Autodiff
+import DenseKernels
+
+struct DoubleStreamBlock<Scalar: KernelScalar> {
+  let scope: LayerScope<Scalar>
+  let stem: TransformerStem<Scalar>
+  let configuration: HunyuanVideoConfiguration
+
+  /// - Shapes: video [B, L, D], text [B, T, D], condition [B, D] → the two streams.
+  func forward(
+    _ tape: Tape<Scalar>, video: Value<Scalar>, text: Value<Scalar>, condition: Value<Scalar>
+  ) -> [Value<Scalar>] {
+    let scope = scope.on(tape)
+    let videoModulation = Modulation(scope, "norm1.linear", condition)
+    let textModulation = Modulation(scope, "norm1_context.linear", condition)
+
+    let x = videoModulation.enterAttention(video)
+    let y = textModulation.enterAttention(text)
+    let query = tape.concatenate(
+      [
+        normed(scope, "attn.norm_q", scope.linear("attn.to_q", x), rotated: true),
+        normed(scope, "attn.norm_added_q", scope.linear("attn.add_q_proj", y), rotated: false),
+      ], along: 1)  // [B, L+T, D]
+    let key = tape.concatenate(
+      [
+        normed(scope, "attn.norm_k", scope.linear("attn.to_k", x), rotated: true),
+        normed(scope, "attn.norm_added_k", scope.linear("attn.add_k_proj", y), rotated: false),
+      ], along: 1)
+    let value = tape.concatenate(
+      [scope.linear("attn.to_v", x), scope.linear("attn.add_v_proj", y)], along: 1)
+    let attended = tape.attention(
+      query: query, key: key, value: value, headCount: configuration.attentionHeadCount,
+      mask: stem.mask)
+
+    let videoCount = video.shape[1]
+    let videoPart = tape.slice(attended, along: 1, 0..<videoCount)
+    let textPart = tape.slice(attended, along: 1, videoCount..<attended.shape[1])
+    let videoMiddle = videoModulation.leaveAttention(
+      video, scope.linear("attn.to_out.0", videoPart))
+    let textMiddle = textModulation.leaveAttention(
+      text, scope.linear("attn.to_add_out", textPart))
+    return [
+      videoModulation.mlp(scope("ff"), videoMiddle),
+      textModulation.mlp(scope("ff_context"), textMiddle),
+    ]
+  }
+
+  private func normed(
+    _ scope: LayerScope<Scalar>, _ name: String, _ x: Value<Scalar>, rotated: Bool
+  ) -> Value<Scalar> {
+    scope.tape.headNorm(
+      x, gain: scope.parameter(name + ".weight"), rotation: rotated ? stem.rotation : nil,
+      headCount: configuration.attentionHeadCount, epsilon: HunyuanVideoConfiguration.epsilon)
+  }
+}
+
+/// Shift, scale and gate of a stream's attention and MLP, in the order of diffusers' chunks.
+private struct Modulation<Scalar: KernelScalar> {
+  let tape: Tape<Scalar>
+  let parts: [Value<Scalar>]
+
+  init(_ scope: LayerScope<Scalar>, _ name: String, _ condition: Value<Scalar>) {
+    tape = scope.tape
+    parts = tape.chunks(scope.linear(name, condition), count: 6)
+  }
+
+  func enterAttention(_ x: Value<Scalar>) -> Value<Scalar> {
+    tape.layerNorm(
+      x, scale: parts[1], shift: parts[0], epsilon: HunyuanVideoConfiguration.epsilon)
+  }
+
+  func leaveAttention(_ x: Value<Scalar>, _ attended: Value<Scalar>) -> Value<Scalar> {
+    tape.gatedResidual(x, gate: parts[2], attended)
+  }
+
+  func mlp(_ scope: LayerScope<Scalar>, _ x: Value<Scalar>) -> Value<Scalar> {
+    let hidden = tape.layerNorm(
+      x, scale: parts[4], shift: parts[3], epsilon: HunyuanVideoConfiguration.epsilon)
+    return tape.gatedResidual(
+      x, gate: parts[5], scope.mlp("net.0.proj", .geluTanh, "net.2", hidden))
+  }
+}

@@ -1,0 +1,146 @@
+// HunyuanVideo's diffusion transformer: double-stream blocks over video and text, then single-stream
+// blocks over both, modulated by time, pooled text and guidance.
+//
+// Goals, ranked: 1 agreement with diffusers, 2 memory, 3 speed.
+// Source: HunyuanVideo (2412.03603) §4.2; diffusers, `transformer_hunyuan_video.py`.
+// Letters: B samples, C channels, F frames, H rows, W columns of latents; L video tokens, T text tokens,
+// D width, E text width, P pooled width.
+
+package import Autodiff
+package import DenseKernels
+import Tensors
+
+/// Runs the transformer over a set of parameters. It holds no state of a run: several of them, or
+/// several tapes, may share one set.
+package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
+  package let configuration: HunyuanVideoConfiguration
+  package let parameters: ParameterSet<Scalar>
+
+  /// - Precondition: the set holds every parameter of the configuration, in its shape; it may hold more.
+  package init(
+    _ configuration: HunyuanVideoConfiguration, parameters: ParameterSet<Scalar>
+  ) {
+    for specification in configuration.parameterSpecifications {
+      let shape = parameters[specification.name].value.shape
+      precondition(
+        shape == specification.shape,
+        "\(specification.name) is \(shape), the configuration says \(specification.shape)")
+    }
+    self.configuration = configuration
+    self.parameters = parameters
+  }
+
+  /// The predicted velocity.
+  ///
+  /// Frames, rows and columns that fill no patch are left out of the result, as diffusers does.
+  /// - Shapes: hidden states [B, C, F, H, W] → [B, Cout, F, H, W].
+  /// - Parameter recompute: whether a block stores only its inputs and runs again in `backward`.
+  /// - Precondition: `inputs.problems(for: configuration)` is empty.
+  package func forward(
+    tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
+    recompute: Bool = false
+  ) -> Value<Scalar> {
+    let scope = LayerScope(tape, parameters, adapter: adapter)
+    let stem = stem(scope, inputs)
+    var (video, text) = runDoubleBlocks(scope, stem, recompute: recompute)
+    if configuration.singleBlockCount > 0 {
+      var joint = tape.concatenate([video, text], along: 1)  // [B, L+T, D]
+      for index in 0..<configuration.singleBlockCount {
+        let block = SingleStreamBlock(
+          scope: scope("single_transformer_blocks.\(index)"), stem: stem,
+          configuration: configuration)
+        joint =
+          run(scope, [joint, stem.condition], recompute: recompute) { tape, inputs in
+            [block.forward(tape, joint: inputs[0], condition: inputs[1])]
+          }[0]
+      }
+      video = tape.slice(joint, along: 1, 0..<stem.grid.tokenCount)
+    }
+    return project(scope, video, stem)
+  }
+
+  /// Video tokens after the last double block; the rest of the network is not run.
+  /// - Shapes: → [B, L, D].
+  /// - Source: the W2SVD figure's tap for the discriminator.
+  package func features(
+    tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
+    recompute: Bool = false
+  ) -> Value<Scalar> {
+    let scope = LayerScope(tape, parameters, adapter: adapter)
+    return runDoubleBlocks(scope, stem(scope, inputs), recompute: recompute).video
+  }
+
+  // MARK: Parts
+
+  private func stem(
+    _ scope: LayerScope<Scalar>, _ inputs: TransformerInputs<Scalar>
+  ) -> TransformerStem<Scalar> {
+    let problems = inputs.problems(for: configuration)
+    precondition(problems.isEmpty, problems.joined(separator: "; "))
+    let tape = scope.tape
+    let grid = PatchGrid(latents: inputs.hiddenStates.shape, configuration)
+    let embedding = ConditionEmbedding(configuration: configuration)
+    let condition = embedding.forward(
+      scope("time_text_embed"), timestep: inputs.timestep, pooled: inputs.pooledProjections,
+      guidance: inputs.guidance)
+    let text = TokenRefiner(configuration: configuration)
+      .forward(scope("context_embedder"), inputs, embedding: embedding)
+    return TransformerStem(
+      grid: grid,
+      video: scope.linear("x_embedder.proj", grid.patches(of: inputs.hiddenStates, on: tape)),
+      text: text, condition: tape.apply(.silu, to: condition),
+      rotation: RotaryTable(
+        gridSizes: grid.sizes, axisWidths: configuration.ropeAxesWidths,
+        theta: configuration.ropeTheta),
+      mask: inputs.jointMask(videoCount: grid.tokenCount))
+  }
+
+  private func runDoubleBlocks(
+    _ scope: LayerScope<Scalar>, _ stem: TransformerStem<Scalar>, recompute: Bool
+  ) -> (video: Value<Scalar>, text: Value<Scalar>) {
+    var streams = [stem.video, stem.text]
+    for index in 0..<configuration.doubleBlockCount {
+      let block = DoubleStreamBlock(
+        scope: scope("transformer_blocks.\(index)"), stem: stem, configuration: configuration)
+      streams = run(scope, streams + [stem.condition], recompute: recompute) { tape, inputs in
+        block.forward(tape, video: inputs[0], text: inputs[1], condition: inputs[2])
+      }
+    }
+    return (streams[0], streams[1])
+  }
+
+  /// Modulation (scale before shift, unlike in the blocks), projection, and patches back in place.
+  private func project(
+    _ scope: LayerScope<Scalar>, _ video: Value<Scalar>, _ stem: TransformerStem<Scalar>
+  ) -> Value<Scalar> {
+    let tape = scope.tape
+    let modulation = tape.chunks(scope.linear("norm_out.linear", stem.condition), count: 2)
+    let normalized = tape.layerNorm(
+      video, scale: modulation[0], shift: modulation[1],
+      epsilon: HunyuanVideoConfiguration.epsilon)
+    return stem.grid.latents(of: scope.linear("proj_out", normalized), on: tape)
+  }
+
+  private func run(
+    _ scope: LayerScope<Scalar>, _ inputs: [Value<Scalar>], recompute: Bool,
+    _ body: @escaping (Tape<Scalar>, [Value<Scalar>]) -> [Value<Scalar>]
+  ) -> [Value<Scalar>] {
+    // Where nothing wants a gradient, nothing would be stored anyway.
+    let wantsGradient = scope.isTrainable || inputs.contains(where: \.isTracked)
+    guard recompute && wantsGradient else { return body(scope.tape, inputs) }
+    return scope.tape.recomputing(inputs, body)
+  }
+}
+
+/// What all blocks share.
+struct TransformerStem<Scalar: KernelScalar> {
+  let grid: PatchGrid
+  /// [B, L, D].
+  let video: Value<Scalar>
+  /// [B, T, D].
+  let text: Value<Scalar>
+  /// SiLU of the embedded time, text and guidance: [B, D].
+  let condition: Value<Scalar>
+  let rotation: RotaryTable<Scalar>
+  let mask: AttentionMask?
+}

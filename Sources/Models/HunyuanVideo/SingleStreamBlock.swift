@@ -1,0 +1,34 @@
+// A block over video and text tokens together, attention and MLP side by side.
+
+import Autodiff
+import DenseKernels
+
+struct SingleStreamBlock<Scalar: KernelScalar> {
+  let scope: LayerScope<Scalar>
+  let stem: TransformerStem<Scalar>
+  let configuration: HunyuanVideoConfiguration
+
+  /// - Shapes: joint [B, L+T, D] with the text at the tail, condition [B, D] → [B, L+T, D].
+  func forward(
+    _ tape: Tape<Scalar>, joint: Value<Scalar>, condition: Value<Scalar>
+  ) -> Value<Scalar> {
+    let scope = scope.on(tape)
+    let epsilon = HunyuanVideoConfiguration.epsilon
+    let headCount = configuration.attentionHeadCount
+    let modulation = tape.chunks(scope.linear("norm.linear", condition), count: 3)
+    let x = tape.layerNorm(
+      joint, scale: modulation[1], shift: modulation[0], epsilon: epsilon)
+    let query = tape.headNorm(
+      scope.linear("attn.to_q", x), gain: scope.parameter("attn.norm_q.weight"),
+      rotation: stem.rotation, headCount: headCount, epsilon: epsilon)
+    let key = tape.headNorm(
+      scope.linear("attn.to_k", x), gain: scope.parameter("attn.norm_k.weight"),
+      rotation: stem.rotation, headCount: headCount, epsilon: epsilon)
+    let attended = tape.attention(
+      query: query, key: key, value: scope.linear("attn.to_v", x), headCount: headCount,
+      mask: stem.mask)
+    let mlp = tape.apply(.geluTanh, to: scope.linear("proj_mlp", x))
+    let both = tape.concatenate([attended, mlp], along: 2)  // [B, L+T, D + mlp]
+    return tape.gatedResidual(joint, gate: modulation[2], scope.linear("proj_out", both))
+  }
+}

@@ -1,0 +1,90 @@
+// The trainable factors of a LoRA adapter, named as PEFT names them. They stay beside the weights they
+// adapt: the scale is chosen per forward pass, so real and fake share one W (spec §1.2, eqs. 7 and 8).
+//
+// Source: LoRA (2106.09685) §4.1; PEFT, `LoraLayer`.
+
+package import Autodiff
+import Basics
+package import DenseKernels
+package import Tensors
+
+/// A (r × K) and B (D × r) of every adapted linear layer.
+package final class AdapterSet<Scalar: KernelScalar> {
+  package let configuration: AdapterConfiguration
+  package let parameters: ParameterSet<Scalar>
+  private let factors: [String: (down: Parameter<Scalar>, up: Parameter<Scalar>)]
+
+  /// Allocates the factors, zeroed; `initialize(seed:)` draws A, or a folder fills them.
+  /// - Precondition: each target is a linear layer among `modelSpecifications`.
+  package init(
+    _ configuration: AdapterConfiguration, adapting modelSpecifications: [ParameterSpecification],
+    in arena: Arena, role: MemoryRole
+  ) {
+    let parameters = ParameterSet<Scalar>(
+      configuration.parameterSpecifications(adapting: modelSpecifications), in: arena, role: role)
+    self.configuration = configuration
+    self.parameters = parameters
+    factors = Dictionary(
+      uniqueKeysWithValues: configuration.targets.map { target in
+        let names = AdapterConfiguration.factorNames(of: target)
+        return (target, (down: parameters[names.down], up: parameters[names.up]))
+      })
+  }
+
+  /// A uniform in ±1/√K (PEFT's Kaiming start with a = √5), B zero: the update starts at zero.
+  package func initialize(seed: UInt64) {
+    parameters.initialize(seed: seed, purpose: .adapterInitialization)
+  }
+
+  /// The update of a module at a role's weight; nil if the module is not adapted.
+  func update(of module: String, weight: Double) -> LowRankUpdate<Scalar>? {
+    factors[module].map {
+      LowRankUpdate(down: $0.down, up: $0.up, scale: weight * configuration.scaling)
+    }
+  }
+}
+
+/// An adapter at the weight of a role: alpha_strong for the fake DiT, alpha_weak for the weak real one.
+package struct Adapter<Scalar: KernelScalar> {
+  package let set: AdapterSet<Scalar>
+  /// Multiplies (a/r) B A; 0 runs the base model's own code path.
+  package let weight: Double
+
+  package init(_ set: AdapterSet<Scalar>, weight: Double) {
+    self.set = set
+    self.weight = weight
+  }
+
+  func update(of module: String) -> LowRankUpdate<Scalar>? {
+    set.update(of: module, weight: weight)
+  }
+}
+
+extension AdapterConfiguration {
+  /// PEFT's names of a module's factors.
+  static func factorNames(of module: String) -> (down: String, up: String) {
+    let path = "base_model.model.\(module)"
+    return ("\(path).lora_A.weight", "\(path).lora_B.weight")
+  }
+
+  /// The adapter's parameters; nothing is allocated.
+  /// - Precondition: each target is a linear layer among `modelSpecifications`.
+  package func parameterSpecifications(
+    adapting modelSpecifications: [ParameterSpecification]
+  ) -> [ParameterSpecification] {
+    precondition(rank > 0, "an adapter of rank \(rank)")
+    let shapes = Dictionary(
+      uniqueKeysWithValues: modelSpecifications.map { ($0.name, $0.shape) })
+    return targets.flatMap { target -> [ParameterSpecification] in
+      guard let shape = shapes[target + ".weight"], shape.count == 2 else {
+        preconditionFailure("there is no linear layer \(target) to adapt")
+      }
+      let names = Self.factorNames(of: target)
+      return [
+        ParameterSpecification(
+          names.down, [rank, shape[1]], .uniform(bound: 1 / Double(shape[1]).squareRoot())),
+        ParameterSpecification(names.up, [shape[0], rank], .zeros),
+      ]
+    }
+  }
+}

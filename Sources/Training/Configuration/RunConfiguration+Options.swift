@@ -1,0 +1,158 @@
+// The register of all options. A new key is a decision: a test compares this list with a frozen one.
+
+extension RunConfiguration {
+  /// Every option, in the order in which the resolved configuration is written.
+  package static let options: [ConfigurationOption] = [
+    .integer("seed", \.seed, "", "Addresses every random number of the run."),
+
+    .strings("data.paths", \.data.paths, "Video files to learn from; empty takes data.folder."),
+    .string(
+      "data.folder", \.data.folder,
+      "Folder whose videos are taken when data.paths is empty; without any, a procedural talking "
+        + "face is rendered."),
+    .integer("data.frameCount", \.data.frameCount, "frames", "Length of a clip; 1 + a multiple of 4."),
+    .integer("data.size", \.data.size, "pixels", "Width and height of a clip; a multiple of 8."),
+    .integer(
+      "data.shortSide", \.data.shortSide, "pixels",
+      "Videos are scaled to this short side before a random crop of data.size."),
+    .number(
+      "data.holdout", \.data.holdout, "fraction",
+      "Tail of each video that is kept from training and used to evaluate."),
+    .number(
+      "data.conditionDropout", \.data.conditionDropout, "fraction",
+      "Share of training samples without first-frame conditioning."),
+    .integer(
+      "data.proceduralPeople", \.data.proceduralPeople, "videos",
+      "How many procedural faces are rendered when there is no video."),
+    .string(
+      "data.text", \.data.text,
+      "safetensors file of text embeddings (encoder_hidden_states, encoder_attention_mask, "
+        + "pooled_projections); empty learns a null token."),
+
+    .string(
+      "model.checkpoint", \.model.checkpoint,
+      "Hugging Face folder to start the real DiT from; empty starts from random weights."),
+    .integer("model.heads", \.model.heads, "heads", "Attention heads."),
+    .integer("model.headWidth", \.model.headWidth, "elements", "Width of a head; a multiple of 8."),
+    .integer("model.doubleBlocks", \.model.doubleBlocks, "blocks", "Dual-stream blocks."),
+    .integer("model.singleBlocks", \.model.singleBlocks, "blocks", "Single-stream blocks."),
+    .integer("model.refinerBlocks", \.model.refinerBlocks, "blocks", "Token refiner blocks."),
+    .number("model.mlpRatio", \.model.mlpRatio, "", "Hidden width of an MLP over the model width."),
+    .integer("model.textTokens", \.model.textTokens, "tokens", "Learned null text tokens."),
+    .integer("model.textWidth", \.model.textWidth, "elements", "Width of a text embedding."),
+    .integer("model.pooledWidth", \.model.pooledWidth, "elements", "Width of a pooled text vector."),
+    .flag(
+      "model.guidanceEmbedding", \.model.guidanceEmbedding,
+      "Gives the model an embedded guidance input."),
+    .flag(
+      "model.recompute", \.model.recompute,
+      "Recomputes each block in the backward pass instead of storing its activations."),
+
+    .integer(
+      "batch.microbatches", \.batch.microbatches, "microbatches",
+      "Units of work of a step; at most this many ranks can take part."),
+    .integer("batch.samples", \.batch.samples, "samples", "Samples of a microbatch."),
+
+    .integer("teach.steps", \.teach.steps, "steps", "Flow-matching updates of the real DiT."),
+    .number("teach.learningRate", \.teach.learningRate, "", "Peak learning rate; falls by a cosine."),
+    .integer("teach.warmupSteps", \.teach.warmupSteps, "steps", "Linear warm-up."),
+    .number("teach.beta1", \.teach.beta1, "", "AdamW's decay of the first moment."),
+    .number("teach.beta2", \.teach.beta2, "", "AdamW's decay of the second moment."),
+    .number("teach.weightDecay", \.teach.weightDecay, "", "AdamW's decoupled weight decay."),
+    .number("teach.clip", \.teach.clip, "", "Largest gradient norm; longer ones are scaled down."),
+    .number(
+      "teach.ema", \.teach.ema, "", "Decay of the parameter average that becomes the teacher."),
+    .number("teach.shift", \.teach.shift, "", "Shift of the logit-normal training times."),
+
+    .choice(
+      "distill.method", \.distill.method,
+      "w2s: weak-to-strong distribution matching; dmd2: the same with alphaWeak 0; lcm: latent "
+        + "consistency; euler: no training, the teacher with few steps."),
+    .integer(
+      "distill.steps", \.distill.steps, "steps",
+      "Critic updates; every criticRatio-th step also updates the generator (lcm: each step)."),
+    .integer(
+      "distill.generatorSteps", \.distill.generatorSteps, "steps",
+      "Network evaluations of the student, 1 to 4 in practice."),
+    .integer(
+      "distill.criticRatio", \.distill.criticRatio, "",
+      "Critic updates per generator update; the paper's code base uses 5."),
+    .number(
+      "distill.alphaWeak", \.distill.alphaWeak, "",
+      "Weight of the fake LoRA on the real DiT, 0 to 1; 0 is plain DMD2."),
+    .number("distill.alphaStrong", \.distill.alphaStrong, "", "Weight of the fake LoRA on the fake DiT."),
+    .number(
+      "distill.guidance", \.distill.guidance, "",
+      "Classifier-free guidance of the real DiT in the score; 1 is none, one pass less."),
+    .choice(
+      "distill.rollout", \.distill.rollout,
+      "Input of the generator in training: simulate (its own earlier steps) or data (noised truth)."),
+    .number("distill.flowShift", \.distill.flowShift, "", "Time shift of every sampling schedule."),
+    .number("distill.scoreShift", \.distill.scoreShift, "", "Time shift of the score terms."),
+    .number("distill.scoreMinimum", \.distill.scoreMinimum, "", "Smallest time of the score terms."),
+    .number("distill.scoreMaximum", \.distill.scoreMaximum, "", "Largest time of the score terms."),
+    .number(
+      "distill.lambdaGroundTruth", \.distill.lambdaGroundTruth, "",
+      "Weight of the ground-truth term; needs rollout data."),
+    .number(
+      "distill.lambdaAdversarial", \.distill.lambdaAdversarial, "",
+      "Weight of the adversarial term in the generator's loss; 0 leaves the discriminator out."),
+    .number(
+      "distill.lambdaDiscriminator", \.distill.lambdaDiscriminator, "",
+      "Weight of the discriminator's loss."),
+    .integer(
+      "distill.discriminatorWidth", \.distill.discriminatorWidth, "elements",
+      "Hidden width of the discriminator head."),
+    .integer("distill.loraRank", \.distill.loraRank, "", "Rank of the fake DiT's LoRA."),
+    .number("distill.loraAlpha", \.distill.loraAlpha, "", "LoRA alpha; its scale is alpha / rank."),
+    .number(
+      "distill.generatorLearningRate", \.distill.generatorLearningRate, "",
+      "Learning rate of the generator."),
+    .number(
+      "distill.criticLearningRate", \.distill.criticLearningRate, "",
+      "Learning rate of the LoRA and the discriminator head."),
+    .number("distill.beta1", \.distill.beta1, "", "AdamW's decay of the first moment."),
+    .number("distill.beta2", \.distill.beta2, "", "AdamW's decay of the second moment."),
+    .number("distill.weightDecay", \.distill.weightDecay, "", "AdamW's decoupled weight decay."),
+    .number("distill.clip", \.distill.clip, "", "Largest gradient norm of each network."),
+    .number("distill.ema", \.distill.ema, "", "Decay of the generator's average; 0 turns it off."),
+    .number(
+      "distill.consistencyEMA", \.distill.consistencyEMA, "", "Decay of lcm's target network."),
+
+    .integer("sample.clips", \.sample.clips, "clips", "Videos in each sample sheet."),
+    .integer("sample.teacherSteps", \.sample.teacherSteps, "steps", "Steps of the full teacher."),
+    .choice("sample.rule", \.sample.rule, "How the student goes from step to step."),
+
+    .integer(
+      "evaluate.samples", \.evaluate.samples, "clips",
+      "Clips per sampler in the table; the Fréchet distance falls with their number."),
+    .integer("evaluate.batch", \.evaluate.batch, "clips", "Clips sampled at once on a rank."),
+
+    .integer("checkpoint.everySteps", \.checkpoint.everySteps, "steps", "Steps between checkpoints."),
+    .integer("checkpoint.keep", \.checkpoint.keep, "checkpoints", "Newest checkpoints that stay."),
+
+    .degree("mesh.dp", \.mesh.dp, "Data-parallel replicas."),
+    .degree("mesh.zero", \.mesh.zero, "Ranks that optimizer state and EMA are sharded over."),
+    .degree("mesh.sp", \.mesh.sp, "Ulysses sequence parallel degree."),
+    .degree("mesh.ring", \.mesh.ring, "Ring attention degree."),
+    .degree("mesh.tp", \.mesh.tp, "Tensor parallel degree."),
+    .degree("mesh.stages", \.mesh.stages, "Stages that the blocks are cut into."),
+    .word(
+      "mesh.stageKind", \.mesh.stageKind, among: ["pipeline"], "What a stage is."),
+    .word(
+      "mesh.placement", \.mesh.placement, among: ["auto", "colocated"],
+      "Which ranks hold which role: colocated lets all ranks hold a shard of each."),
+
+    .choice(
+      "exchange.codec", \.exchange.codec,
+      "Lossless coding of gradients and parameters on the wire: off, planes, or auto (off inside "
+        + "one node, else where it pays)."),
+    .integer(
+      "exchange.bucketByteCount", \.exchange.bucketByteCount, "bytes",
+      "Size of one unit of exchange."),
+
+    .number(
+      "log.everySeconds", \.log.everySeconds, "seconds",
+      "Time between progress lines where the output is not a terminal."),
+  ]
+}

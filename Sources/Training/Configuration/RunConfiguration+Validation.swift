@@ -1,0 +1,175 @@
+// Every rule that the values must keep, each with what to do. All problems are told at once.
+
+package import Models
+
+extension RunConfiguration {
+  /// What is wrong with the values, by key; empty when the run can be planned.
+  package func validate() -> [ConfigurationProblem] {
+    var check = Checks()
+    check.require("seed", seed >= 0, "must not be negative")
+
+    check.require(
+      "data.frameCount", data.frameCount >= 5 && data.frameCount % 4 == 1,
+      "must be 1 + a multiple of 4 (5, 9, 13, 17 …), found \(data.frameCount)")
+    check.require(
+      "data.size", data.size >= 8 && data.size % 8 == 0,
+      "must be a multiple of 8 (latents are 4 times smaller, patches 2 × 2), found \(data.size)")
+    check.require(
+      "data.shortSide", data.shortSide >= data.size,
+      "must be at least data.size (\(data.size)), found \(data.shortSide)")
+    check.fraction("data.holdout", data.holdout, upTo: 0.9)
+    check.fraction("data.conditionDropout", data.conditionDropout)
+    check.positive("data.proceduralPeople", data.proceduralPeople)
+
+    check.positive("model.heads", model.heads)
+    check.require(
+      "model.headWidth", model.headWidth >= 16 && model.headWidth % 16 == 0,
+      "must be a multiple of 16 (rotary axes take 2/8, 3/8 and 3/8 of it, in pairs), "
+        + "found \(model.headWidth)")
+    check.require("model.doubleBlocks", model.doubleBlocks >= 1, "needs at least one block")
+    check.require("model.singleBlocks", model.singleBlocks >= 0, "must not be negative")
+    check.require("model.refinerBlocks", model.refinerBlocks >= 0, "must not be negative")
+    check.require("model.mlpRatio", model.mlpRatio > 0, "must be positive")
+    check.positive("model.textTokens", model.textTokens)
+    check.positive("model.textWidth", model.textWidth)
+    check.positive("model.pooledWidth", model.pooledWidth)
+
+    check.positive("batch.microbatches", batch.microbatches)
+    check.positive("batch.samples", batch.samples)
+
+    check.require("teach.steps", teach.steps >= 0, "must not be negative")
+    check.require(
+      "teach.steps", teach.steps > 0 || !model.checkpoint.isEmpty,
+      "is 0, so the real DiT would stay random: give model.checkpoint a folder or raise it")
+    check.optimizer(
+      "teach", learningRate: teach.learningRate, key: "learningRate", beta1: teach.beta1,
+      beta2: teach.beta2, weightDecay: teach.weightDecay, clip: teach.clip)
+    check.require("teach.warmupSteps", teach.warmupSteps >= 0, "must not be negative")
+    check.fraction("teach.ema", teach.ema)
+    check.require("teach.shift", teach.shift > 0, "must be positive; 1 is no shift")
+
+    check.require("distill.steps", distill.steps >= 0, "must not be negative")
+    check.require(
+      "distill.generatorSteps", (1...100).contains(distill.generatorSteps),
+      "must be 1 to 100, found \(distill.generatorSteps)")
+    check.positive("distill.criticRatio", distill.criticRatio)
+    check.require(
+      "distill.alphaWeak", (0...1).contains(distill.alphaWeak),
+      "must be 0 to 1 (0 is DMD2, 1 has no pull), found \(distill.alphaWeak)")
+    check.require("distill.alphaStrong", distill.alphaStrong > 0, "must be positive")
+    check.require("distill.guidance", distill.guidance >= 0, "must not be negative")
+    check.require("distill.flowShift", distill.flowShift > 0, "must be positive; 1 is no shift")
+    check.require("distill.scoreShift", distill.scoreShift > 0, "must be positive; 1 is no shift")
+    check.require(
+      "distill.scoreMinimum",
+      distill.scoreMinimum > 0 && distill.scoreMinimum < distill.scoreMaximum
+        && distill.scoreMaximum <= 1,
+      "0 < scoreMinimum < scoreMaximum ≤ 1 must hold, found \(distill.scoreMinimum) and "
+        + "\(distill.scoreMaximum)")
+    for (key, weight) in [
+      ("lambdaGroundTruth", distill.lambdaGroundTruth),
+      ("lambdaAdversarial", distill.lambdaAdversarial),
+      ("lambdaDiscriminator", distill.lambdaDiscriminator),
+    ] { check.require("distill.\(key)", weight >= 0, "must not be negative") }
+    check.require(
+      "distill.lambdaGroundTruth",
+      distill.lambdaGroundTruth == 0 || distill.rollout == .data,
+      "compares with the ground truth of the same noise: set distill.rollout to data")
+    check.positive("distill.discriminatorWidth", distill.discriminatorWidth)
+    check.require(
+      "distill.loraRank", distill.loraRank >= 1 && distill.loraRank <= model.heads * model.headWidth,
+      "must be 1 to the model width \(model.heads * model.headWidth), found \(distill.loraRank)")
+    check.require("distill.loraAlpha", distill.loraAlpha > 0, "must be positive")
+    check.optimizer(
+      "distill", learningRate: distill.generatorLearningRate, key: "generatorLearningRate",
+      beta1: distill.beta1, beta2: distill.beta2, weightDecay: distill.weightDecay,
+      clip: distill.clip)
+    check.require(
+      "distill.criticLearningRate", distill.criticLearningRate > 0, "must be positive")
+    check.fraction("distill.ema", distill.ema)
+    check.fraction("distill.consistencyEMA", distill.consistencyEMA)
+
+    check.positive("sample.clips", sample.clips)
+    check.positive("sample.teacherSteps", sample.teacherSteps)
+    check.require("evaluate.samples", evaluate.samples >= 2, "needs at least 2 clips")
+    check.positive("evaluate.batch", evaluate.batch)
+    check.positive("checkpoint.everySteps", checkpoint.everySteps)
+    check.positive("checkpoint.keep", checkpoint.keep)
+    check.require("log.everySeconds", log.everySeconds > 0, "must be positive")
+    check.problems += exchange.validate().map { ConfigurationProblem($0.key, $0.message) }
+
+    for (key, degree) in [
+      ("sp", mesh.sp), ("ring", mesh.ring), ("tp", mesh.tp), ("stages", mesh.stages),
+    ] {
+      check.require(
+        "mesh.\(key)", degree == .auto || degree == .fixed(1),
+        "this version places data-parallel ranks only: leave it auto or 1")
+    }
+    for (key, degree) in [("dp", mesh.dp), ("zero", mesh.zero)] {
+      if case .fixed(let count) = degree {
+        check.require("mesh.\(key)", count >= 1, "must be auto or at least 1, found \(count)")
+      }
+    }
+    return check.problems
+  }
+
+  /// The network that `model.*` and `data.*` describe: 16 noisy, 16 reference and 1 mask channel in.
+  package var transformer: HunyuanVideoConfiguration {
+    var result = HunyuanVideoConfiguration()
+    result.inChannels = 2 * Self.latentChannelCount + 1
+    result.outChannels = Self.latentChannelCount
+    result.attentionHeadCount = model.heads
+    result.attentionHeadWidth = model.headWidth
+    result.doubleBlockCount = model.doubleBlocks
+    result.singleBlockCount = model.singleBlocks
+    result.refinerBlockCount = model.refinerBlocks
+    result.mlpRatio = model.mlpRatio
+    result.guidanceEmbeds = model.guidanceEmbedding
+    result.textEmbeddingWidth = model.textWidth
+    result.pooledProjectionWidth = model.pooledWidth
+    let width = model.headWidth
+    result.ropeAxesWidths = [width / 4, 3 * width / 8, 3 * width / 8]
+    return result
+  }
+
+  package static let latentChannelCount = 16
+
+  /// Channels, frames, height and width of one latent.
+  package var latentShape: [Int] {
+    [Self.latentChannelCount, (data.frameCount - 1) / 4 + 1, data.size / 4, data.size / 4]
+  }
+
+  /// Video tokens of a sample.
+  package var videoTokenCount: Int { latentShape[1] * (latentShape[2] / 2) * (latentShape[3] / 2) }
+}
+
+/// Collects problems.
+private struct Checks {
+  var problems: [ConfigurationProblem] = []
+
+  mutating func require(_ key: String, _ holds: Bool, _ message: String) {
+    if !holds { problems.append(ConfigurationProblem(key, message)) }
+  }
+
+  mutating func positive(_ key: String, _ value: Int) {
+    require(key, value >= 1, "must be at least 1, found \(value)")
+  }
+
+  mutating func fraction(_ key: String, _ value: Double, upTo bound: Double = 1) {
+    require(
+      key, value >= 0 && value <= bound, "must be a fraction from 0 to \(bound), found \(value)")
+  }
+
+  mutating func optimizer(
+    _ section: String, learningRate: Double, key: String, beta1: Double, beta2: Double,
+    weightDecay: Double, clip: Double
+  ) {
+    require("\(section).\(key)", learningRate > 0, "must be positive, found \(learningRate)")
+    for (name, beta) in [("beta1", beta1), ("beta2", beta2)] {
+      require(
+        "\(section).\(name)", beta >= 0 && beta < 1, "must be at least 0 and below 1, found \(beta)")
+    }
+    require("\(section).weightDecay", weightDecay >= 0, "must not be negative")
+    require("\(section).clip", clip > 0, "must be positive")
+  }
+}

@@ -1,0 +1,55 @@
+// Text conditions from a safetensors file of embeddings, named as diffusers' forward arguments.
+
+package import Checkpoints
+package import Foundation
+package import Models
+package import Tensors
+
+/// One text for all videos, or one for each.
+package struct ConditionTexts {
+  private let texts: [TextCondition<Float>]
+
+  /// Reads `encoder_hidden_states` [N, T, E], `pooled_projections` [N, P] and, optionally,
+  /// `encoder_attention_mask` [N, T]; N is 1 or the number of videos.
+  /// - Throws: `ConfigurationError` that says what does not fit; `CheckpointError`.
+  package init(
+    reading file: URL, sourceCount: Int, textWidth: Int, pooledWidth: Int, in arena: Arena
+  ) throws {
+    let reader = try SafetensorsReader(opening: file)
+    let embeddings = try reader.declaration(of: "encoder_hidden_states").shape
+    let pooled = try reader.declaration(of: "pooled_projections").shape
+    guard
+      embeddings.count == 3, pooled.count == 2, embeddings[0] == pooled[0],
+      embeddings[0] == 1 || embeddings[0] == sourceCount, embeddings[2] == textWidth,
+      pooled[1] == pooledWidth, embeddings[1] > 0
+    else {
+      throw ConfigurationError([
+        ConfigurationProblem(
+          "data.text",
+          "\(file.path) has encoder_hidden_states \(embeddings) and pooled_projections \(pooled); "
+            + "wanted are [N, T, \(textWidth)] and [N, \(pooledWidth)] with N 1 or \(sourceCount)")
+      ])
+    }
+    let (count, tokens) = (embeddings[0], embeddings[1])
+    let values = try reader.floats("encoder_hidden_states")
+    let pooledValues = try reader.floats("pooled_projections")
+    let hasMask = reader.names.contains("encoder_attention_mask")
+    let mask = hasMask ? try reader.floats("encoder_attention_mask") : []
+    let booking = Booking(.common, .parameters)
+    texts = (0..<count).map { index in
+      TextCondition(
+        embeddings: Tensor(
+          Array(values[(index * tokens * textWidth)..<((index + 1) * tokens * textWidth)]),
+          shape: [tokens, textWidth], in: arena, booking: booking),
+        mask: hasMask
+          ? mask[(index * tokens)..<((index + 1) * tokens)].map { $0 != 0 ? 1 : 0 } : nil,
+        pooled: Tensor(
+          Array(pooledValues[(index * pooledWidth)..<((index + 1) * pooledWidth)]),
+          shape: [pooledWidth], in: arena, booking: booking))
+    }
+  }
+
+  package subscript(source index: Int) -> TextCondition<Float> {
+    texts[texts.count == 1 ? 0 : index]
+  }
+}

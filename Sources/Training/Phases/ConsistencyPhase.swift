@@ -1,0 +1,99 @@
+// The LCM baseline of the distill phase (specification 1.9): only the generator is trained.
+//
+// Its target network is an average of the generator that every rank keeps whole and updates alone:
+// elementwise, so equal on all ranks without a message.
+
+import Autodiff
+import Basics
+import DenseKernels
+package import Diffusion
+package import Models
+package import Tensors
+
+package struct ConsistencyPhase {
+  private let context: RunContext
+  private let networks: Networks
+  private let batches: TrainingBatches
+  private let generator: ConditionedTransformer<Float>
+  package let target: ConditionedTransformer<Float>
+  package let optimizer: ShardedOptimizer
+  private let objective: ConsistencyObjective
+
+  private var options: RunConfiguration.Distill { context.configuration.distill }
+
+  /// Adds the generator to the networks, and a target network beside them.
+  package init(context: RunContext, networks: Networks, batches: TrainingBatches) {
+    self.context = context
+    self.networks = networks
+    self.batches = batches
+    let options = context.configuration.distill
+    generator = networks.addGenerator()
+    target = networks.copyOfWeights(role: .generator)
+    target.parameters.values.copy(from: generator.parameters.values)
+    objective = ConsistencyObjective(shift: options.flowShift)
+    optimizer = ShardedOptimizer(
+      generator.parameters, role: .generator,
+      configuration: .init(
+        beta1: options.beta1, beta2: options.beta2, weightDecay: options.weightDecay,
+        clip: options.clip, ema: options.ema > 0 ? options.ema : nil),
+      exchange: context.exchange, transport: context.transport, arena: context.arena)
+  }
+
+  /// Trains from `firstStep` on; afterwards the generator is its average, on every rank.
+  /// - Collective: over the context's transport.
+  package func run(
+    from firstStep: Int, save: (_ stepsDone: Int, _ mustStop: Bool) throws -> Void
+  ) throws {
+    let meter = StepMeter(
+      context: context, phase: DistillPhase.name, stepCount: options.steps,
+      firstGlobalStep: context.configuration.teach.steps)
+    context.reporter.begin(phase: DistillPhase.name, step: firstStep)
+    for step in firstStep..<max(options.steps, firstStep) {
+      var losses: [Double] = []
+      let gradients = MicrobatchSum.gradients(
+        of: [GradientTarget(generator.parameters, role: .generator)],
+        over: context.microbatches, arena: context.arena
+      ) { microbatch in
+        losses.append(differentiate(step: step, microbatch: microbatch))
+      }
+      let outcome = try optimizer.step(
+        gradientSum: gradients[0], microbatchCount: context.configuration.batch.microbatches,
+        learningRate: options.generatorLearningRate)
+      let decay = Float(options.consistencyEMA)
+      let average = target.parameters.values
+      Float.combine(
+        decay, average, 1 - decay, generator.parameters.values, into: average)
+      let agreement = try context.agreeOnStep(losses: losses)
+      try meter.record(
+        step: step, agreement: agreement, tokenCount: context.batchSize,
+        further: outcome.metrics(prefix: "generator_"))
+      try save(step + 1, agreement.shouldStop)
+    }
+    try optimizer.gatherAverage(into: generator.parameters.values)
+    context.reporter.finishPhase()
+  }
+
+  private func differentiate(step: Int, microbatch: Int) -> Double {
+    let batch = batches.batch(step: step, microbatch: microbatch, in: context.arena)
+    let times = context.streams(.consistencyTime, step: step, counters: batch.counters)
+      .map(objective.times(from:))
+    let noise: Tensor<Float> = normalTensor(
+      context.streams(.consistencyNoise, step: step, counters: batch.counters),
+      sampleShape: Array(batch.latents.shape.dropFirst()), in: context.arena,
+      booking: Booking(.generator, .activations))
+    let teacher = GuidedDenoiser<Float>(
+      conditional: BoundDenoiser(networks.base, conditions: batch.conditions),
+      unconditional: BoundDenoiser(
+        networks.base, conditions: batch.conditions.map { _ in Condition() }),
+      scale: options.guidance)
+    let tape = Tape<Float>(arena: context.arena, role: .generator)
+    let term = objective.evaluate(
+      clean: batch.latents, noise: noise, times: times,
+      generator: BoundDenoiser(
+        generator, conditions: batch.conditions,
+        recompute: context.configuration.model.recompute),
+      target: BoundDenoiser(target, conditions: batch.conditions), teacher: teacher, on: tape)
+    ObjectiveTerm.backward([(1, term)], on: tape)
+    return term.loss
+  }
+}

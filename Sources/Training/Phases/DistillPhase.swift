@@ -1,0 +1,267 @@
+// Distill: the weak-to-strong step over three roles (specification, section 2), and its baselines.
+//
+// A step is a critic turn; every criticRatio-th step has a generator turn before it, whose sample the
+// critic turn uses again. Each turn differentiates one role only: the other roles' parameters are
+// frozen on its tapes, because gradients are bound to a role's set inside `MicrobatchSum` alone.
+//
+//   generator turn   x = y − τ_k v_θ(y, τ_k)          rollout, k the same on every rank       (9)
+//                    x_t, then x_F and x_R silently   fake at alphaStrong, real at alphaWeak  (12)(13)
+//                    g = (x_F − x_R) / mean|x − x_R|  + ground truth + adversarial            (15)(18)(20)
+//   critic turn      ‖F_φ(x_t, t) − (ε − x)‖²         + discriminator                         (10)(20)
+
+import Autodiff
+import Basics
+import DenseKernels
+package import Diffusion
+import Exchange
+package import Models
+import Tensors
+
+package struct DistillPhase {
+  package static let name = "distill"
+
+  private let context: RunContext
+  private let networks: Networks
+  private let batches: TrainingBatches
+  private let generator: ConditionedTransformer<Float>
+  private let adapter: AdapterSet<Float>
+  private let head: DiscriminatorHead<Float>?
+  private let rollout: Rollout
+  private let scoreTimes: TimeDistribution
+  package let generatorOptimizer: ShardedOptimizer
+  package let adapterOptimizer: ShardedOptimizer
+  package let headOptimizer: ShardedOptimizer?
+
+  private var options: RunConfiguration.Distill { context.configuration.distill }
+  private var recompute: Bool { context.configuration.model.recompute }
+
+  /// Adds generator, adapter and, if it is used, the discriminator's head to the networks.
+  package init(context: RunContext, networks: Networks, batches: TrainingBatches) {
+    self.context = context
+    self.networks = networks
+    self.batches = batches
+    let options = context.configuration.distill
+    generator = networks.addGenerator()
+    adapter = networks.addAdapter(
+      rank: options.loraRank, alpha: options.loraAlpha, seed: context.seed)
+    head =
+      options.lambdaAdversarial > 0
+      ? networks.addHead(width: options.discriminatorWidth, seed: context.seed) : nil
+    rollout = Rollout(
+      schedule: SamplingSchedule(stepCount: options.generatorSteps, shift: options.flowShift),
+      source: options.rollout)
+    scoreTimes = .uniform(
+      shift: options.scoreShift, bounds: options.scoreMinimum...options.scoreMaximum)
+    func optimizer(
+      _ parameters: ParameterSet<Float>, role: MemoryRole, ema: Double?
+    ) -> ShardedOptimizer {
+      ShardedOptimizer(
+        parameters, role: role,
+        configuration: .init(
+          beta1: options.beta1, beta2: options.beta2, weightDecay: options.weightDecay,
+          clip: options.clip, ema: ema),
+        exchange: context.exchange, transport: context.transport, arena: context.arena)
+    }
+    generatorOptimizer = optimizer(
+      generator.parameters, role: .generator, ema: options.ema > 0 ? options.ema : nil)
+    adapterOptimizer = optimizer(adapter.parameters, role: .fake, ema: nil)
+    headOptimizer = head.map { optimizer($0.parameters, role: .fake, ema: nil) }
+  }
+
+  /// Trains from `firstStep` on; afterwards the generator is its average, on every rank.
+  ///
+  /// - Parameter save: called after each step with the number of steps done and whether to stop.
+  /// - Collective: over the context's transport.
+  package func run(
+    from firstStep: Int, save: (_ stepsDone: Int, _ mustStop: Bool) throws -> Void
+  ) throws {
+    let meter = StepMeter(
+      context: context, phase: Self.name, stepCount: options.steps,
+      firstGlobalStep: context.configuration.teach.steps)
+    context.reporter.begin(phase: Self.name, step: firstStep)
+    for step in firstStep..<max(options.steps, firstStep) {
+      let depth = RandomStream(seed: context.seed, purpose: .rolloutDepth, step: step)
+        .integer(below: options.generatorSteps, at: 0)
+      var generated: [Int: Tensor<Float>] = [:]
+      var metrics: [(name: String, value: MetricsValue)] = []
+      if step % options.criticRatio == 0 {
+        metrics += try generatorTurn(step: step, depth: depth, generated: &generated)
+      }
+      let (losses, criticMetrics) = try criticTurn(step: step, depth: depth, generated: generated)
+      let agreement = try context.agreeOnStep(losses: losses)
+      try meter.record(
+        step: step, agreement: agreement, tokenCount: context.batchSize,
+        further: metrics + criticMetrics)
+      try save(step + 1, agreement.shouldStop)
+    }
+    try generatorOptimizer.gatherAverage(into: generator.parameters.values)
+    context.reporter.finishPhase()
+  }
+
+  // MARK: Generator turn
+
+  private func generatorTurn(
+    step: Int, depth: Int, generated: inout [Int: Tensor<Float>]
+  ) throws -> [(name: String, value: MetricsValue)] {
+    var losses: [Double] = []
+    var samples: [Int: Tensor<Float>] = [:]
+    let gradients = MicrobatchSum.gradients(
+      of: [GradientTarget(generator.parameters, role: .generator)], over: context.microbatches,
+      arena: context.arena
+    ) { microbatch in
+      let batch = batches.batch(step: step, microbatch: microbatch, in: context.arena)
+      let tape = Tape<Float>(arena: context.arena, role: .generator)
+      let x = generate(batch, step: step, depth: depth, on: tape)
+      samples[microbatch] = x.tensor
+      losses.append(differentiateGenerator(x, batch: batch, step: step, on: tape))
+    }
+    generated = samples
+    let outcome = try generatorOptimizer.step(
+      gradientSum: gradients[0], microbatchCount: context.configuration.batch.microbatches,
+      learningRate: options.generatorLearningRate)
+    let agreement = try context.agreeOnStep(losses: losses)
+    return [("generator_loss", .number(agreement.meanLoss)), ("depth", .integer(depth + 1))]
+      + outcome.metrics(prefix: "generator_")
+  }
+
+  private func differentiateGenerator(
+    _ x: Value<Float>, batch: TrainingBatch, step: Int, on tape: Tape<Float>
+  ) -> Double {
+    let times = scoreTimes(.scoreTime, batch, step)
+    let fake = BoundDenoiser(
+      networks.base, conditions: batch.conditions,
+      adapter: Adapter(adapter, weight: options.alphaStrong))
+    let alphaWeak = options.method == .dmd2 ? 0 : options.alphaWeak
+    let weak = Adapter(adapter, weight: alphaWeak)
+    let real = GuidedDenoiser<Float>(
+      conditional: BoundDenoiser(networks.base, conditions: batch.conditions, adapter: weak),
+      unconditional: BoundDenoiser(
+        networks.base, conditions: batch.conditions.map { _ in Condition() }, adapter: weak),
+      scale: options.guidance)
+    let matching = DistributionMatching()
+    let result = matching.evaluate(
+      generated: x, noise: noise(.scoreNoise, batch, step: step), times: times, fake: fake,
+      real: real, on: tape)
+    var terms: [(weight: Double, term: ObjectiveTerm<Float>)] = [(1, result.term)]
+    if options.lambdaGroundTruth > 0 {
+      terms.append(
+        (
+          options.lambdaGroundTruth,
+          matching.groundTruth(
+            generated: x, fakeEstimate: result.fakeEstimate, truth: batch.latents, on: tape)
+        ))
+    }
+    if let head {
+      let logits = discriminate(x, batch: batch, step: step, head: head, on: tape)
+      terms.append(
+        (options.lambdaAdversarial, AdversarialObjective().generator(logits: logits, on: tape)))
+    }
+    ObjectiveTerm.backward(terms, on: tape)
+    return terms.reduce(0) { $0 + $1.weight * $1.term.loss }
+  }
+
+  // MARK: Critic turn
+
+  private func criticTurn(
+    step: Int, depth: Int, generated: [Int: Tensor<Float>]
+  ) throws -> (losses: [Double], metrics: [(name: String, value: MetricsValue)]) {
+    var losses: [Double] = []
+    var targets = [GradientTarget(adapter.parameters, role: .fake)]
+    if let head { targets.append(GradientTarget(head.parameters, role: .fake)) }
+    let gradients = MicrobatchSum.gradients(
+      of: targets, over: context.microbatches, arena: context.arena
+    ) { microbatch in
+      let batch = batches.batch(step: step, microbatch: microbatch, in: context.arena)
+      let silent = Tape<Float>(arena: context.arena, role: .generator, isRecording: false)
+      let x =
+        generated[microbatch]
+        ?? generate(batch, step: step, depth: depth, on: silent).tensor
+      losses.append(differentiateCritic(x, batch: batch, step: step))
+    }
+    let microbatchCount = context.configuration.batch.microbatches
+    let outcome = try adapterOptimizer.step(
+      gradientSum: gradients[0], microbatchCount: microbatchCount,
+      learningRate: options.criticLearningRate)
+    let headOutcome = try headOptimizer?.step(
+      gradientSum: gradients[1], microbatchCount: microbatchCount,
+      learningRate: options.criticLearningRate)
+    return (
+      losses,
+      outcome.metrics(prefix: "critic_") + (headOutcome?.metrics(prefix: "discriminator_") ?? [])
+    )
+  }
+
+  private func differentiateCritic(
+    _ x: Tensor<Float>, batch: TrainingBatch, step: Int
+  ) -> Double {
+    let times = scoreTimes(.criticTime, batch, step)
+    let noise = noise(.criticNoise, batch, step: step)
+    let tape = Tape<Float>(arena: context.arena, role: .fake)
+    let noisy = FlowMatching.noised(
+      x, noise: noise, times: times, in: context.arena, booking: Booking(.fake, .activations))
+    let fake = BoundDenoiser(
+      networks.base, conditions: batch.conditions,
+      adapter: Adapter(adapter, weight: options.alphaStrong), recompute: recompute)
+    let velocity = fake.velocity(of: Value(constant: noisy), times: times, on: tape)
+    let flow = FlowMatchingObjective().evaluate(
+      prediction: velocity, clean: x, noise: noise, on: tape)
+    var terms: [(weight: Double, term: ObjectiveTerm<Float>)] = [(1, flow)]
+    if let head {
+      let fakeLogits = discriminate(
+        Value(constant: x), batch: batch, step: step, head: head, on: tape)
+      let realLogits = discriminate(
+        Value(constant: batch.latents), batch: batch, step: step, head: head, on: tape)
+      terms += AdversarialObjective().discriminator(
+        fakeLogits: fakeLogits, realLogits: realLogits, on: tape
+      ).map { (options.lambdaDiscriminator, $0) }
+    }
+    ObjectiveTerm.backward(terms, on: tape)
+    return terms.reduce(0) { $0 + $1.weight * $1.term.loss }
+  }
+
+  // MARK: Parts of both turns
+
+  private func generate(
+    _ batch: TrainingBatch, step: Int, depth: Int, on tape: Tape<Float>
+  ) -> Value<Float> {
+    rollout.generate(
+      depth: depth, noise: noise(.rolloutNoise, batch, step: step), truth: batch.latents,
+      generator: BoundDenoiser(
+        generator, conditions: batch.conditions, recompute: recompute && tape.isRecording),
+      on: tape
+    ) { simulatedStep in
+      // Each simulated step has a stream of its own: K of them per training step.
+      noise(.rolloutRenoise, batch, step: step * options.generatorSteps + simulatedStep)
+    }
+  }
+
+  /// D(x) = head(features of W at a noised x). (19)
+  private func discriminate(
+    _ x: Value<Float>, batch: TrainingBatch, step: Int, head: DiscriminatorHead<Float>,
+    on tape: Tape<Float>
+  ) -> Value<Float> {
+    let times = context.streams(.adversarialTime, step: step, counters: batch.counters)
+      .map { $0.uniform(at: 0) }
+    let noise = Value(constant: noise(.adversarialNoise, batch, step: step))
+    let noisy = tape.combineSamples(times.map { 1 - $0 }, x, times, noise)
+    let features = networks.base.features(
+      tape: tape, noisy: noisy, times: times, conditions: batch.conditions, recompute: recompute)
+    return head.forward(tape: tape, features: features)
+  }
+
+  private func noise(
+    _ purpose: RandomPurpose, _ batch: TrainingBatch, step: Int
+  ) -> Tensor<Float> {
+    normalTensor(
+      context.streams(purpose, step: step, counters: batch.counters),
+      sampleShape: Array(batch.latents.shape.dropFirst()), in: context.arena,
+      booking: Booking(.common, .activations))
+  }
+
+  private func scoreTimes(
+    _ purpose: RandomPurpose, _ batch: TrainingBatch, _ step: Int
+  ) -> [Double] {
+    context.streams(purpose, step: step, counters: batch.counters)
+      .map(scoreTimes.time(from:))
+  }
+}

@@ -1,0 +1,95 @@
+// Report: everything that a run left behind, as one page.
+
+package import Evaluation
+import Foundation
+import ProcessMesh
+import Tensors
+package import VideoData
+
+package struct ReportPhase {
+  /// Reads the run folder; a part that is not there is left out.
+  package static func content(
+    of configuration: RunConfiguration, in folder: RunFolder, title: String,
+    environment: [ReportContent.Fact]
+  ) throws -> ReportContent {
+    let curves = try? MetricsCurves(contentsOf: folder.metrics)
+    var samples: [ReportContent.Sample] = []
+    for mode in SamplePhase.Mode.allCases {
+      let named = NamedSampler.all(configuration).map { ($0.slug, $0.name) }
+      for (slug, name) in (mode == .firstFrame ? [("source", "held-out source")] : []) + named {
+        let mp4 = try? Data(contentsOf: SamplePhase.video(mode, slug, in: folder))
+        let png = try? Data(contentsOf: SamplePhase.sheet(mode, slug, in: folder))
+        guard mp4 != nil || png != nil else { continue }
+        samples.append(
+          ReportContent.Sample(
+            title: name,
+            caption: mode == .firstFrame ? "first frame given" : "without conditions",
+            mp4: mp4.map { [UInt8]($0) }, png: png.map { [UInt8]($0) }))
+      }
+    }
+    return ReportContent(
+      title: title, subtitle: "Weak-to-Strong Video Distillation",
+      samplerTables: EvaluatePhase.tables(of: configuration, in: folder), samples: samples,
+      curves: curves?.curves ?? [], phases: curves?.phases ?? [],
+      memory: (try? MemoryRecord(reading: folder).entries) ?? [],
+      traffic: (try? traffic(in: folder)) ?? [], configuration: configuration.yaml,
+      environment: environment)
+  }
+
+  /// Writes `report.html`.
+  package static func write(_ content: ReportContent, to folder: RunFolder) throws {
+    try RunFolder.write(Data(HTMLReport(content).html.utf8), to: folder.report)
+  }
+
+  /// Sums the bytes of each kind of message over the lines of metrics.jsonl.
+  private static func traffic(in folder: RunFolder) throws -> [ReportContent.TrafficEntry] {
+    var totals: [String: (raw: Int, wire: Int)] = [:]
+    let text = String(decoding: try Data(contentsOf: folder.metrics), as: UTF8.self)
+    for line in text.split(separator: "\n") {
+      guard
+        let fields = try? JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any],
+        let phase = fields["phase"] as? String
+      else { continue }
+      for (key, value) in fields {
+        guard let bytes = (value as? NSNumber)?.intValue else { continue }
+        for kind in ["gradients", "parameters"] {
+          if key == "\(kind)_raw_bytes" { totals["\(phase): \(kind)", default: (0, 0)].raw += bytes }
+          if key == "\(kind)_wire_bytes" {
+            totals["\(phase): \(kind)", default: (0, 0)].wire += bytes
+          }
+        }
+      }
+    }
+    return totals.sorted { $0.key < $1.key }.map {
+      ReportContent.TrafficEntry(
+        kind: $0.key, rawByteCount: $0.value.raw, wireByteCount: $0.value.wire)
+    }
+  }
+}
+
+/// The ledgers of all ranks at their peaks, summed; written when training ends.
+package struct MemoryRecord: Codable {
+  private let accounts: [MemoryLedger.Entry]
+
+  /// - Collective: over the transport.
+  package init(_ ledger: MemoryLedger, _ transport: any Transport) throws {
+    accounts = try transport.allGather(value: ledger.entries).flatMap(\.self)
+  }
+
+  package init(reading folder: RunFolder) throws {
+    self = try JSONDecoder().decode(Self.self, from: Data(contentsOf: Self.file(in: folder)))
+  }
+
+  package func write(to folder: RunFolder) throws {
+    try RunFolder.write(self, to: Self.file(in: folder))
+  }
+
+  package var entries: [ReportContent.MemoryEntry] {
+    accounts.map {
+      ReportContent.MemoryEntry(
+        role: $0.role.rawValue, category: $0.category.rawValue, byteCount: $0.peakByteCount)
+    }
+  }
+
+  private static func file(in folder: RunFolder) -> URL { folder.url.appending(path: "memory.json") }
+}

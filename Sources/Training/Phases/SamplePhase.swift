@@ -1,0 +1,158 @@
+// Sample: what the networks make of the same noise and the same first frames, as mp4 and PNG.
+//
+// Rank r makes clip i where i mod size = r; rank 0 writes the files.
+
+import Foundation
+package import Models
+import ProcessMesh
+import Tensors
+package import VideoData
+
+package struct SamplePhase {
+  package static let name = "sample"
+
+  private let context: RunContext
+  private let generator: ClipGenerator
+  private let prepared: PreparedSet
+  private let texts: ConditionTexts?
+
+  package init(
+    context: RunContext, generator: ClipGenerator, prepared: PreparedSet, texts: ConditionTexts?
+  ) {
+    self.context = context
+    self.generator = generator
+    self.prepared = prepared
+    self.texts = texts
+  }
+
+  /// What a set of sample videos shows.
+  package enum Mode: String, CaseIterable, Sendable {
+    case unconditional
+    case firstFrame = "first-frame"
+  }
+
+  package static func video(_ mode: Mode, _ slug: String, in folder: RunFolder) -> URL {
+    folder.samples.appending(path: "\(mode.rawValue)-\(slug).mp4")
+  }
+
+  package static func sheet(_ mode: Mode, _ slug: String, in folder: RunFolder) -> URL {
+    folder.samples.appending(path: "\(mode.rawValue)-\(slug).png")
+  }
+
+  /// The held-out clips whose first frames are given: spread over the sources.
+  package static func heldOut(_ prepared: PreparedSet, count: Int, seed: UInt64) -> [ClipSample] {
+    let samples = prepared.sampler(seed: seed).heldOutSamples()
+    let bySource = Dictionary(grouping: samples, by: \.source)
+      .sorted { $0.key < $1.key }.map(\.value)
+    let rounds = bySource.map(\.count).max() ?? 0
+    let spread = (0..<rounds).flatMap { round in
+      bySource.compactMap { round < $0.count ? $0[round] : nil }
+    }
+    return Array(spread.prefix(count))
+  }
+
+  /// Writes what is not there yet.
+  /// - Collective: over the context's transport.
+  package func run() throws {
+    let heldOut = Self.heldOut(
+      prepared, count: context.configuration.sample.clips, seed: context.seed)
+    let samplers = NamedSampler.all(context.configuration)
+    let jobs: [(Mode, NamedSampler?)] = Mode.allCases.flatMap { mode in
+      (mode == .firstFrame ? [(mode, nil)] : []) + samplers.map { (mode, $0) }
+    }
+    context.reporter.begin(phase: Self.name, step: 0)
+    for (number, (mode, sampler)) in jobs.enumerated() {
+      let slug = sampler?.slug ?? "source"
+      let isThere = try context.transport.onRoot {
+        FileManager.default.fileExists(atPath: Self.video(mode, slug, in: context.folder).path)
+          && FileManager.default.fileExists(atPath: Self.sheet(mode, slug, in: context.folder).path)
+      }
+      if !isThere && !(mode == .firstFrame && heldOut.isEmpty) {
+        let clips = try clips(mode, sampler, heldOut: heldOut)
+        try context.transport.onRoot { try write(clips, mode: mode, slug: slug) }
+      }
+      context.reporter.update(phase: Self.name, step: number + 1, stepCount: jobs.count)
+    }
+    context.reporter.finishPhase()
+  }
+
+  private func clips(
+    _ mode: Mode, _ sampler: NamedSampler?, heldOut: [ClipSample]
+  ) throws -> [Video] {
+    let count = mode == .firstFrame ? heldOut.count : context.configuration.sample.clips
+    let own = stride(from: context.transport.rank, to: count, by: context.transport.size)
+    let clips = own.map { number -> Video in
+      guard let sampler else { return prepared.clip(heldOut[number]) }
+      let condition =
+        mode == .firstFrame
+        ? HeldOutCondition(
+          prepared, heldOut[number], texts: texts, arena: context.arena
+        ).condition : Condition<Float>()
+      return generator.clips([number], sampler: sampler, conditions: [condition])[0]
+    }
+    return try context.gatherClips(clips, count: count)
+  }
+
+  private func write(_ clips: [Video], mode: Mode, slug: String) throws {
+    let writer = VideoWriter()
+    try writer.writeMP4(
+      Montage.row(clips), to: Self.video(mode, slug, in: context.folder), upscale: 2)
+    try writer.writePNG(
+      ContactSheet.draw(clips, columnCount: 6), to: Self.sheet(mode, slug, in: context.folder),
+      upscale: 2)
+  }
+}
+
+/// The condition that a held-out clip gives: its first frame.
+struct HeldOutCondition {
+  let condition: Condition<Float>
+
+  init(_ prepared: PreparedSet, _ sample: ClipSample, texts: ConditionTexts?, arena: Arena) {
+    let latents = Tensor<Float>(
+      prepared.latents(sample).values, shape: [1] + prepared.latentShape, in: arena,
+      booking: Booking(.common, .activations))
+    condition = Condition(
+      reference: TrainingBatches.firstFrame(of: latents, sample: 0, in: arena),
+      text: texts?[source: sample.source])
+  }
+}
+
+/// Clips side by side, playing together.
+enum Montage {
+  /// - Shapes: clips of one F×H×W → F × H × (count · W).
+  static func row(_ clips: [Video]) -> Video {
+    guard let first = clips.first else { preconditionFailure("a montage of no clips") }
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(first.bytes.count * clips.count)
+    for frame in 0..<first.frameCount {
+      for y in 0..<first.height {
+        for clip in clips {
+          let start = clip.offset(frame: frame, y: y, x: 0)
+          bytes += clip.bytes[start..<(start + clip.width * 3)]
+        }
+      }
+    }
+    return Video(
+      frameCount: first.frameCount, height: first.height, width: first.width * clips.count,
+      bytes: bytes)
+  }
+}
+
+extension RunContext {
+  /// Joins the clips of all ranks in order of their numbers, on rank 0; other ranks get none.
+  ///
+  /// Clip i was made by rank i mod size.
+  /// - Collective: over the transport.
+  func gatherClips(_ own: [Video], count: Int) throws -> [Video] {
+    guard let parts = try transport.gather(own.flatMap(\.bytes), root: 0) else { return [] }
+    let clipSize = configuration.data.frameCount * configuration.data.size
+      * configuration.data.size * 3
+    return (0..<count).map { number in
+      let start = number / transport.size * clipSize
+      return Video(
+        frameCount: configuration.data.frameCount, height: configuration.data.size,
+        width: configuration.data.size,
+        bytes: Array(parts[number % transport.size][start..<(start + clipSize)]))
+    }
+  }
+}

@@ -1,0 +1,68 @@
+// Times a training step and writes its record.
+
+import Basics
+import Exchange
+import Foundation
+
+final class StepMeter {
+  private let context: RunContext
+  private let phase: String
+  private let stepCount: Int
+  /// Steps of earlier phases, for files that count through the run.
+  private let firstGlobalStep: Int
+  private var lastTime = ContinuousClock.now
+
+  init(context: RunContext, phase: String, stepCount: Int, firstGlobalStep: Int = 0) {
+    self.context = context
+    self.phase = phase
+    self.stepCount = stepCount
+    self.firstGlobalStep = firstGlobalStep
+  }
+
+  /// - Parameter tokenCount: samples whose tokens were trained on in this step.
+  func record(
+    step: Int, agreement: RunContext.StepAgreement, tokenCount sampleCount: Int,
+    further: [(name: String, value: MetricsValue)]
+  ) throws {
+    let now = ContinuousClock.now
+    let seconds = (now - lastTime) / .seconds(1)
+    lastTime = now
+    let statistics = context.exchange.statistics.take()
+    let tokens = Double(sampleCount * context.configuration.videoTokenCount)
+    try context.reporter.record(
+      MetricsRecord(
+        phase: phase, step: step + 1, loss: agreement.meanLoss,
+        tokensPerSecond: tokens / max(seconds, 1e-9), seconds: seconds,
+        peakByteCount: agreement.peakByteCount,
+        further: further + Self.traffic(statistics)), stepCount: stepCount,
+      globalStep: firstGlobalStep + step + 1)
+  }
+
+  /// What this rank sent in the step, by kind of message, and what that cost in seconds.
+  private static func traffic(
+    _ statistics: ExchangeStatistics
+  ) -> [(name: String, value: MetricsValue)] {
+    [TrafficKind.gradients, .parameters].flatMap { kind -> [(name: String, value: MetricsValue)] in
+      let traffic = statistics[kind]
+      return [
+        ("\(kind.rawValue)_raw_bytes", .integer(traffic.rawByteCount)),
+        ("\(kind.rawValue)_wire_bytes", .integer(traffic.wireByteCount)),
+      ]
+    } + [
+      ("encode_s", .number(statistics.total.encodeSeconds)),
+      ("wait_s", .number(statistics.total.waitSeconds)),
+    ]
+  }
+}
+
+extension StepOutcome {
+  /// The gradient norm, or the word that the step was skipped.
+  func metrics(prefix: String) -> [(name: String, value: MetricsValue)] {
+    switch self {
+    case .updated(let norm, let clip):
+      [("\(prefix)gradient_norm", .number(norm))]
+        + (clip == nil ? [] : [("\(prefix)clipped", .integer(1))])
+    case .skippedNonFinite: [("\(prefix)skipped", .text("gradient not finite"))]
+    }
+  }
+}

@@ -1,0 +1,145 @@
+// Saves and loads the whole state of a run over its ranks (contract 4.7).
+//
+// Every rank writes the range of each network that it owns, under logical names, so that any number
+// of ranks can load it: `generator.<name>`, with `.first_moment`, `.second_moment`, `.ema` behind it.
+
+import Autodiff
+package import Checkpoints
+import DenseKernels
+import Foundation
+import MeshLayout
+import ProcessMesh
+import Tensors
+
+package struct CheckpointSession {
+  /// A network of the checkpoint; frozen ones have no optimizer.
+  package struct Part {
+    package let prefix: String
+    package let parameters: ParameterSet<Float>
+    package let optimizer: ShardedOptimizer?
+
+    package init(
+      _ prefix: String, _ parameters: ParameterSet<Float>, optimizer: ShardedOptimizer? = nil
+    ) {
+      self.prefix = prefix
+      self.parameters = parameters
+      self.optimizer = optimizer
+    }
+  }
+
+  private let context: RunContext
+  private let store: CheckpointStore
+
+  package init(_ context: RunContext) {
+    self.context = context
+    store = CheckpointStore(context.folder.checkpoints)
+  }
+
+  /// Commits a checkpoint of `phase` after `phaseStep` of its steps, then drops old ones.
+  ///
+  /// - Throws: `JobError` on every rank if any failed (a full disk, say); older checkpoints stay.
+  /// - Collective: over the context's transport.
+  package func save(phase: String, phaseStep: Int, globalStep: Int, parts: [Part]) throws {
+    let writer = store.writer(step: globalStep)
+    let transport = context.transport
+    try transport.onRoot { try writer.begin() }
+    let list = try transport.onEveryRank {
+      try writer.writePieces(
+        parts.flatMap(pieces(of:)), writer: transport.rank, of: transport.size)
+    }
+    let lists = try transport.allGather(value: list)
+    var counters = ["phaseStep": phaseStep]
+    for part in parts { counters["updates.\(part.prefix)"] = part.optimizer?.updateCount }
+    try transport.onRoot {
+      try writer.commit(
+        lists,
+        Manifest.Fields(
+          step: globalStep, phase: phase, counters: counters,
+          configuration: context.configuration.yaml, mesh: "dp=\(transport.size)",
+          modelFingerprint: Self.fingerprint(parts)))
+      _ = try store.prune(keep: context.configuration.checkpoint.keep)
+    }
+  }
+
+  /// Fills all parts from a checkpoint.
+  ///
+  /// - Throws: `JobError`: `wrongModel` problems are the configuration's.
+  /// - Collective: over the context's transport.
+  package func load(_ folder: URL, parts: [Part]) throws {
+    try context.transport.onEveryRank {
+      let reader = try CheckpointReader(opening: folder)
+      try reader.requireModel(fingerprint: Self.fingerprint(parts))
+      for part in parts {
+        for entry in part.parameters.layout.entries {
+          try reader.read(
+            "\(part.prefix).\(entry.name)", elements: 0..<entry.range.count,
+            into: part.parameters.values[entry.range])
+        }
+        guard let optimizer = part.optimizer else { continue }
+        for (suffix, shard) in Self.shards(of: optimizer) {
+          for (entry, range) in Self.owned(part.parameters.layout, optimizer.range) {
+            try reader.read(
+              "\(part.prefix).\(entry.name)\(suffix)",
+              elements: range.relative(to: entry.range.lowerBound),
+              into: shard[range.relative(to: optimizer.range.lowerBound)])
+          }
+        }
+        optimizer.updateCount = reader.manifest.fields.counters["updates.\(part.prefix)"] ?? 0
+      }
+    }
+  }
+
+  // MARK: Pieces
+
+  private func pieces(of part: Part) -> [TensorPiece] {
+    let layout = part.parameters.layout
+    let range = ShardPartition(count: layout.count, shardCount: context.transport.size)
+      .range(of: context.transport.rank)
+    var pieces = Self.owned(layout, range).map { entry, owned in
+      TensorPiece(
+        "\(part.prefix).\(entry.name)", shape: entry.shape,
+        .elements(owned.relative(to: entry.range.lowerBound)), part.parameters.values[owned])
+    }
+    guard let optimizer = part.optimizer else { return pieces }
+    for (suffix, shard) in Self.shards(of: optimizer) {
+      pieces += Self.owned(layout, range).map { entry, owned in
+        TensorPiece(
+          "\(part.prefix).\(entry.name)\(suffix)", shape: entry.shape,
+          .elements(owned.relative(to: entry.range.lowerBound)),
+          shard[owned.relative(to: range.lowerBound)])
+      }
+    }
+    return pieces
+  }
+
+  private static func shards(of optimizer: ShardedOptimizer) -> [(String, Buffer<Float>)] {
+    [(".first_moment", optimizer.firstMoment), (".second_moment", optimizer.secondMoment)]
+      + (optimizer.ema.map { [(".ema", $0)] } ?? [])
+  }
+
+  /// The tensors of which `range` holds a part, with that part of the flat vector.
+  private static func owned(
+    _ layout: FlatLayout, _ range: Range<Int>
+  ) -> [(FlatLayout.Entry, Range<Int>)] {
+    layout.entries.compactMap { entry in
+      let owned = entry.range.clamped(to: range)
+      return owned.isEmpty ? nil : (entry, owned)
+    }
+  }
+
+  private static func fingerprint(_ parts: [Part]) -> String {
+    var shapes: [String: [Int]] = [:]
+    for part in parts {
+      for entry in part.parameters.layout.entries {
+        shapes["\(part.prefix).\(entry.name)"] = entry.shape
+      }
+    }
+    return Manifest.fingerprint(of: shapes)
+  }
+}
+
+extension Range<Int> {
+  fileprivate func relative(to origin: Int) -> Range<Int> {
+    (lowerBound - origin)..<(upperBound - origin)
+  }
+}

@@ -1,0 +1,77 @@
+// How a job ends, and the error that all ranks agree on (contract 4.9).
+
+package import Checkpoints
+package import MeshLayout
+package import Models
+package import ProcessMesh
+package import VideoData
+
+/// The documented exit codes.
+package enum ExitCode: Int32, Codable, Sendable {
+  case done = 0
+  case other = 1
+  case configuration = 2
+  /// Saved on a signal; start again to go on.
+  case resumeMe = 75
+}
+
+/// A failure that every rank knows of: rank 0 prints it, all end with its code.
+package struct JobError: Error, Codable, Sendable, CustomStringConvertible {
+  package let exitCode: ExitCode
+  package let message: String
+
+  package init(exitCode: ExitCode, _ message: String) {
+    self.exitCode = exitCode
+    self.message = message
+  }
+
+  /// What the user can mend in files or options is a configuration error; the rest is not.
+  package init(_ error: any Error) {
+    switch error {
+    case let error as JobError: self = error
+    case let error as ConfigurationError: self.init(exitCode: .configuration, "\(error)")
+    case let error as MeshLayoutError: self.init(exitCode: .configuration, "\(error)")
+    case let error as ModelError: self.init(exitCode: .configuration, "\(error)")
+    case let error as VideoError:
+      let isUsersFile = ![.toolMissing, .toolFailed, .unwritable].contains(error.code)
+      self.init(exitCode: isUsersFile ? .configuration : .other, "\(error)")
+    case let error as CheckpointError:
+      self.init(
+        exitCode: error.code == .wrongModel ? .configuration : .other, "\(error)")
+    default: self.init(exitCode: .other, "\(error)")
+    }
+  }
+
+  package var description: String { message }
+}
+
+/// A value or the failure, as it travels from the root to the others.
+private enum Outcome<Value: Codable>: Codable {
+  case success(Value)
+  case failure(JobError)
+}
+
+extension Transport {
+  /// Rank 0 does the work; every rank gets its result, or throws its error as a `JobError`.
+  /// - Collective: over the group; `body` must not call collectives.
+  package func onRoot<Value: Codable>(_ body: () throws -> Value) throws -> Value {
+    var outcome: Outcome<Value>?
+    if rank == 0 {
+      do { outcome = .success(try body()) } catch { outcome = .failure(JobError(error)) }
+    }
+    switch try broadcast(value: outcome, root: 0) {
+    case .success(let value): return value
+    case .failure(let error): throw error
+    }
+  }
+
+  /// Every rank does the work; if it fails anywhere, all throw the first failing rank's error.
+  /// - Collective: over the group; `body` must not call collectives.
+  package func onEveryRank<Value>(_ body: () throws -> Value) throws -> Value {
+    let outcome = Result { try body() }
+    var failure: JobError?
+    if case .failure(let error) = outcome { failure = JobError(error) }
+    if let first = try allGather(value: failure).compactMap(\.self).first { throw first }
+    return try outcome.get()
+  }
+}

@@ -1,0 +1,90 @@
+// What every phase of a run is given: who we are, where things go, and how a step is agreed on.
+
+package import DenseKernels
+package import Exchange
+package import Foundation
+package import MeshLayout
+package import ProcessMesh
+package import Tensors
+import VideoData
+
+/// One rank's view of a run.
+package final class RunContext {
+  package let configuration: RunConfiguration
+  package let folder: RunFolder
+  package let transport: any Transport
+  package let arena: Arena
+  package let exchange: BucketExchange
+  /// The microbatches of every step that this rank computes.
+  package let microbatches: Range<Int>
+  /// Talks to the user and to the files of the run; silent on ranks other than 0.
+  package let reporter: Reporter
+  /// Whether somebody asked this rank to stop; a parameter, so that tests can ask.
+  private let isStopRequested: () -> Bool
+
+  /// - Throws: `MeshLayoutError` when there are more ranks than microbatches.
+  package init(
+    configuration: RunConfiguration, folder: RunFolder, transport: any Transport,
+    reporter: Reporter, isStopRequested: @escaping () -> Bool = { StopSignal.isReceived }
+  ) throws {
+    self.configuration = configuration
+    self.folder = folder
+    self.transport = transport
+    self.reporter = reporter
+    self.isStopRequested = isStopRequested
+    let arena = Arena()
+    self.arena = arena
+    exchange = BucketExchange(
+      transport: transport, configuration: configuration.exchange,
+      allocate: { count in
+        arena.allocate(Float.self, count: count, booking: Booking(.common, .exchange))
+      })
+    microbatches = try MicrobatchShare(
+      microbatchCount: configuration.batch.microbatches, rankCount: transport.size
+    ).range(of: transport.rank)
+  }
+
+  package var seed: UInt64 { UInt64(configuration.seed) }
+
+  /// Samples of a step over all ranks.
+  package var batchSize: Int { configuration.batch.microbatches * configuration.batch.samples }
+
+  /// What all ranks know after a step.
+  package struct StepAgreement: Sendable {
+    /// Loss of each microbatch, in order.
+    package let losses: [Double]
+    package let shouldStop: Bool
+    /// Resident memory at its peak, summed over ranks.
+    package let peakByteCount: Int
+
+    /// The mean in the fixed tree, the same bits on any number of ranks.
+    package var meanLoss: Double {
+      (treeReduce(losses, combine: +) ?? 0) / Double(max(losses.count, 1))
+    }
+  }
+
+  /// Joins the losses of all microbatches and the wishes to stop.
+  /// - Parameter losses: of this rank's microbatches, in order.
+  /// - Collective: over the transport, once a step.
+  package func agreeOnStep(losses: [Double]) throws -> StepAgreement {
+    let reports = try transport.allGather(
+      value: StepReport(
+        lossBits: losses.map(\.bitPattern), wantsStop: isStopRequested(),
+        peakByteCount: ResourceUsage.current()?.peakByteCount ?? 0))
+    return StepAgreement(
+      losses: reports.flatMap { $0.lossBits.map(Double.init(bitPattern:)) },
+      shouldStop: reports.contains(where: \.wantsStop),
+      peakByteCount: reports.reduce(0) { $0 + $1.peakByteCount })
+  }
+
+  private struct StepReport: Codable {
+    let lossBits: [UInt64]
+    let wantsStop: Bool
+    let peakByteCount: Int
+  }
+}
+
+/// All ranks saved and leave, to be started again.
+package struct StoppedOnSignal: Error {
+  package init() {}
+}

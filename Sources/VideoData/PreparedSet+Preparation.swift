@@ -1,0 +1,201 @@
+// The prepare phase: decode, scale, keep the busiest window, split, fit the codec, store.
+
+package import Foundation
+
+/// Where the videos of a run come from.
+package enum ClipOrigin: Sendable {
+  /// Files that the user named: any bad one is an error, all bad ones are told at once.
+  case files([URL])
+  /// The videos found in a folder: bad ones are skipped with a word; without any good one, people
+  /// are drawn by `ProceduralFace`.
+  case folder(URL)
+  /// Procedural people.
+  case procedural
+}
+
+extension PreparedSet {
+  /// The set in `folder`, made anew where inputs or options have changed.
+  /// - Parameters:
+  ///   - say: gets one line for each thing that a user should know.
+  /// - Precondition: `options` have no problems.
+  /// - Throws: `VideoError`; of several bad files one error that has a line for each.
+  package static func prepare(
+    from origin: ClipOrigin, options: PreparationOptions = PreparationOptions(),
+    in folder: URL, reader: VideoReader = VideoReader(), say: (String) -> Void = { _ in }
+  ) throws -> PreparedSet {
+    let problems = options.problems()
+    precondition(problems.isEmpty, "options with problems: \(problems.joined(separator: "; "))")
+    let inputs = try Inputs(origin: origin)
+    let fingerprint = try inputs.fingerprint(with: options)
+    if let stored = try? listing(in: folder), stored.fingerprint == fingerprint {
+      do {
+        let prepared = try PreparedSet(loading: folder)
+        prepared.skipped.forEach { say("skipped: \($0)") }
+        say("prepared set in \(folder.path) is up to date")
+        return prepared
+      } catch let error as VideoError where error.code == .damagedSet {
+        say("\(error.message): preparing again")
+      }
+    }
+    let prepared = try make(
+      inputs: inputs, options: options, fingerprint: fingerprint, reader: reader, say: say)
+    try prepared.write(to: folder)
+    return prepared
+  }
+
+  // MARK: Inputs
+
+  /// The files of an origin; none means procedural people.
+  private struct Inputs {
+    let files: [URL]
+    /// Whether a bad file is left out instead of ending the run.
+    let skipsBadFiles: Bool
+
+    init(origin: ClipOrigin) throws {
+      switch origin {
+      case .files(let files):
+        precondition(!files.isEmpty, "an empty list of files; use .procedural")
+        self.files = files
+        skipsBadFiles = false
+      case .folder(let folder):
+        let found =
+          (try? FileManager.default.contentsOfDirectory(
+            at: folder, includingPropertiesForKeys: nil)) ?? []
+        let kinds: Set = ["mp4", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "m4v"]
+        files = found.filter { kinds.contains($0.pathExtension.lowercased()) }
+          .sorted { $0.lastPathComponent < $1.lastPathComponent }
+        skipsBadFiles = true
+      case .procedural:
+        files = []
+        skipsBadFiles = true
+      }
+    }
+
+    /// Of format, options, file names and contents; an unreadable file counts as empty.
+    func fingerprint(with options: PreparationOptions) throws -> String {
+      var fingerprint = Fingerprint()
+      fingerprint.add("format \(PreparedSet.formatVersion)")
+      let encoder = JSONEncoder()
+      encoder.outputFormatting = .sortedKeys
+      fingerprint.add(String(decoding: try encoder.encode(options), as: UTF8.self))
+      for file in files {
+        fingerprint.add(file.lastPathComponent)
+        let content = (try? Data(contentsOf: file)) ?? Data()
+        fingerprint.add(Fingerprint(of: [UInt8](content)).text)
+      }
+      return fingerprint.text
+    }
+  }
+
+  // MARK: Making
+
+  /// A source before the codec is known.
+  private struct Footage {
+    let name: String
+    let video: Video
+    let framesPerSecond: Double
+  }
+
+  private static func make(
+    inputs: Inputs, options: PreparationOptions, fingerprint: String, reader: VideoReader,
+    say: (String) -> Void
+  ) throws -> PreparedSet {
+    var footage: [Footage] = []
+    var failures: [VideoError] = []
+    for file in inputs.files {
+      do {
+        footage.append(try read(file, options: options, reader: reader))
+      } catch let error as VideoError {
+        if error.code == .toolMissing || error.code == .unwritable { throw error }
+        failures.append(error)
+      }
+    }
+    if !failures.isEmpty && !inputs.skipsBadFiles {
+      throw failures.count == 1
+        ? failures[0]
+        : VideoError(
+          .severalFiles,
+          "\(failures.count) of \(inputs.files.count) videos cannot be used:\n"
+            + failures.map { "  \($0.message)" }.joined(separator: "\n"))
+    }
+    failures.forEach { say("skipped: \($0.message)") }
+    let isProcedural = footage.isEmpty
+    if isProcedural {
+      say("no videos found: learning from \(options.proceduralPeople) procedurally drawn people")
+      footage = people(options: options)
+    }
+    return try assemble(
+      footage, options: options, isProcedural: isProcedural, fingerprint: fingerprint,
+      skipped: failures.map(\.message))
+  }
+
+  private static func read(
+    _ file: URL, options: PreparationOptions, reader: VideoReader
+  ) throws -> Footage {
+    let properties = try reader.probe(file)
+    let size = options.scaledSize(height: properties.height, width: properties.width)
+    let video = try reader.decode(
+      file, height: size.height, width: size.width, maximumFrameCount: options.maximumFrameCount)
+    guard video.frameCount >= options.clipFrameCount else {
+      throw VideoError(
+        .tooShort,
+        "\(file.path) has \(video.frameCount) frames, a clip needs \(options.clipFrameCount); "
+          + "give a longer video")
+    }
+    return Footage(
+      name: file.deletingPathExtension().lastPathComponent,
+      video: MotionWindow.crop(video, maximumLongSide: options.maximumLongSide),
+      framesPerSecond: properties.framesPerSecond > 0 ? properties.framesPerSecond : 25)
+  }
+
+  private static func people(options: PreparationOptions) -> [Footage] {
+    (0..<options.proceduralPeople).map { person in
+      Footage(
+        name: "person-\(person)",
+        video: ProceduralFace(seed: options.proceduralSeed, person: person).draw(
+          frameCount: options.proceduralFrames, height: options.shortSide,
+          width: options.maximumLongSide),
+        framesPerSecond: ProceduralFace.framesPerSecond)
+    }
+  }
+
+  private static func assemble(
+    _ footage: [Footage], options: PreparationOptions, isProcedural: Bool, fingerprint: String,
+    skipped: [String]
+  ) throws -> PreparedSet {
+    let windows = footage.map {
+      ClipWindows(
+        frameCount: $0.video.frameCount, clipFrameCount: options.clipFrameCount,
+        heldOutShare: options.heldOutShare)
+    }
+    let codec = try LinearCausalCodec(
+      fittedOn: zip(footage, windows).map { .init($0.video, frameCount: $1.trainFrameCount) },
+      cropSize: options.cropSize, channelCount: options.latentChannels, mirrors: options.mirrors,
+      reverses: options.reverses)
+    let judged = zip(footage, windows).map {
+      judgedClips(of: $0.video, windows: $1, cropSize: options.cropSize)
+    }
+    let sources = footage.indices.map { index in
+      Source(
+        name: footage[index].name, video: footage[index].video,
+        framesPerSecond: footage[index].framesPerSecond, windows: windows[index],
+        codecPSNR: codec.reconstructionPSNR(of: judged[index]) ?? 0)
+    }
+    return PreparedSet(
+      sources: sources, codec: codec, options: options,
+      codecPSNR: codec.reconstructionPSNR(of: judged.flatMap(\.self)) ?? 0,
+      isProcedural: isProcedural, fingerprint: fingerprint, skipped: skipped)
+  }
+
+  /// Clips without overlap from the held-out tail, or from the whole video where there is none.
+  private static func judgedClips(
+    of video: Video, windows: ClipWindows, cropSize: Int
+  ) -> [Video] {
+    let starts = windows.heldOutStarts.isEmpty ? windows.trainStarts : windows.heldOutStarts
+    return stride(from: starts.lowerBound, to: starts.upperBound, by: windows.clipFrameCount).map {
+      video.frames($0..<$0 + windows.clipFrameCount).cropped(
+        top: (video.height - cropSize) / 2, left: (video.width - cropSize) / 2, height: cropSize,
+        width: cropSize)
+    }
+  }
+}

@@ -1,0 +1,206 @@
+// Every differentiable operation against central differences, with sizes that are all unequal.
+
+import Autodiff
+import DenseKernels
+import Tensors
+import Testing
+
+struct LinearTests {
+  @Test func `a linear layer has the gradients of its input, weight and bias`() {
+    let check = GradientCheck(inputShapes: [[2, 3, 4]], parameterShapes: [[5, 4], [5]]) {
+      tape, x, p in tape.linear(x[0], weight: p[0], bias: p[1])
+    }
+    #expect(check.firstProblem() == nil)
+  }
+
+  @Test func `a linear layer without bias takes a patch weight of many dimensions`() {
+    let check = GradientCheck(inputShapes: [[3, 12]], parameterShapes: [[5, 2, 3, 2]]) {
+      tape, x, p in tape.linear(x[0], weight: p[0])
+    }
+    #expect(check.firstProblem() == nil)
+  }
+
+  @Test(arguments: [1.0, 0.25, -2.0])
+  func `a low-rank update has the gradients of both factors at any scale`(scale: Double) {
+    for hasBias in [false, true] {
+      let check = GradientCheck(
+        inputShapes: [[2, 3, 4]], parameterShapes: [[5, 4], [2, 4], [5, 2], [5]]
+      ) { tape, x, p in
+        let y = tape.linear(
+          x[0], weight: p[0], bias: hasBias ? p[3] : nil,
+          update: LowRankUpdate(down: p[1], up: p[2], scale: scale))
+        return hasBias ? y : tape.add(y, tape.slice(y, along: 0, 0..<2))
+      }
+      #expect(check.firstProblem() == nil, "bias \(hasBias)")
+    }
+  }
+
+  @Test func `an update of scale zero leaves the factors without gradient`() {
+    let check = GradientCheck(inputShapes: [[3, 4]], parameterShapes: [[5, 4], [2, 4], [5, 2]]) {
+      tape, x, p in
+      tape.linear(x[0], weight: p[0], update: LowRankUpdate(down: p[1], up: p[2], scale: 0))
+    }
+    #expect(check.firstProblem() == nil)
+  }
+}
+
+struct NormalizationTests {
+  @Test func `a modulated norm has gradients per sample`() {
+    for (hasScale, hasShift) in [(true, true), (true, false), (false, true), (false, false)] {
+      let check = GradientCheck(inputShapes: [[2, 3, 5], [2, 5], [2, 5]]) { tape, x, _ in
+        tape.layerNorm(
+          x[0], scale: hasScale ? x[1] : nil, shift: hasShift ? x[2] : nil, epsilon: 1e-6)
+      }
+      #expect(check.firstProblem() == nil, "scale \(hasScale), shift \(hasShift)")
+    }
+  }
+
+  @Test func `an affine norm has gradients summed over all rows`() {
+    let check = GradientCheck(inputShapes: [[2, 3, 5]], parameterShapes: [[5], [5]]) {
+      tape, x, p in
+      tape.layerNorm(
+        x[0], scale: tape.use(p[0]), shift: tape.use(p[1]), scaleOffset: 0, epsilon: 1e-3)
+    }
+    #expect(check.firstProblem() == nil)
+  }
+
+  @Test(arguments: [nil, 0, 2, 3])
+  func `a head norm has gradients with any number of rotated tokens`(rotated: Int?) {
+    let table = rotated.map { count in
+      RotaryTable<Double>(
+        tokenCount: count, cosines: (0..<(count * 2)).map { 0.3 + 0.1 * Double($0) },
+        sines: (0..<(count * 2)).map { 0.7 - 0.2 * Double($0) })
+    }
+    let check = GradientCheck(inputShapes: [[2, 3, 8]], parameterShapes: [[4]]) { tape, x, p in
+      tape.headNorm(x[0], gain: p[0], rotation: table, headCount: 2, epsilon: 1e-6)
+    }
+    #expect(check.firstProblem() == nil)
+  }
+
+  @Test func `a gated residual has gradients of input, gate and branch`() {
+    let check = GradientCheck(inputShapes: [[2, 3, 5], [2, 5], [2, 3, 5]]) { tape, x, _ in
+      tape.gatedResidual(x[0], gate: x[1], x[2])
+    }
+    #expect(check.firstProblem() == nil)
+  }
+}
+
+struct AttentionTests {
+  static let masks: [AttentionMask?] = [
+    nil,
+    AttentionMask(visibleKeys: [1, 1, 0, 1, 1, 0, 0, 0]),
+    AttentionMask(visibleKeys: [1, 0, 1, 1, 1, 1, 0, 0], isolatedQueries: [0, 1, 0, 1, 1, 0]),
+  ]
+
+  @Test(arguments: masks.indices)
+  func `attention has gradients under every kind of mask`(index: Int) {
+    let check = GradientCheck(inputShapes: [[2, 3, 6], [2, 4, 6], [2, 4, 6]]) { tape, x, _ in
+      tape.attention(
+        query: x[0], key: x[1], value: x[2], headCount: 3, mask: Self.masks[index])
+    }
+    #expect(check.firstProblem() == nil)
+  }
+
+  @Test func `attention of one value with itself sums three gradients`() {
+    let check = GradientCheck(inputShapes: [[2, 3, 4]]) { tape, x, _ in
+      tape.attention(query: x[0], key: x[0], value: x[0], headCount: 2)
+    }
+    #expect(check.firstProblem() == nil)
+  }
+
+  @Test func `attention with a constant key has gradients of the others`() {
+    let check = GradientCheck(inputShapes: [[1, 3, 4], [1, 2, 4], [1, 2, 4]]) { tape, x, _ in
+      let attended = tape.attention(
+        query: x[0], key: Value(constant: Self.fixedKey), value: x[2], headCount: 2)
+      return tape.add(attended, tape.concatenate([x[1], tape.slice(x[1], along: 1, 0..<1)], along: 1))
+    }
+    #expect(check.firstProblem() == nil)
+  }
+
+  static var fixedKey: Tensor<Double> {
+    Tensor(Buffer((0..<8).map { Double($0) / 5 - 0.6 }), shape: [1, 2, 4])
+  }
+}
+
+struct ElementwiseTests {
+  @Test(arguments: [Activation.geluTanh, .silu, .softplus, .pseudoHuber(c: 0.3)])
+  func `an activation has its derivative`(activation: Activation) {
+    let check = GradientCheck(inputShapes: [[3, 7]]) { tape, x, _ in
+      tape.apply(activation, to: x[0])
+    }
+    #expect(check.firstProblem() == nil)
+  }
+
+  @Test func `combinations and products have gradients of both sides`() {
+    let check = GradientCheck(inputShapes: [[2, 3], [2, 3]]) { tape, x, _ in
+      let sum = tape.combine(1.5, x[0], -0.5, x[1])
+      return tape.add(tape.multiply(sum, x[1]), tape.multiply(x[0], x[0]))
+    }
+    #expect(check.firstProblem() == nil)
+  }
+
+  @Test func `a combination per sample has its own weights`() {
+    let check = GradientCheck(inputShapes: [[3, 2, 2], [3, 2, 2]]) { tape, x, _ in
+      tape.combineSamples([0.25, 0, -1], x[0], [1, 2, 0.5], x[1])
+    }
+    #expect(check.firstProblem() == nil)
+  }
+}
+
+struct ShapeTests {
+  @Test(arguments: [0, 1, 2])
+  func `joining and cutting have gradients along every dimension`(dimension: Int) {
+    var other = [2, 3, 4]
+    other[dimension] = 2
+    let check = GradientCheck(inputShapes: [[2, 3, 4], other]) { tape, x, _ in
+      let joined = tape.concatenate([x[0], x[1], x[0]], along: dimension)
+      return tape.slice(joined, along: dimension, 1..<(joined.shape[dimension] - 1))
+    }
+    #expect(check.firstProblem() == nil)
+  }
+
+  @Test func `an empty cut is a constant`() {
+    let check = GradientCheck(inputShapes: [[2, 3]]) { tape, x, _ in
+      tape.concatenate([tape.slice(x[0], along: 1, 2..<2), x[0]], along: 1)
+    }
+    #expect(check.firstProblem() == nil)
+  }
+
+  @Test func `chunks have gradients in their places`() {
+    let check = GradientCheck(inputShapes: [[2, 9]]) { tape, x, _ in
+      let parts = tape.chunks(x[0], count: 3)
+      return tape.multiply(parts[0], tape.multiply(parts[2], parts[0]))
+    }
+    #expect(check.firstProblem() == nil)
+  }
+
+  @Test func `repetition sums its gradients`() {
+    let check = GradientCheck(inputShapes: [[2, 3]]) { tape, x, _ in
+      tape.repeated(x[0], count: 4)
+    }
+    #expect(check.firstProblem() == nil)
+  }
+
+  @Test func `permutation moves gradients back`() {
+    for axes in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2], [2, 0, 3, 1]] {
+      let check = GradientCheck(inputShapes: [[2, 3, 1, 4]]) { tape, x, _ in
+        tape.permuted(x[0], axes: axes)
+      }
+      #expect(check.firstProblem() == nil, "\(axes)")
+    }
+  }
+
+  @Test func `a reshaped value has the gradient of the original`() {
+    let check = GradientCheck(inputShapes: [[2, 6]]) { tape, x, _ in
+      tape.multiply(x[0].reshaped([3, 4]), tape.permuted(x[0].reshaped([4, 3]), axes: [1, 0]))
+    }
+    #expect(check.firstProblem() == nil)
+  }
+
+  @Test func `a weighted sum of tokens spreads its gradient`() {
+    let check = GradientCheck(inputShapes: [[2, 3, 4]]) { tape, x, _ in
+      tape.weightedTokenSum(x[0], weights: [0.5, 0, 0.25, -1, 2, 3])
+    }
+    #expect(check.firstProblem() == nil)
+  }
+}

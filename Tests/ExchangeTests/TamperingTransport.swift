@@ -1,0 +1,45 @@
+// A transport that damages what it sends, for tests of what the receiver makes of it.
+
+import ProcessMesh
+
+/// Passes everything on to `inner`; collectives of bytes are changed by `tamper` on the way out.
+final class TamperingTransport: Transport {
+  private let inner: any Transport
+  private let tamper: ([UInt8]) -> [UInt8]
+
+  init(_ inner: any Transport, tamper: @escaping ([UInt8]) -> [UInt8]) {
+    self.inner = inner
+    self.tamper = tamper
+  }
+
+  var rank: Int { inner.rank }
+  var size: Int { inner.size }
+  func isSameNode(_ peer: Int) -> Bool { inner.isSameNode(peer) }
+
+  func send(_ bytes: [UInt8], to peer: Int, tag: Int) throws {
+    try inner.send(tamper(bytes), to: peer, tag: tag)
+  }
+  func receive(from peer: Int, tag: Int) throws -> [UInt8] {
+    try inner.receive(from: peer, tag: tag)
+  }
+  func barrier() throws { try inner.barrier() }
+  func broadcast(_ bytes: [UInt8], root: Int) throws -> [UInt8] {
+    try inner.broadcast(tamper(bytes), root: root)
+  }
+  func gather(_ bytes: [UInt8], root: Int) throws -> [[UInt8]]? {
+    try inner.gather(tamper(bytes), root: root)
+  }
+  func allGather(_ bytes: [UInt8]) throws -> [[UInt8]] { try inner.allGather(tamper(bytes)) }
+  func allToAll(_ payloads: [[UInt8]]) throws -> [[UInt8]] {
+    try inner.allToAll(payloads.map(tamper))
+  }
+  func startAllToAll(_ payloads: [[UInt8]]) throws -> PendingOperation {
+    try inner.startAllToAll(payloads.map(tamper))
+  }
+  func startAllGather(_ bytes: [UInt8]) throws -> PendingOperation {
+    try inner.startAllGather(tamper(bytes))
+  }
+  func split(color: Int, key: Int) throws -> any Transport {
+    try inner.split(color: color, key: key)
+  }
+}

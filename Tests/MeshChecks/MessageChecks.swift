@@ -1,0 +1,53 @@
+// Messages between two ranks.
+
+import ProcessMesh
+
+let messageChecks: [MeshCheck] = [
+  MeshCheck("a message of any size arrives whole, between every pair") { mesh in
+    for source in 0..<mesh.size {
+      for destination in 0..<mesh.size where source != destination {
+          guard mesh.rank == source || mesh.rank == destination else { continue }
+        for count in payloadSizes {
+          let expected = payload(from: source, to: destination, count: count)
+          if mesh.rank == source { try mesh.send(expected, to: destination, tag: 5) }
+          if mesh.rank == destination {
+            try expectEqual(
+              mesh.receive(from: source, tag: 5), expected,
+              "\(source) to \(destination), \(count) bytes")
+          }
+        }
+      }
+    }
+  },
+  MeshCheck("messages of one tag keep their order, tags do not mix") { mesh in
+    guard mesh.size > 1 else { return }
+    let last = mesh.size - 1
+    for round in 0..<20 {
+      // Short messages, which leave without waiting for the receiver.
+      if mesh.rank == 0 {
+        try mesh.send([1, UInt8(round)], to: last, tag: 1)
+        try mesh.send([2, UInt8(round)], to: last, tag: 2)
+        try mesh.send([1, UInt8(round), 9], to: last, tag: 1)
+      }
+      if mesh.rank == last {
+        try expectEqual(mesh.receive(from: 0, tag: 2), [2, UInt8(round)])
+        try expectEqual(mesh.receive(from: 0, tag: 1), [1, UInt8(round)])
+        try expectEqual(mesh.receive(from: 0, tag: 1), [1, UInt8(round), 9])
+      }
+    }
+  },
+  MeshCheck("messages and collectives in between do not mix") { mesh in
+    guard mesh.size > 1 else { return }
+    let next = (mesh.rank + 1) % mesh.size
+    let previous = (mesh.rank + mesh.size - 1) % mesh.size
+    for round in 0..<10 {
+      let started = try mesh.startAllGather([UInt8(mesh.rank), UInt8(round)])
+      if mesh.rank.isMultiple(of: 2) && !(mesh.rank == mesh.size - 1) {
+        try mesh.send([UInt8(mesh.rank)], to: next, tag: 0)
+      } else if !mesh.rank.isMultiple(of: 2) {
+        try expectEqual(mesh.receive(from: previous, tag: 0), [UInt8(previous)])
+      }
+      try expectEqual(try started.wait(), (0..<mesh.size).map { [UInt8($0), UInt8(round)] })
+    }
+  },
+]

@@ -1,0 +1,59 @@
+import MeshLayout
+import Testing
+
+struct MicrobatchShareTests {
+  @Test func `shares are contiguous, cover all microbatches and differ by at most one`() throws {
+    for microbatchCount in 1...20 {
+      for rankCount in 1...microbatchCount {
+        let share = try MicrobatchShare(microbatchCount: microbatchCount, rankCount: rankCount)
+        let ranges = (0..<rankCount).map(share.range)
+        #expect(ranges.flatMap(Array.init) == Array(0..<microbatchCount))
+        let sizes = ranges.map(\.count)
+        #expect((sizes.min() ?? 0) >= 1)
+        #expect((sizes.max() ?? 0) - (sizes.min() ?? 0) <= 1)
+        for microbatch in 0..<microbatchCount {
+          #expect(ranges[share.owner(of: microbatch)].contains(microbatch))
+        }
+      }
+    }
+  }
+
+  @Test func `where bits are promised, joining the shares gives the one-rank tree`() throws {
+    func join(_ left: String, _ right: String) -> String { "(\(left)+\(right))" }
+    for microbatchCount in 1...32 {
+      for rankCount in 1...microbatchCount {
+        let share = try MicrobatchShare(microbatchCount: microbatchCount, rankCount: rankCount)
+        let partials = (0..<rankCount).map { rank in
+          treeReduce(share.range(of: rank).map(String.init), combine: join) ?? ""
+        }
+        let whole = treeReduce((0..<microbatchCount).map(String.init), combine: join)
+        let isSame = treeReduce(partials, combine: join) == whole
+        if share.preservesBits { #expect(isSame, "\(microbatchCount) over \(rankCount)") }
+      }
+    }
+  }
+
+  @Test func `bits are promised for power-of-two counts and not for shares that break the tree`()
+    throws
+  {
+    func promises(_ microbatchCount: Int, _ rankCount: Int) throws -> Bool {
+      try MicrobatchShare(microbatchCount: microbatchCount, rankCount: rankCount).preservesBits
+    }
+    for microbatchCount in [1, 2, 4, 8, 16] {
+      for rankCount in [1, 2, 4, 8, 16] where rankCount <= microbatchCount {
+        #expect(try promises(microbatchCount, rankCount))
+      }
+    }
+    #expect(try promises(7, 1) && promises(12, 3))
+    // ((0+1)+2)+((3+4)+5) is not ((0+1)+(2+3))+(4+5), nor 0+(1+2) the tree of three.
+    #expect(try !promises(6, 2) && !promises(3, 2))
+  }
+
+  @Test func `more ranks than microbatches is an error that says what to do`() {
+    let error = #expect(throws: MeshLayoutError.self) {
+      try MicrobatchShare(microbatchCount: 4, rankCount: 5)
+    }
+    #expect(error?.code == .moreRanksThanMicrobatches)
+    #expect(error?.message.contains("at most 4 ranks") == true)
+  }
+}

@@ -13,7 +13,8 @@ private func record(_ phase: String, _ step: Int) -> MetricsRecord {
 @Suite struct MetricsLogTests {
   @Test func `a line holds the fixed fields first and numbers that read back to the same bits`() {
     let record = MetricsRecord(
-      phase: "te\"ach\n", step: 3, loss: 0.1 + 0.2, tokensPerSecond: 1e300, seconds: .leastNonzeroMagnitude,
+      phase: "te\"ach\n", step: 3, loss: 0.1 + 0.2, tokensPerSecond: 1e300,
+      seconds: .leastNonzeroMagnitude,
       peakByteCount: 1 << 40,
       further: [
         ("critic_loss", .number(.nan)), ("skipped", .integer(-1)), ("note", .text("é\u{1}\\")),

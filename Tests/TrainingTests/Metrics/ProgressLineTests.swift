@@ -68,7 +68,7 @@ private final class Terminal {
     line.finish()
     // 0.06 s apart: the first is shown, the second waits, the third is 0.12 s after the first.
     #expect(
-      terminal.text == "\r\u{1B}[2Kteach  33% 1/3  loss\r\u{1B}[2Kteach 100% 3/3  0s \n")
+      terminal.text == "\r\u{1B}[2Kteach  33% 1/3  los\r\u{1B}[2Kteach 100% 3/3  0s \n")
   }
 
   @Test func `another phase leaves the line of the first`() {

@@ -37,7 +37,9 @@ package struct HTMLReport {
 
   private var samplers: String {
     let tables = content.samplerTables.map { table in
-      let lowest = table.rows.compactMap(\.frechetDistance).min()
+      // Among samplers: real clips have no network calls and are the floor, not a contestant.
+      let lowest = table.rows.filter { $0.networkEvaluationCount != nil }
+        .compactMap(\.frechetDistance).min()
       let note = table.note.isEmpty ? "" : "<p>\(escape(table.note))</p>\n"
       return "<h3>\(escape(table.title))</h3>\n" + note
         + grid(
@@ -49,7 +51,9 @@ package struct HTMLReport {
           rows: table.rows.map { row in
             [
               Cell(row.name),
-              Cell(row.frechetDistance, digits: 1, isBest: row.frechetDistance == lowest),
+              Cell(
+                row.frechetDistance, digits: 1,
+                isBest: row.frechetDistance == lowest && row.networkEvaluationCount != nil),
               Cell(row.motion, digits: 4), Cell(row.sharpness, digits: 4),
               Cell(row.flicker, digits: 4), Cell(row.peakSignalToNoise, digits: 2),
               Cell(row.structuralSimilarity, digits: 4),

@@ -11,9 +11,10 @@ private var content: ReportContent {
           .init(
             name: "teacher, Euler 28", frechetDistance: 67.24, motion: 0.0339, sharpness: 0.0869,
             flicker: 0.98, networkEvaluationCount: 28, secondsPerClip: 0.5, sampleCount: 512),
+          .init(name: "real, other draw", frechetDistance: 2.9),
           .init(
             name: "student, 4 steps", frechetDistance: 24.01, peakSignalToNoise: .infinity,
-            structuralSimilarity: 0.75),
+            structuralSimilarity: 0.75, networkEvaluationCount: 4),
         ])
     ],
     samples: [
@@ -58,9 +59,12 @@ private var content: ReportContent {
     #expect(html.contains("name: &quot;&lt;/pre&gt;&quot;"))
   }
 
-  @Test func `the lowest distance is marked, infinite PSNR and missing numbers are shown`() {
+  @Test
+  func `the lowest distance of a sampler is marked, infinite PSNR and missing numbers are shown`() {
     let html = HTMLReport(content).html
-    #expect(html.contains("<td>67.2</td>") && html.contains("<td class=\"best\">24.0</td>"))
+    #expect(
+      html.contains("<td>67.2</td>") && html.contains("<td>2.9</td>")
+        && html.contains("<td class=\"best\">24.0</td>"))
     #expect(html.contains("<td>∞</td>") && html.contains("<td>–</td>"))
   }
 

@@ -28,14 +28,13 @@ package struct ModelFolderLayout: Sendable, Equatable {
   }
 }
 
-/// The index of a sharded folder.
-struct ShardIndex: Codable {
-  struct Metadata: Codable {
-    /// Bytes of all tensors; some writers leave it out or write it as a float.
-    var total_size: Double?
+/// The index of a sharded folder; what else stands in it (sizes) is not needed to read.
+private struct ShardIndex: Decodable {
+  let fileOfTensor: [String: String]
+
+  private enum CodingKeys: String, CodingKey {
+    case fileOfTensor = "weight_map"
   }
-  var metadata: Metadata?
-  var weight_map: [String: String]
 }
 
 /// A model folder open for reading: a catalogue of name → file, type and shape.
@@ -127,7 +126,7 @@ package final class ModelFolder: Sendable {
         .damaged, "\(indexURL.plainPath) is not an index: \(reason(error))", cause: error)
     }
     var readers: [String: SafetensorsReader] = [:]
-    for file in Set(index.weight_map.values).sorted() {
+    for file in Set(index.fileOfTensor.values).sorted() {
       guard !file.contains("/"), file != "..", file != "." else {
         throw CheckpointError(
           .damaged, "\(indexURL.plainPath) names \(file), which is not a file beside it")
@@ -139,7 +138,7 @@ package final class ModelFolder: Sendable {
     }
     var tensors: [String: Tensor] = [:]
     var missing: [String] = []
-    for (name, file) in index.weight_map {
+    for (name, file) in index.fileOfTensor {
       if let declaration = held[file]?[name] {
         tensors[name] = Tensor(declaration: declaration, file: file)
       } else {

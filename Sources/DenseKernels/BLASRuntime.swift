@@ -66,7 +66,7 @@ package enum BLASRuntime {
     var strings = unsafe arguments.map { unsafe strdup($0) } + [nil]
     unsafe execv("/proc/self/exe", &strings)
     let reason = unsafe String(cString: strerror(errno))
-    for unsafestring in unsafe strings { unsafe free(string) }
+    unsafe strings.forEach { unsafe free($0) }
     if let previous = environment["OPENBLAS_CORETYPE"] {
       unsafe setenv("OPENBLAS_CORETYPE", previous, 1)
     } else {

@@ -22,16 +22,6 @@ package let allMeshChecks: [MeshCheck] =
   collectiveChecks + messageChecks + groupChecks + reductionChecks + agreementChecks
   + trafficChecks + exchangeChecks
 
-private let exchangeChecks: [MeshCheck] = [
-  MeshCheck("buckets reduce to their owners in the fixed order") {
-    try ExchangeChecks.checkReduceScatter($0)
-  },
-  MeshCheck("coded shards are gathered whole") { try ExchangeChecks.checkAllGather($0) },
-  MeshCheck("deltas are gathered against what the receiver holds") {
-    try ExchangeChecks.checkDeltaGather($0)
-  },
-]
-
 /// What a body throws when the group misbehaves.
 package struct CheckFailure: Error, CustomStringConvertible {
   package let description: String

@@ -1,6 +1,114 @@
 // Fused elementwise and reduction loops in C11. All symbols start with w2svd_.
+//
+// No function allocates or checks; the Swift callers check sizes. Pointers need only the alignment
+// of their element, and results do not depend on it. Outputs may be the same memory as an input of
+// equal index (in place), but must not overlap it otherwise. "+=" marks outputs that are added to.
 #ifndef W2SVD_KERNELS_H
 #define W2SVD_KERNELS_H
 #include <stddef.h>
 #include <stdint.h>
+
+// Elementwise (elementwise.c). Formulas: Activation in KernelScalar.swift.
+void w2svd_gelu(const float *x, float *y, size_t count);
+void w2svd_gelu_backward(const float *dy, const float *x, float *dx, size_t count);
+void w2svd_silu(const float *x, float *y, size_t count);
+void w2svd_silu_backward(const float *dy, const float *x, float *dx, size_t count);
+void w2svd_softplus(const float *x, float *y, size_t count);
+void w2svd_softplus_backward(const float *dy, const float *x, float *dx, size_t count);
+void w2svd_pseudo_huber(float c, const float *x, float *y, size_t count);
+void w2svd_pseudo_huber_backward(float c, const float *dy, const float *x, float *dx, size_t count);
+void w2svd_exp(const float *x, float *y, size_t count);
+// z = a x + b y; y += a x; z = x y; z += x y.
+void w2svd_combine(float a, const float *x, float b, const float *y, float *z, size_t count);
+void w2svd_add(float a, const float *x, float *y, size_t count);
+void w2svd_multiply(const float *x, const float *y, float *z, size_t count);
+void w2svd_add_product(const float *x, const float *y, float *z, size_t count);
+// y = x + gate h per row, gate per group of rows; and its gradients (either may be null).
+void w2svd_gated_residual(const float *x, const float *gate, const float *h, float *y,
+                          size_t groups, size_t rows, size_t width);
+void w2svd_gated_residual_backward(const float *dy, const float *gate, const float *h, float *dh,
+                                   float *dgate, size_t groups, size_t rows, size_t width);
+
+// Reductions (reductions.c): Float64, 32 fixed lanes, the same order on every CPU.
+double w2svd_sum(const float *x, size_t count);
+double w2svd_sum_of_magnitudes(const float *x, size_t count);
+double w2svd_dot(const float *x, const float *y, size_t count);
+// x[r] += bias for each row; sums += Σ_r x[r], by blocks of 64 rows.
+void w2svd_add_bias(const float *bias, float *x, size_t rows, size_t width);
+void w2svd_add_column_sums(const float *x, float *sums, size_t rows, size_t width);
+
+// Normalizations (normalization.c). scale, shift, gain and gradients may be null.
+void w2svd_layer_norm(const float *x, const float *scale, const float *shift, float offset,
+                      float epsilon, size_t groups, size_t rows, size_t width, float *y,
+                      float *mean, float *inverse);
+void w2svd_layer_norm_backward(const float *dy, const float *x, const float *scale, float offset,
+                               size_t groups, size_t rows, size_t width, const float *mean,
+                               const float *inverse, float *dx, float *dscale, float *dshift);
+#define W2SVD_LARGEST_HEAD 512  // largest head width
+void w2svd_head_norm(const float *x, const float *gain, const float *cosines, const float *sines,
+                     float epsilon, size_t samples, size_t tokens, size_t heads, size_t width,
+                     size_t rotated, float *y, float *inverse);
+void w2svd_head_norm_backward(const float *dy, const float *x, const float *gain,
+                              const float *cosines, const float *sines, size_t samples,
+                              size_t tokens, size_t heads, size_t width, size_t rotated,
+                              const float *inverse, float *dx, float *dgain);
+
+// Softmax parts of attention (attention.c), on a tile of scores whose stride is a multiple of 16;
+// padding columns up to it are overwritten. `bias`: 0 or −∞ per column, or null.
+// scores -> exp(scores − new maximum); updates maximum and total; factor = exp(old − new maximum).
+void w2svd_softmax_tile(float *scores, size_t rows, size_t columns, size_t stride,
+                        const float *bias, float *maximum, float *total, float *factor);
+// x[r] *= factor[r].
+void w2svd_scale_rows(float *x, size_t stride, size_t rows, size_t width, const float *factor);
+// x[r] /= total[r] (zero where total is), log_sum_exp = maximum + log(total).
+void w2svd_finish_rows(float *x, size_t stride, size_t rows, size_t width, const float *maximum,
+                       const float *total, float *log_sum_exp);
+// scores -> exp(scores + bias − log_sum_exp[r]).
+void w2svd_probabilities(float *scores, size_t rows, size_t columns, size_t stride,
+                         const float *bias, const float *log_sum_exp);
+// dp -> p (dp − correction[r]) scale.
+void w2svd_score_gradients(const float *p, float *dp, size_t rows, size_t columns, size_t stride,
+                           const float *correction, float scale);
+// dots[r] = Σ_i x[r, i] y[r, i].
+void w2svd_row_dots(const float *x, const float *y, size_t stride, size_t rows, size_t width,
+                    float *dots);
+
+// AdamW (optimizer.c), elementwise: any split of a range gives equal bits. `ema` may be null.
+struct w2svd_adamw_factors {
+  float gradient_scale, beta1, beta2, step_size, inverse_root_correction, epsilon, decay_factor,
+      ema_decay;
+};
+void w2svd_adamw(float *p, const float *g, float *m, float *v, float *ema, size_t count,
+                 const struct w2svd_adamw_factors *factors);
+
+// Formats (formats.c): round to nearest even; NaN stays NaN.
+void w2svd_float_to_bfloat16(const float *x, uint16_t *y, size_t count);
+void w2svd_bfloat16_to_float(const uint16_t *x, float *y, size_t count);
+void w2svd_float_to_half(const float *x, uint16_t *y, size_t count);
+void w2svd_half_to_float(const uint16_t *x, float *y, size_t count);
+
+// Moving (moving.c).
+void w2svd_copy_rows(const float *x, size_t x_stride, float *y, size_t y_stride, size_t rows,
+                     size_t width);
+void w2svd_add_rows(const float *x, size_t x_stride, float *y, size_t y_stride, size_t rows,
+                    size_t width);
+// y[c, r] = x[r, c], strides in elements.
+void w2svd_transpose(const float *x, size_t x_stride, float *y, size_t y_stride, size_t rows,
+                     size_t columns);
+// Sizes of a 3-D convolution: axes are time, height, width.
+struct w2svd_unfolding {
+  size_t channels, size[3], kernel[3], stride[3], padding[3], output_height, output_width;
+};
+// columns[(channel, kernel element), (line, output column)] for `lines` output lines from
+// `first_line` on, a line being one (output time, output height); zero outside x.
+void w2svd_unfold(const float *x, const struct w2svd_unfolding *sizes, size_t first_line,
+                  size_t lines, float *columns);
+
+// The machine (machine.c).
+// 1 when CPU and operating system offer AVX-512 F, BW, DQ and VL.
+int w2svd_has_avx512(void);
+// Runs `rounds` × 12 × 16 fused multiply-adds in registers; returns a value that needs them all.
+float w2svd_fma_loop(size_t rounds, float factor);
+// z = x + a y.
+void w2svd_triad(float a, const float *x, const float *y, float *z, size_t count);
 #endif

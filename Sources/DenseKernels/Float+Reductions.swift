@@ -1,0 +1,26 @@
+// Sums of Float in Float64, bias rows and column sums; the loops are in CKernels.
+
+import CKernels
+
+extension Float {
+  package static func sum(_ x: Buffer<Self>) -> Double { unsafe w2svd_sum(x.base, x.count) }
+
+  package static func sumOfMagnitudes(_ x: Buffer<Self>) -> Double {
+    unsafe w2svd_sum_of_magnitudes(x.base, x.count)
+  }
+
+  package static func dot(_ x: Buffer<Self>, _ y: Buffer<Self>) -> Double {
+    requireCount(x.count, y.count, "x")
+    return unsafe w2svd_dot(x.base, y.base, x.count)
+  }
+
+  package static func addBias(_ bias: Buffer<Self>, toRowsOf x: Buffer<Self>, rowCount: Int) {
+    requireCount(x.count, rowCount * bias.count, "x")
+    unsafe w2svd_add_bias(bias.base, x.base, rowCount, bias.count)
+  }
+
+  package static func addColumnSums(of x: Buffer<Self>, rowCount: Int, to sums: Buffer<Self>) {
+    requireCount(x.count, rowCount * sums.count, "x")
+    unsafe w2svd_add_column_sums(x.base, sums.base, rowCount, sums.count)
+  }
+}

@@ -1,0 +1,118 @@
+import DenseKernels
+import TestSupport
+import Testing
+
+struct MatrixProductsTests {
+  struct Case: Sendable {
+    let rows: Int
+    let inner: Int
+    let columns: Int
+    let extraStride: Int
+  }
+
+  static let cases = [
+    Case(rows: 1, inner: 1, columns: 1, extraStride: 0),
+    Case(rows: 3, inner: 17, columns: 5, extraStride: 4),
+    Case(rows: 63, inner: 65, columns: 129, extraStride: 0),
+    Case(rows: 65, inner: 3, columns: 64, extraStride: 7),
+    Case(rows: 7, inner: 0, columns: 5, extraStride: 0),
+  ]
+
+  private func matrix<S: KernelScalar>(
+    _: S.Type, _ rows: Int, _ columns: Int, _ extra: Int, isTransposed: Bool, _ number: Int
+  ) -> Matrix<S> {
+    let (stored, width) = isTransposed ? (columns, rows) : (rows, columns)
+    return Matrix(
+      normals(max(1, stored * (width + extra)), number), rows: stored, columns: width,
+      stride: width + extra, isTransposed: isTransposed)
+  }
+
+  /// c = scale Σ a b (+ c) from the definition, in Float64.
+  private func expected(
+    _ a: Matrix<Double>, _ b: Matrix<Double>, _ c: Matrix<Double>, _ keep: Double
+  )
+    -> [Double]
+  {
+    func element(_ m: Matrix<Double>, _ i: Int, _ j: Int) -> Double {
+      m.buffer[m.isTransposed ? j * m.stride + i : i * m.stride + j]
+    }
+    var result = c.buffer.array
+    for i in 0..<c.rowCount {
+      for j in 0..<c.columnCount {
+        var sum = 0.0
+        for k in 0..<a.logicalSize.columns { sum += element(a, i, k) * element(b, k, j) }
+        result[i * c.stride + j] = keep * result[i * c.stride + j] + 0.5 * sum
+      }
+    }
+    return result
+  }
+
+  private func product<S: KernelScalar>(
+    _: S.Type, _ test: Case, _ transposesA: Bool, _ transposesB: Bool, accumulating: Bool
+  ) -> (actual: [S], expected: [Double]) {
+    func operands<T: KernelScalar>(_: T.Type) -> (Matrix<T>, Matrix<T>, Matrix<T>) {
+      (
+        matrix(T.self, test.rows, test.inner, test.extraStride, isTransposed: transposesA, 1),
+        matrix(T.self, test.inner, test.columns, test.extraStride, isTransposed: transposesB, 2),
+        matrix(T.self, test.rows, test.columns, test.extraStride, isTransposed: false, 3)
+      )
+    }
+    let (a, b, c) = operands(S.self)
+    S.multiply(a, b, scale: 0.5, accumulating: accumulating, into: c)
+    let (a64, b64, c64) = operands(Double.self)
+    return (c.buffer.array, expected(a64, b64, c64, accumulating ? 1 : 0))
+  }
+
+  /// A sum of `inner` products of normals: inner · ε times their magnitude of about 8 at most.
+  /// What lies between the columns and the stride must stay as it was, and the bound checks it too.
+  @Test(arguments: cases, [false, true])
+  func `products agree with the definition for every transposition`(
+    test: Case, accumulating: Bool
+  ) {
+    for (transposesA, transposesB) in [(false, false), (false, true), (true, false), (true, true)] {
+      let label = "\(test) \(transposesA) \(transposesB) \(accumulating)"
+      let bound = Double(test.inner + 2) * 8
+      let fast = product(Float.self, test, transposesA, transposesB, accumulating: accumulating)
+      #expect(
+        difference(fast.actual.map(Double.init), fast.expected, absolute: bound * epsilon) == nil,
+        "\(label)")
+      let slow = product(Double.self, test, transposesA, transposesB, accumulating: accumulating)
+      #expect(
+        difference(slow.actual, slow.expected, absolute: bound * Double.ulpOfOne) == nil,
+        "\(label)")
+    }
+  }
+
+  @Test func `two runs give equal bits`() {
+    let test = Case(rows: 320, inner: 192, columns: 576, extraStride: 0)
+    let runs = (0..<2).map { _ in
+      product(Float.self, test, false, true, accumulating: false).actual
+    }
+    #expect(runs[0] == runs[1])
+  }
+
+  /// What lets data-parallel and sequence-parallel layouts agree in every bit (specs §6). It holds
+  /// for the AVX-512 kernels only, so under others this test has nothing to say.
+  @Test(.enabled(if: BLASRuntime.coreName == "SkylakeX"))
+  func `splitting the rows of a large product changes no bit`() {
+    let (rows, inner, columns) = (512, 256, 384)
+    let a: Buffer<Float> = normals(rows * inner, 1)
+    let b = Matrix<Float>(normals(inner * columns, 2), rows: inner, columns: columns)
+    let (whole, split): (Buffer<Float>, Buffer<Float>) = (
+      poisoned(rows * columns), poisoned(rows * columns)
+    )
+    for (target, parts) in [(whole, 1), (split, 4)] {
+      let height = rows / parts
+      for part in 0..<parts {
+        let first = part * height
+        Float.multiply(
+          Matrix(a[(first * inner)..<((first + height) * inner)], rows: height, columns: inner), b,
+          scale: 1, accumulating: false,
+          into: Matrix(
+            target[(first * columns)..<((first + height) * columns)], rows: height,
+            columns: columns))
+      }
+    }
+    #expect(whole.array == split.array)
+  }
+}

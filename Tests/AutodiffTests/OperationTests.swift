@@ -112,7 +112,8 @@ struct AttentionTests {
     let check = GradientCheck(inputShapes: [[1, 3, 4], [1, 2, 4], [1, 2, 4]]) { tape, x, _ in
       let attended = tape.attention(
         query: x[0], key: Value(constant: Self.fixedKey), value: x[2], headCount: 2)
-      return tape.add(attended, tape.concatenate([x[1], tape.slice(x[1], along: 1, 0..<1)], along: 1))
+      return tape.add(
+        attended, tape.concatenate([x[1], tape.slice(x[1], along: 1, 0..<1)], along: 1))
     }
     #expect(check.firstProblem() == nil)
   }

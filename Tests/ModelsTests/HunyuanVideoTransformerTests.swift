@@ -1,0 +1,195 @@
+// Forward and every gradient against diffusers, and against finite differences.
+
+import Autodiff
+import Basics
+import Checkpoints
+import DenseKernels
+import Models
+import Tensors
+import TestSupport
+import Testing
+
+struct HunyuanVideoTransformerTests {
+  /// The refiner's softmax does not see a shift of all keys, so this gradient is zero in exact arithmetic.
+  static func isZeroInTheory(_ name: String) -> Bool {
+    name.hasSuffix("refiner_blocks.0.attn.to_k.bias")
+      || name.hasSuffix("refiner_blocks.1.attn.to_k.bias")
+  }
+
+  @Test(arguments: Fixture.names, [false, true])
+  func `output and all gradients agree with diffusers in Float32`(
+    name: String, recompute: Bool
+  ) throws {
+    let fixture = try Fixture(name)
+    let reference = try fixture.reference()
+    let run = try fixture.run(Float.self, recompute: recompute)
+    let expected = try reference.floats("output")
+    #expect(run.output.shape == (try reference.declaration(of: "output").shape))
+    // 1e-4 of the largest magnitude: Float32 sums of some hundred terms in another order.
+    #expect(
+      difference(run.output.array, expected, absolute: 1e-4 * largestMagnitude(expected)) == nil)
+
+    let stored = Set(reference.tensors.map(\.name))
+    let gradients = try run.gradients.mapValues { $0 }.filter { stored.contains("grad.\($0.key)") }
+      .mapValues { $0 }
+    let largest = try gradients.keys.reduce(0.0) {
+      max($0, largestMagnitude(try reference.floats("grad.\($1)")))
+    }
+    #expect(stored.count == gradients.count + 1)
+    for (parameter, gradient) in gradients {
+      let expected = try reference.floats("grad.\(parameter)")
+      let bound =
+        Self.isZeroInTheory(parameter) ? 1e-6 * largest : 1e-4 * largestMagnitude(expected)
+      #expect(difference(gradient, expected, absolute: bound) == nil, "\(parameter)")
+    }
+    for (parameter, gradient) in run.gradients where !stored.contains("grad.\(parameter)") {
+      #expect(gradient.allSatisfy { $0 == 0 }, "\(parameter)")
+    }
+  }
+
+  @Test func `output and all gradients agree with the Float64 truth in Float64`() throws {
+    let fixture = try Fixture("masks")
+    let exact = try fixture.reference("exact")
+    let run = try fixture.run(Double.self)
+    let expected = try exact.doubles("output")
+    // Sums in Float64 leave 1e-13; one unit in a Float32 frequency of the sinusoids (PyTorch's exp is
+    // not correctly rounded) times an angle of 6000 would leave 4e-4, so 1e-9 says that none differs.
+    #expect(
+      difference(run.output.array, expected, absolute: 1e-9 * largestMagnitude(expected)) == nil)
+    let largest = try run.gradients.keys.reduce(0.0) {
+      max($0, largestMagnitude(try exact.doubles("grad.\($1)")))
+    }
+    for (parameter, gradient) in run.gradients {
+      let expected = try exact.doubles("grad.\(parameter)")
+      let bound =
+        Self.isZeroInTheory(parameter) ? 1e-12 * largest : 1e-9 * largestMagnitude(expected)
+      #expect(difference(gradient, expected, absolute: bound) == nil, "\(parameter)")
+    }
+  }
+
+  @Test(arguments: Fixture.names)
+  func `recomputing blocks gives the same bits`(name: String) throws {
+    let fixture = try Fixture(name)
+    let recorded = try fixture.run(Float.self)
+    let recomputed = try fixture.run(Float.self, recompute: true)
+    #expect(recorded.output.array == recomputed.output.array)
+    #expect(recorded.gradients == recomputed.gradients)
+  }
+
+  @Test func `a directional derivative of the whole model agrees with differences in Float64`()
+    throws
+  {
+    let fixture = try Fixture("scattered-mask")
+    let arena = Arena()
+    let model = try fixture.model(in: arena, as: Double.self)
+    let gradients = Buffer<Double>(zeroed: model.parameters.layout.count)
+    model.parameters.bindGradients(to: gradients)
+    let tape = Tape<Double>(arena: arena, role: .base)
+    let latents: Tensor<Double> = try fixture.tensor("hidden_states", in: arena)
+    let input = tape.input(latents)
+    let weights: Tensor<Double> = try fixture.tensor("output_grad", in: arena)
+    let output = model.forward(
+      tape: tape, try fixture.transformerInputs(hiddenStates: input, in: arena))
+    tape.backward([(output, weights)])
+    let latentGradient = try #require(tape.gradient(of: input))
+
+    func loss() throws -> Double {
+      let tape = Tape<Double>(arena: arena, role: .base, isRecording: false)
+      let inputs = try fixture.transformerInputs(
+        hiddenStates: Value(constant: latents), in: arena)
+      return Double.dot(model.forward(tape: tape, inputs).tensor.buffer, weights.buffer)
+    }
+    let values = model.parameters.values
+    let (kept, keptLatents) = (values.array, latents.array)
+    for sample in 0..<4 {
+      let stream = RandomStream(seed: 11, purpose: .tests, sample: sample)
+      let direction = Buffer(stream.normals(count: values.count).map { Double($0) })
+      let latentDirection = Buffer((0..<latents.count).map { stream.normal(at: values.count + $0) })
+      let predicted =
+        Double.dot(gradients, direction) + Double.dot(latentGradient.buffer, latentDirection)
+      func moved(by step: Double) throws -> Double {
+        values.copy(from: kept)
+        latents.buffer.copy(from: keptLatents)
+        Double.add(step, direction, to: values)
+        Double.add(step, latentDirection, to: latents.buffer)
+        return try loss()
+      }
+      // The error of a central difference falls by the square of the step: a factor of 4, unless
+      // rounding (1e-10 of the slope here) takes over.
+      let errors = try [2e-5, 1e-5].map { step in
+        abs((try moved(by: step) - moved(by: -step)) / (2 * step) - predicted)
+      }
+      #expect(
+        errors[1] < 1e-6 * max(1, abs(predicted)), "direction \(sample): \(predicted), \(errors)")
+      #expect(errors[1] < 0.3 * errors[0] + 1e-8 * abs(predicted), "direction \(sample): \(errors)")
+    }
+  }
+
+  @Test func `the features are the video tokens before the single blocks`() throws {
+    let fixture = try Fixture("masks")
+    let arena = Arena()
+    let model = try fixture.model(in: arena, as: Float.self)
+    let tape = Tape<Float>(arena: arena, role: .base)
+    let input = tape.input(try fixture.tensor("hidden_states", in: arena))
+    let inputs = try fixture.transformerInputs(hiddenStates: input, in: arena)
+    let features = model.features(tape: tape, inputs)
+    #expect(features.shape == [2, 18, 24])
+    tape.backward([(features, features.tensor)])
+    #expect(tape.gradient(of: input)?.array.contains { $0 != 0 } == true)
+
+    // Without single blocks, the output is the projection of these features.
+    var configuration = model.configuration
+    configuration.singleBlockCount = 0
+    let short = HunyuanVideoTransformer(configuration, parameters: model.parameters)
+    #expect(short.features(tape: tape, inputs).tensor.array == features.tensor.array)
+  }
+
+  @Test func `inputs that do not fit are all named`() throws {
+    let fixture = try Fixture("masks")
+    let arena = Arena()
+    let configuration = try fixture.model(in: arena, as: Float.self).configuration
+    func zeros(_ shape: [Int]) -> Value<Float> {
+      Value(constant: Tensor(Buffer(zeroed: shape.reduce(1, *)), shape: shape))
+    }
+    let inputs = TransformerInputs(
+      hiddenStates: zeros([2, 3, 1, 2, 2]), timestep: [1], encoderHiddenStates: zeros([2, 2, 10]),
+      encoderAttentionMask: [1, 0, 0, 0], pooledProjections: zeros([2, 5]))
+    #expect(
+      inputs.problems(for: configuration) == [
+        "hidden_states is [2, 3, 1, 2, 2], it must be [B, 4, F, H, W]",
+        "timestep has 1 elements for 2 samples",
+        "encoder_attention_mask leaves sample 1 without a text token",
+        "pooled_projections is [2, 5], it must be [2, 6]",
+        "guidance has 0 elements for 2 samples",
+      ])
+  }
+
+  @Test func `a random start predicts zero`() {
+    var configuration = HunyuanVideoConfiguration()
+    configuration.attentionHeadCount = 2
+    configuration.attentionHeadWidth = 6
+    configuration.ropeAxesWidths = [2, 2, 2]
+    configuration.doubleBlockCount = 1
+    configuration.singleBlockCount = 1
+    configuration.refinerBlockCount = 1
+    configuration.textEmbeddingWidth = 4
+    configuration.pooledProjectionWidth = 4
+    configuration.guidanceEmbeds = false
+    let arena = Arena()
+    let set = ParameterSet<Float>(
+      configuration.parameterSpecifications, in: arena, role: .generator)
+    set.initialize(seed: 1)
+    let model = HunyuanVideoTransformer(configuration, parameters: set)
+    func ones(_ shape: [Int]) -> Value<Float> {
+      Value(constant: Tensor(Buffer(Array(repeating: 1, count: shape.reduce(1, *))), shape: shape))
+    }
+    let tape = Tape<Float>(arena: arena, role: .generator)
+    let output = model.forward(
+      tape: tape,
+      TransformerInputs(
+        hiddenStates: ones([1, 16, 1, 2, 4]), timestep: [500],
+        encoderHiddenStates: ones([1, 1, 4]), encoderAttentionMask: [1],
+        pooledProjections: ones([1, 4])))
+    #expect(output.tensor.array == Array(repeating: 0, count: 128))
+  }
+}

@@ -1,7 +1,7 @@
 // Passing elements to and from Float64 arrays, where losses and x₀ conversions are computed
 // (contract 4.3). The casts to concrete array types cost nothing and let the loops be specialized.
 
-package import DenseKernels
+import DenseKernels
 
 extension Tensor {
   /// All elements in Float64.

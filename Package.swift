@@ -28,8 +28,12 @@ func system(_ name: String, pkgConfig: String? = nil, apt: String) -> Target {
   .systemLibrary(name: name, pkgConfig: pkgConfig, providers: [.apt([apt])])
 }
 
-func module(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-  .target(name: name, dependencies: dependencies, exclude: ["README.md"], swiftSettings: settings)
+func module(
+  _ name: String, _ dependencies: [Target.Dependency], excluding: [String] = []
+) -> Target {
+  .target(
+    name: name, dependencies: dependencies, exclude: ["README.md"] + excluding,
+    swiftSettings: settings)
 }
 
 func tests(of name: String, _ dependencies: [Target.Dependency] = [], resources: [Resource] = [])
@@ -84,7 +88,7 @@ let layers: [Target] = [
       "Planning", "Evaluation", "Diffusion", "Models", "VideoData", "Checkpoints", "Exchange",
       "Autodiff", "ProcessMesh", "Tensors", "Compression", "DenseKernels", "MeshLayout", "Basics",
       protobuf, yams, logging,
-    ]),
+    ], excluding: ["Metrics/event.proto"]),
   // Programs: arguments and wiring only.
   .executableTarget(
     name: "w2svd-worker",

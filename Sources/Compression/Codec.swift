@@ -24,7 +24,7 @@ package enum WordFormat: UInt8, CaseIterable, Codable, Sendable {
 
 /// Constants of the coded form that encoder and decoder share.
 enum ChunkFormat {
-  /// Words per chunk: planes of 64 KiB, so that one chunk stays in the L2 cache and tables adapt to it.
+  /// Words per chunk: planes of 64 KiB, so that a chunk stays in the L2 cache and has its own code.
   static let wordCount = 65_536
   /// Set in a plane's length when the plane is coded, clear when it is stored.
   static let codedFlag: UInt32 = 0x8000_0000

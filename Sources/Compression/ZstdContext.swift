@@ -1,9 +1,10 @@
-// The checked floor over zstd: one owner per C context, freed in its `deinit`, reused for all frames.
+// The checked floor over zstd: a C context has one owner, which frees it and reuses it for all
+// frames.
 //
 // The compressor entropy-codes and does nothing else: a very negative level makes the match finder
-// give up at once, and forced literal compression (experimental parameter 5) makes zstd Huffman-code
-// what is left, which negative levels otherwise store. A library that refuses the parameter gets
-// level 1, which is four times slower and shrinks as well.
+// give up at once, and forced literal compression (experimental parameter 5) makes zstd
+// Huffman-code what is left, which negative levels otherwise store. A library that refuses the
+// parameter gets level 1, which is four times slower and shrinks as well.
 
 import CZstd
 

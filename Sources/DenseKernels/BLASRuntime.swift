@@ -1,9 +1,9 @@
 // Which CPU kernels OpenBLAS runs, and how to make it run the right ones.
 //
-// OpenBLAS 0.3.21 does not know CPUs newer than itself (AMD family 26, for one) and takes them for
-// Haswell: half the speed, and products whose bits change when rows are split over ranks. It reads
-// OPENBLAS_CORETYPE when the library loads, before any code of ours, so a program sets the variable
-// and starts itself again, once, before MPI_Init.
+// On a CPU with AVX-512, OpenBLAS may still run Haswell kernels, because it does not know the CPU or
+// because the environment says so: half the speed, and products whose bits change when rows are
+// split over ranks. It reads OPENBLAS_CORETYPE when the library loads, before any code of ours, so a
+// program sets the variable and starts itself again, once, before MPI_Init.
 
 import CKernels
 import COpenBLAS
@@ -46,14 +46,19 @@ package enum BLASRuntime {
   /// has others; returns when nothing is to be done. Call first thing in `main`, before MPI_Init.
   ///
   /// Keeps the process, its arguments, environment and open files, so a child of mpirun stays one.
-  /// - Parameter arguments: those of the program, its name first.
-  package static func reexecuteIfNeeded(arguments: [String]) -> Outcome {
+  /// - Parameters:
+  ///   - arguments: those of the program, its name first.
+  ///   - overridesEnvironment: whether an OPENBLAS_CORETYPE that is already set may be replaced.
+  package static func reexecuteIfNeeded(
+    arguments: [String], overridesEnvironment: Bool = false
+  ) -> Outcome {
     let environment = ProcessInfo.processInfo.environment
     if environment["OPENBLAS_NUM_THREADS"] == nil { openblas_set_num_threads(1) }
     if environment[guardVariable] != nil { return .reexecuted }
     guard
       let coreType = neededCoreType(
-        coreName: coreName, hasAVX512: hasAVX512, userChoice: environment["OPENBLAS_CORETYPE"])
+        coreName: coreName, hasAVX512: hasAVX512,
+        userChoice: overridesEnvironment ? nil : environment["OPENBLAS_CORETYPE"])
     else { return .notNeeded }
     unsafe setenv("OPENBLAS_CORETYPE", coreType, 1)
     unsafe setenv("OPENBLAS_NUM_THREADS", "1", 0)
@@ -61,8 +66,12 @@ package enum BLASRuntime {
     var strings = unsafe arguments.map { unsafe strdup($0) } + [nil]
     unsafe execv("/proc/self/exe", &strings)
     let reason = unsafe String(cString: strerror(errno))
-    for unsafe string in unsafe strings { unsafe free(string) }
-    unsafe unsetenv("OPENBLAS_CORETYPE")
+    unsafe strings.forEach { unsafe free($0) }
+    if let previous = environment["OPENBLAS_CORETYPE"] {
+      unsafe setenv("OPENBLAS_CORETYPE", previous, 1)
+    } else {
+      unsafe unsetenv("OPENBLAS_CORETYPE")
+    }
     return .failed(reason: reason)
   }
 

@@ -30,7 +30,8 @@ package struct Buffer<Element: BitwiseCopyable> {
 
   package init(_ elements: some Collection<Element>) {
     self.init(zeroed: elements.count)
-    for (index, element) in elements.enumerated() { unsafe base[index] = element }
+    // The cast lets an array, the usual case, be copied as a block.
+    copy(from: (elements as? [Element]) ?? Array(elements))
   }
 
   package subscript(index: Int) -> Element {

@@ -1,6 +1,6 @@
 // What the exchange moved and what that cost, for metrics and the report.
 
-/// What a message is made of. Statistics and measurements are kept apart by it, since ratios differ.
+/// What a message is made of. Statistics and measurements are kept by kind, since ratios differ.
 package enum TrafficKind: String, CaseIterable, Codable, CodingKeyRepresentable, Sendable {
   case gradients
   case parameters

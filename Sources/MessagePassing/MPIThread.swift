@@ -19,12 +19,13 @@ package enum MPIThread {
 
   /// Traps, naming both threads, unless the calling thread started MPI.
   package static func preconditionIsCurrent() {
+    // `fatalError`, since an optimized `precondition` does not print its message.
     guard let current = owner.withLock(\.self) else {
-      preconditionFailure("MPI was called before MPIEnvironment.start()")
+      fatalError("MPI was called before MPIEnvironment.start()")
     }
-    precondition(
-      pthread_equal(current.thread, pthread_self()) != 0,
-      "MPI was called on \(currentName), but it belongs to \(current.name)")
+    if pthread_equal(current.thread, pthread_self()) == 0 {
+      fatalError("MPI was called on \(currentName), but it belongs to \(current.name)")
+    }
   }
 
   private static var currentName: String {

@@ -10,7 +10,8 @@ package struct PeerError: Error, CustomStringConvertible {
   }
 
   package let code: Code
-  /// The rank that failed, in the group in which the error was seen.
+  /// The rank that failed: of the group in `agree(on:)` and in payloads, of the world when a wait
+  /// ended because of it.
   package let rank: Int
   package let message: String
   package let cause: (any Error)?

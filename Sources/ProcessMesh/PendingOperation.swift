@@ -39,7 +39,9 @@ package struct PendingOperation: ~Copyable {
 
   deinit {
     // On the way out after a peer's failure there is nothing left to wait for.
-    precondition(
-      operation?.isBroken ?? true, "a started \(name) was dropped without wait() or abandon()")
+    // `fatalError`, since an optimized `precondition` does not print its message.
+    if let operation, !operation.isBroken {
+      fatalError("a started \(name) was dropped without wait() or abandon()")
+    }
   }
 }

@@ -107,7 +107,7 @@ extension PreparedSet {
           TensorDeclaration(
             "frames", .uint8, shape: [video.frameCount, video.height, video.width, 3])
         ])
-      try Buffer(video.bytes).withBytes { try writer.append(bytes: $0, to: "frames") }
+      try Buffer(copying: video.bytes).withBytes { try writer.append(bytes: $0, to: "frames") }
       try writer.finish()
     }
     let listing = Listing(

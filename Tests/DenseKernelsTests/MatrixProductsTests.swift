@@ -93,7 +93,7 @@ struct MatrixProductsTests {
 
   /// What lets data-parallel and sequence-parallel layouts agree in every bit (specs §6). It holds
   /// for the AVX-512 kernels only, so under others this test has nothing to say.
-  @Test(.enabled(if: BLASRuntime.coreName == "SkylakeX"))
+  @Test(.enabled(if: ["SkylakeX", "Cooperlake"].contains(BLASRuntime.coreName)))
   func `splitting the rows of a large product changes no bit`() {
     let (rows, inner, columns) = (512, 256, 384)
     let a: Buffer<Float> = normals(rows * inner, 1)

@@ -3,72 +3,21 @@ import DenseKernels
 import MeshChecks
 import MeshLayout
 import ProcessMesh
-import Synchronization
 import Testing
 
 @testable import Exchange
 
 struct BucketExchangeTests {
-  @Test(arguments: [1, 2, 3, 4, 8])
-  func `reduce-scatter equals the serial tree sum bit for bit`(size: Int) throws {
-    _ = try InProcessMesh.run(size: size) { try ExchangeChecks.checkReduceScatter($0) }
+  @Test(arguments: exchangeChecks, [1, 2, 3, 4, 8])
+  func `an exchange over threads passes`(_ check: MeshCheck, size: Int) throws {
+    _ = try InProcessMesh.run(size: size) { try check.body($0) }
   }
 
-  @Test(arguments: [1, 2, 3, 4, 8])
-  func `all-gather brings every shard to every rank`(size: Int) throws {
-    _ = try InProcessMesh.run(size: size) { try ExchangeChecks.checkAllGather($0) }
-  }
-
-  @Test(arguments: [1, 2, 3, 4, 8])
-  func `all-gather of differences is exact, whatever bases ranks hold`(size: Int) throws {
-    _ = try InProcessMesh.run(size: size) { try ExchangeChecks.checkDeltaGather($0) }
-  }
-
-  @Test func `over nodes the automatic codec gives the same bits`() throws {
-    _ = try InProcessMesh.run(size: 4, nodes: [0, 0, 1, 1]) { transport in
-      try ExchangeChecks.checkReduceScatter(transport)
-      try ExchangeChecks.checkAllGather(transport)
-      try ExchangeChecks.checkDeltaGather(transport)
-    }
-  }
-
-  @Test(arguments: [2, 3, 8], [5 * 4_096 + 3, 60_013])
-  func `uncompressed traffic is what the formula says`(size: Int, count: Int) throws {
-    let partition = ShardPartition(count: count, shardCount: size)
-    let bucketByteCount = 64 << 10
-    let statistics = try InProcessMesh.run(size: size) { transport in
-      let exchange = BucketExchange(
-        transport: transport,
-        configuration: ExchangeConfiguration(codec: .off, bucketByteCount: bucketByteCount))
-      let flat = Buffer(ExchangeChecks.vector(count, of: transport.rank))
-      let shard = Buffer<Float>(zeroed: partition.range(of: transport.rank).count)
-      try exchange.reduceScatter(flat, partition: partition, into: shard)
-      try exchange.allGather(shard, partition: partition, into: flat)
-      return exchange.statistics.take()
-    }
-    // A rank sends all but its own shard to be summed, then its own shard to all others; every
-    // message of a piece that has elements carries a header.
-    let pieceWordCount = max(bucketByteCount / 4 / size, 4_096)
-    func pieceCount(_ shard: Int) -> Int {
-      (partition.range(of: shard).count + pieceWordCount - 1) / pieceWordCount
-    }
-    for (rank, statistics) in statistics.enumerated() {
-      let own = partition.range(of: rank).count
-      let others = (0..<size).filter { $0 != rank }
-      let gradients = statistics[.gradients]
-      #expect(gradients.rawByteCount == 4 * (count - own))
-      #expect(gradients.messageCount == others.reduce(0) { $0 + pieceCount($1) })
-      let parameters = statistics[.parameters]
-      #expect(parameters.rawByteCount == 4 * (size - 1) * own)
-      #expect(parameters.messageCount == (size - 1) * pieceCount(rank))
-      for traffic in [gradients, parameters] {
-        #expect(
-          traffic.wireByteCount
-            == traffic.rawByteCount + MessageHeader.byteCount * traffic.messageCount)
-      }
-    }
-    let total = statistics.reduce(0) { $0 + $1[.gradients].rawByteCount }
-    #expect(total == 4 * (size - 1) * count, "(p - 1)/p of the vector from each of p ranks")
+  @Test(arguments: exchangeChecks)
+  func `an exchange over nodes, where the automatic codec is measured, passes`(
+    _ check: MeshCheck
+  ) throws {
+    _ = try InProcessMesh.run(size: 4, nodes: [0, 0, 1, 1]) { try check.body($0) }
   }
 
   @Test func `gradients take fewer bytes as planes`() throws {
@@ -77,7 +26,7 @@ struct BucketExchangeTests {
     let ratios = try InProcessMesh.run(size: 2) { transport in
       let exchange = BucketExchange(
         transport: transport, configuration: ExchangeConfiguration(codec: .planes))
-      let flat = Buffer(ExchangeChecks.vector(count, of: transport.rank))
+      let flat = Buffer(gradientLikeVector(count, of: transport.rank))
       let shard = Buffer<Float>(zeroed: partition.range(of: transport.rank).count)
       try exchange.reduceScatter(flat, partition: partition, into: shard)
       return exchange.statistics[.gradients].ratio
@@ -102,7 +51,7 @@ struct BucketExchangeTests {
         let exchange = BucketExchange(
           transport: damaging,
           configuration: ExchangeConfiguration(codec: coding, bucketByteCount: 64 << 10))
-        let flat = Buffer(ExchangeChecks.vector(count, of: transport.rank))
+        let flat = Buffer(gradientLikeVector(count, of: transport.rank))
         let shard = Buffer<Float>(zeroed: partition.range(of: transport.rank).count)
         try exchange.reduceScatter(flat, partition: partition, into: shard)
       }
@@ -122,7 +71,7 @@ struct BucketExchangeTests {
         wordCount += count
         return Buffer(zeroed: count)
       }
-      let flat = Buffer(ExchangeChecks.vector(count, of: transport.rank))
+      let flat = Buffer(gradientLikeVector(count, of: transport.rank))
       let shard = Buffer<Float>(zeroed: partition.range(of: transport.rank).count)
       for _ in 0..<3 { try exchange.reduceScatter(flat, partition: partition, into: shard) }
       return wordCount

@@ -1,5 +1,4 @@
 import DenseKernels
-import MeshChecks
 import MeshLayout
 import ProcessMesh
 import Testing
@@ -7,11 +6,6 @@ import Testing
 @testable import Exchange
 
 struct GlobalNormTests {
-  @Test(arguments: [1, 2, 3, 4, 8])
-  func `the global norm has the bits of one rank`(size: Int) throws {
-    _ = try InProcessMesh.run(size: size) { try ExchangeChecks.checkGlobalNorm($0) }
-  }
-
   @Test func `squares of whole numbers add up exactly`() throws {
     let count = 3 * 4_096 + 5
     let norms = try InProcessMesh.run(size: 2) { transport in

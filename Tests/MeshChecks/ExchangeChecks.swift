@@ -1,121 +1,150 @@
-// What the exchange keeps on any transport: sums bit for bit those of the serial tree, gathers exact,
-// norms independent of the number of ranks.
+// What the exchange keeps on any transport: sums bit for bit those of the serial tree, gathers
+// exact, norms independent of the number of ranks.
 
 import Basics
 import DenseKernels
 import Exchange
 import MeshLayout
-package import ProcessMesh
+import ProcessMesh
 
-/// Bodies to run on every rank of a group; they throw `ExchangeCheckFailure` with the first difference.
-package enum ExchangeChecks {
-  /// Each check by name, in the order in which to run them.
-  package static let all: [(name: String, body: @Sendable (any Transport) throws -> Void)] = [
-    ("reduce-scatter equals the serial tree sum bit for bit", checkReduceScatter),
-    ("all-gather brings every shard to every rank", checkAllGather),
-    ("all-gather of differences is exact, whatever bases ranks hold", checkDeltaGather),
-    ("the global norm has the bits of one rank", checkGlobalNorm),
-  ]
+package let exchangeChecks: [MeshCheck] = [
+  MeshCheck("reduce-scatter equals the serial tree sum bit for bit", checkReduceScatter),
+  MeshCheck("all-gather brings every shard to every rank", checkAllGather),
+  MeshCheck("all-gather of differences is exact, whatever bases ranks hold", checkDeltaGather),
+  MeshCheck("uncompressed exchange traffic is what the formula says", checkExchangeTraffic),
+  MeshCheck("the global norm has the bits of one rank", checkGlobalNorm),
+]
 
-  /// No element, fewer blocks than ranks, a ragged end, several buckets.
-  static let counts = [0, 1, 4_097, 5 * 4_096, 60_013]
+/// No element, fewer blocks than ranks, a ragged end, several buckets.
+private let vectorCounts = [0, 1, 4_097, 5 * 4_096, 60_013]
 
-  static func configurations() -> [ExchangeConfiguration] {
-    ExchangeConfiguration.Coding.allCases.map {
-      ExchangeConfiguration(codec: $0, bucketByteCount: 64 << 10)
-    }
+private func configurations() -> [ExchangeConfiguration] {
+  ExchangeConfiguration.Coding.allCases.map {
+    ExchangeConfiguration(codec: $0, bucketByteCount: 64 << 10)
   }
+}
 
-  /// The gradient-like vector of `rank`.
-  package static func vector(_ count: Int, of rank: Int) -> [Float] {
-    RandomStream(seed: 5, purpose: .tests, step: count, sample: rank).normals(count: count)
-      .map { $0 * 0.01 }
-  }
+/// The gradient-like vector of `rank`.
+package func gradientLikeVector(_ count: Int, of rank: Int) -> [Float] {
+  RandomStream(seed: 5, purpose: .tests, step: count, sample: rank).normals(count: count)
+    .map { $0 * 0.01 }
+}
 
-  package static func checkReduceScatter(_ transport: any Transport) throws {
-    for count in counts {
-      let partition = ShardPartition(count: count, shardCount: transport.size)
-      let own = partition.range(of: transport.rank)
-      let expected = treeReduce(
-        count: transport.size, operand: { Array(vector(count, of: $0)[own]) },
-        combine: { left, right in zip(left, right).map { $0 + $1 } })
-      let gradients = vector(count, of: transport.rank)
-      let flat = Buffer(gradients)
-      for configuration in configurations() {
-        let exchange = BucketExchange(transport: transport, configuration: configuration)
-        let shard = Buffer([Float](repeating: .nan, count: own.count))
-        for turn in 0..<2 {
-          try exchange.reduceScatter(flat, partition: partition, into: shard)
-          try require(
-            shard, expected, "turn \(turn), \(count) elements, codec \(configuration.codec)")
-        }
-        try require(flat, gradients, "the input of \(count) elements")
-      }
-    }
-  }
-
-  package static func checkAllGather(_ transport: any Transport) throws {
-    for count in counts {
-      let partition = ShardPartition(count: count, shardCount: transport.size)
-      let whole = vector(count, of: 77)
-      let shard = Buffer(whole[partition.range(of: transport.rank)])
-      for configuration in configurations() {
-        let exchange = BucketExchange(transport: transport, configuration: configuration)
-        let flat = Buffer([Float](repeating: .nan, count: count))
-        try exchange.allGather(shard, partition: partition, into: flat)
-        try require(flat, whole, "\(count) elements, codec \(configuration.codec)")
-      }
-    }
-  }
-
-  package static func checkDeltaGather(_ transport: any Transport) throws {
-    let count = 60_013
+private func checkReduceScatter(_ transport: any Transport) throws {
+  for count in vectorCounts {
     let partition = ShardPartition(count: count, shardCount: transport.size)
-    let old = vector(count, of: 77)
-    let new = old.map { $0 * 1.000_1 }
-    let shard = Buffer(new[partition.range(of: transport.rank)])
-    var wireByteCounts: [Int] = []
-    for isCommon in [true, false] {
-      let exchange = BucketExchange(
-        transport: transport,
-        configuration: ExchangeConfiguration(codec: .planes, bucketByteCount: 64 << 10))
-      let flat = Buffer(old)
-      if !isCommon && transport.rank == transport.size - 1 { flat[count / 2] = -0.0 }
-      try exchange.allGather(
-        shard, partition: partition, into: flat, kind: .movingAverages, flatIsBase: true)
-      try require(flat, new, "base \(isCommon ? "common" : "not common")")
-      wireByteCounts.append(exchange.statistics[.movingAverages].wireByteCount)
-    }
-    if transport.size > 1 && wireByteCounts[0] * 10 > wireByteCounts[1] * 9 {
-      throw ExchangeCheckFailure(
-        "differences took \(wireByteCounts[0]) bytes, all words \(wireByteCounts[1])")
-    }
-  }
-
-  package static func checkGlobalNorm(_ transport: any Transport) throws {
-    for count in counts {
-      let partition = ShardPartition(count: count, shardCount: transport.size)
-      let whole = vector(count, of: 78)
-      let expected = treeReduce(blockSquares(of: Buffer(whole)), combine: +) ?? 0
-      let shard = Buffer(whole[partition.range(of: transport.rank)])
-      let norm = try globalSquaredNorm(shard: shard, partition: partition, transport: transport)
-      if norm.bitPattern != expected.bitPattern {
-        throw ExchangeCheckFailure("\(count) elements: squared norm \(norm), one rank \(expected)")
+    let own = partition.range(of: transport.rank)
+    let expected = treeReduce(
+      count: transport.size, operand: { Array(gradientLikeVector(count, of: $0)[own]) },
+      combine: { left, right in zip(left, right).map { $0 + $1 } })
+    let gradients = gradientLikeVector(count, of: transport.rank)
+    let flat = Buffer(gradients)
+    for configuration in configurations() {
+      let exchange = BucketExchange(transport: transport, configuration: configuration)
+      let shard = Buffer([Float](repeating: .nan, count: own.count))
+      for turn in 0..<2 {
+        try exchange.reduceScatter(flat, partition: partition, into: shard)
+        try require(
+          shard, expected, "turn \(turn), \(count) elements, codec \(configuration.codec)")
       }
-    }
-  }
-
-  private static func require(_ actual: Buffer<Float>, _ expected: [Float], _ what: String) throws {
-    for index in expected.indices where actual[index].bitPattern != expected[index].bitPattern {
-      throw ExchangeCheckFailure(
-        "\(what): element \(index) is \(actual[index]), not \(expected[index])")
+      try require(flat, gradients, "the input of \(count) elements")
     }
   }
 }
 
-/// The first difference that a check found.
-package struct ExchangeCheckFailure: Error, CustomStringConvertible {
-  package let description: String
+private func checkAllGather(_ transport: any Transport) throws {
+  for count in vectorCounts {
+    let partition = ShardPartition(count: count, shardCount: transport.size)
+    let whole = gradientLikeVector(count, of: 77)
+    let shard = Buffer(whole[partition.range(of: transport.rank)])
+    for configuration in configurations() {
+      let exchange = BucketExchange(transport: transport, configuration: configuration)
+      let flat = Buffer([Float](repeating: .nan, count: count))
+      try exchange.allGather(shard, partition: partition, into: flat)
+      try require(flat, whole, "\(count) elements, codec \(configuration.codec)")
+    }
+  }
+}
 
-  init(_ description: String) { self.description = description }
+private func checkDeltaGather(_ transport: any Transport) throws {
+  let count = 60_013
+  let partition = ShardPartition(count: count, shardCount: transport.size)
+  let old = gradientLikeVector(count, of: 77)
+  let new = old.map { $0 * 1.000_1 }
+  let shard = Buffer(new[partition.range(of: transport.rank)])
+  var wireByteCounts: [Int] = []
+  for isCommon in [true, false] {
+    let exchange = BucketExchange(
+      transport: transport,
+      configuration: ExchangeConfiguration(codec: .planes, bucketByteCount: 64 << 10))
+    let flat = Buffer(old)
+    if !isCommon && transport.rank == transport.size - 1 { flat[count / 2] = -0.0 }
+    try exchange.allGather(
+      shard, partition: partition, into: flat, kind: .movingAverages, flatIsBase: true)
+    try require(flat, new, "base \(isCommon ? "common" : "not common")")
+    wireByteCounts.append(exchange.statistics[.movingAverages].wireByteCount)
+  }
+  if transport.size > 1 && wireByteCounts[0] * 10 > wireByteCounts[1] * 9 {
+    throw CheckFailure(
+      description:
+        "differences took \(wireByteCounts[0]) bytes, all words \(wireByteCounts[1])")
+  }
+}
+
+private func checkGlobalNorm(_ transport: any Transport) throws {
+  for count in vectorCounts {
+    let partition = ShardPartition(count: count, shardCount: transport.size)
+    let whole = gradientLikeVector(count, of: 78)
+    let expected = treeReduce(blockSquares(of: Buffer(whole)), combine: +) ?? 0
+    let shard = Buffer(whole[partition.range(of: transport.rank)])
+    let norm = try globalSquaredNorm(shard: shard, partition: partition, transport: transport)
+    if norm.bitPattern != expected.bitPattern {
+      throw CheckFailure(
+        description: "\(count) elements: squared norm \(norm), one rank \(expected)")
+    }
+  }
+}
+
+private func require(_ actual: Buffer<Float>, _ expected: [Float], _ what: String) throws {
+  for index in expected.indices where actual[index].bitPattern != expected[index].bitPattern {
+    throw CheckFailure(
+      description:
+        "\(what): element \(index) is \(actual[index]), not \(expected[index])")
+  }
+}
+
+private func checkExchangeTraffic(_ transport: any Transport) throws {
+  let (rank, size) = (transport.rank, transport.size)
+  if size == 1 { return }
+  let bucketByteCount = 64 << 10
+  for count in vectorCounts {
+    let partition = ShardPartition(count: count, shardCount: size)
+    let recorder = RecordingTransport(transport)
+    let exchange = BucketExchange(
+      transport: recorder,
+      configuration: ExchangeConfiguration(codec: .off, bucketByteCount: bucketByteCount))
+    let flat = Buffer(gradientLikeVector(count, of: rank))
+    let shard = Buffer<Float>(zeroed: partition.range(of: rank).count)
+    try exchange.reduceScatter(flat, partition: partition, into: shard)
+    try exchange.allGather(shard, partition: partition, into: flat)
+    let statistics = exchange.statistics.take()
+
+    // A rank sends all but its own shard to be summed, then its own shard to all others; every
+    // message of a piece that has elements carries a header of 44 bytes.
+    let pieceWordCount = max(bucketByteCount / 4 / size, 4_096)
+    func pieceCount(_ shard: Int) -> Int {
+      (partition.range(of: shard).count + pieceWordCount - 1) / pieceWordCount
+    }
+    let own = partition.range(of: rank).count
+    let others = (0..<size).filter { $0 != rank }
+    let (gradients, parameters) = (statistics[.gradients], statistics[.parameters])
+    try expectEqual(gradients.rawByteCount, 4 * (count - own), "\(count) elements")
+    try expectEqual(gradients.messageCount, others.reduce(0) { $0 + pieceCount($1) })
+    try expectEqual(parameters.rawByteCount, 4 * (size - 1) * own, "\(count) elements")
+    try expectEqual(parameters.messageCount, (size - 1) * pieceCount(rank))
+    for traffic in [gradients, parameters] {
+      try expectEqual(traffic.wireByteCount, traffic.rawByteCount + 44 * traffic.messageCount)
+    }
+    try expectEqual(recorder.log.sentByteCount, statistics.total.wireByteCount, "on the transport")
+  }
 }

@@ -6,7 +6,7 @@ let messageChecks: [MeshCheck] = [
   MeshCheck("a message of any size arrives whole, between every pair") { mesh in
     for source in 0..<mesh.size {
       for destination in 0..<mesh.size where source != destination {
-          guard mesh.rank == source || mesh.rank == destination else { continue }
+        guard mesh.rank == source || mesh.rank == destination else { continue }
         for count in payloadSizes {
           let expected = payload(from: source, to: destination, count: count)
           if mesh.rank == source { try mesh.send(expected, to: destination, tag: 5) }

@@ -6,7 +6,7 @@
 package import Autodiff
 package import DenseKernels
 import Foundation
-package import Tensors
+import Tensors
 
 package struct AdversarialObjective: Sendable {
   package init() {}

@@ -1,6 +1,6 @@
 // From noise to a sample in K network evaluations.
 
-package import Autodiff
+import Autodiff
 package import DenseKernels
 package import Tensors
 

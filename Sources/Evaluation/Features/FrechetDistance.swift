@@ -10,6 +10,8 @@
 // - Source: Dowson, Landau 1982; Heusel et al. 2017 (1706.08500); bias: Chong, Forsyth 2019
 //   (1911.07023). Covariances are divided by n − 1, as in pytorch-fid.
 
+import DenseKernels
+
 package enum FrechetDistance {
   /// d² of the Gaussians of two sets, in Float64.
   ///
@@ -25,9 +27,9 @@ package enum FrechetDistance {
       result += shift * shift
       result += covarianceA[index * count + index] + covarianceB[index * count + index]
     }
-    let root = SymmetricEigen(covarianceA, size: count).squareRoot()
+    let root = try squareRoot(covarianceA, count)
     let product = multiplied(multiplied(root, covarianceB, count), root, count)
-    let crossTrace = SymmetricEigen(symmetrized(product, count), size: count).values
+    let crossTrace = try symmetricEigen(symmetrized(product, count), order: count).values
       .reduce(0) { $0 + max($1, 0).squareRoot() }
     return max(result - 2 * crossTrace, 0)
   }
@@ -41,6 +43,21 @@ package enum FrechetDistance {
     return try between(
       set.rescaled(origin: real.mean, scales: scales),
       real.rescaled(origin: real.mean, scales: scales))
+  }
+
+  /// V diag(√max(λ, 0)) Vᵀ.
+  private static func squareRoot(_ matrix: [Double], _ count: Int) throws -> [Double] {
+    let eigen = try symmetricEigen(matrix, order: count)
+    var scaled = eigen.vectors
+    var transposed = scaled
+    for index in 0..<count {
+      let root = max(eigen.values[index], 0).squareRoot()
+      for column in 0..<count {
+        scaled[index * count + column] *= root
+        transposed[column * count + index] = eigen.vectors[index * count + column]
+      }
+    }
+    return multiplied(transposed, scaled, count)
   }
 
   private static func multiplied(_ a: [Double], _ b: [Double], _ count: Int) -> [Double] {

@@ -81,8 +81,8 @@ struct StridedConvolution {
     }
   }
 
-  /// patches[P × K]: for each output row of positions and each (frame, y) of the kernel, one strided
-  /// copy of pieces of 3 · C values.
+  /// patches[P × K]: for each output row of positions and each (frame, y) of the kernel, strided
+  /// copies of pieces of 3 · C values.
   private func gatherPatches() {
     let pieceLength = Self.kernel * inputChannels
     let patchSize = Self.kernel * Self.kernel * pieceLength
@@ -95,10 +95,15 @@ struct StridedConvolution {
           let source =
             (sourceFrame * input.padded.height + sourceY) * input.padded.width * inputChannels
           let target = firstPosition * patchSize + kernelRow * pieceLength
-          Float.copyRows(
-            paddedInput[source..<paddedInput.count], stride: Self.stride * inputChannels,
-            to: patches[target..<patches.count], stride: patchSize, rowCount: output.width,
-            width: pieceLength)
+          // The pieces of neighboring positions overlap by one neighbor, which travels apart:
+          // `copyRows` takes rows that do not.
+          for (start, width) in [(0, Self.stride), (Self.stride, Self.kernel - Self.stride)] {
+            Float.copyRows(
+              paddedInput[(source + start * inputChannels)..<paddedInput.count],
+              stride: Self.stride * inputChannels,
+              to: patches[(target + start * inputChannels)..<patches.count], stride: patchSize,
+              rowCount: output.width, width: width * inputChannels)
+          }
         }
       }
     }

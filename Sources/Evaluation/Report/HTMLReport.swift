@@ -10,7 +10,8 @@ package struct HTMLReport {
 
   /// The whole page.
   package var html: String {
-    let subtitle = content.subtitle.isEmpty ? "" : "<p class=\"sub\">\(escape(content.subtitle))</p>"
+    let subtitle =
+      content.subtitle.isEmpty ? "" : "<p class=\"sub\">\(escape(content.subtitle))</p>"
     return """
       <!doctype html>
       <html lang="en">
@@ -36,18 +37,23 @@ package struct HTMLReport {
 
   private var samplers: String {
     let tables = content.samplerTables.map { table in
-      let lowest = table.rows.compactMap(\.frechetDistance).min()
+      // Among samplers: real clips have no network calls and are the floor, not a contestant.
+      let lowest = table.rows.filter { $0.networkEvaluationCount != nil }
+        .compactMap(\.frechetDistance).min()
       let note = table.note.isEmpty ? "" : "<p>\(escape(table.note))</p>\n"
       return "<h3>\(escape(table.title))</h3>\n" + note
         + grid(
           header: [
-            "sampler", "Fréchet distance", "motion", "sharpness", "flicker score", "PSNR dB", "SSIM",
+            "sampler", "Fréchet distance", "motion", "sharpness", "flicker score", "PSNR dB",
+            "SSIM",
             "network calls", "s/clip", "samples",
           ],
           rows: table.rows.map { row in
             [
               Cell(row.name),
-              Cell(row.frechetDistance, digits: 1, isBest: row.frechetDistance == lowest),
+              Cell(
+                row.frechetDistance, digits: 1,
+                isBest: row.frechetDistance == lowest && row.networkEvaluationCount != nil),
               Cell(row.motion, digits: 4), Cell(row.sharpness, digits: 4),
               Cell(row.flicker, digits: 4), Cell(row.peakSignalToNoise, digits: 2),
               Cell(row.structuralSimilarity, digits: 4),
@@ -85,7 +91,8 @@ package struct HTMLReport {
       return "<figure class=\"sample\(isWide ? " wide" : "")\">\(media)"
         + "<figcaption>\(escape(sample.title))\(caption)</figcaption></figure>\n"
     }
-    return section("Samples", figures.isEmpty ? "" : "<div class=\"samples\">\n\(figures.joined())</div>\n")
+    return section(
+      "Samples", figures.isEmpty ? "" : "<div class=\"samples\">\n\(figures.joined())</div>\n")
   }
 
   private var phases: String {
@@ -106,7 +113,8 @@ package struct HTMLReport {
 
   private var curves: String {
     let charts = content.curves.enumerated().map { LineChart(group: $1, identifier: $0).html }
-    return section("Curves", charts.isEmpty ? "" : "<div class=\"charts\">\n\(charts.joined())</div>\n")
+    return section(
+      "Curves", charts.isEmpty ? "" : "<div class=\"charts\">\n\(charts.joined())</div>\n")
   }
 
   /// Role × category with sums on both sides, in the order in which they first appear.

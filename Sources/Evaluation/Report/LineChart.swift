@@ -25,7 +25,8 @@ struct LineChart {
     var body = ""
     for tick in axes.verticalTicks {
       let y = axes.pixelY(tick)
-      body += "<line class=\"grid\" x1=\"\(number(Self.left))\" x2=\"\(number(Self.width - Self.right))\""
+      body +=
+        "<line class=\"grid\" x1=\"\(number(Self.left))\" x2=\"\(number(Self.width - Self.right))\""
       body += " y1=\"\(number(y))\" y2=\"\(number(y))\"/>"
       body += "<text x=\"\(number(Self.left - 6))\" y=\"\(number(y + 4))\" text-anchor=\"end\">"
       body += "\(ReportText.compact(tick))</text>\n"
@@ -37,7 +38,8 @@ struct LineChart {
     body += "<text x=\"\(number((Self.left + Self.width - Self.right) / 2))\""
     body += " y=\"\(number(Self.height - 2))\" text-anchor=\"middle\">"
     body += "\(ReportText.escaped(group.horizontalLabel))</text>\n"
-    body += "<clipPath id=\"frame\(identifier)\"><rect x=\"\(number(Self.left))\" y=\"\(number(Self.top))\""
+    body +=
+      "<clipPath id=\"frame\(identifier)\"><rect x=\"\(number(Self.left))\" y=\"\(number(Self.top))\""
     body += " width=\"\(number(Self.width - Self.left - Self.right))\""
     body += " height=\"\(number(Self.height - Self.top - Self.bottom))\"/></clipPath>\n"
     body += "<g clip-path=\"url(#frame\(identifier))\">\n"
@@ -121,7 +123,9 @@ private struct Axes {
   var verticalTicks: [Double] { Self.ticks(in: y, about: 5) }
 
   /// The range of the values and a share of it on both sides, never empty.
-  private static func padded(_ values: some Collection<Double>, share: Double) -> ClosedRange<Double> {
+  private static func padded(_ values: some Collection<Double>, share: Double) -> ClosedRange<
+    Double
+  > {
     let low = values.min() ?? 0
     let high = values.max() ?? 1
     let margin = high > low ? share * (high - low) : max(abs(low), 1) / 2

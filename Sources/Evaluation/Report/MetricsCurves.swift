@@ -44,7 +44,9 @@ package struct MetricsCurves: Sendable {
     }
     skippedLineCount = skipped
     phases = steps.map(\.row)
-    let speeds = steps.map { $0.series("tokens_per_s", name: $0.phase) }.filter { !$0.points.isEmpty }
+    let speeds = steps.map { $0.series("tokens_per_s", name: $0.phase) }.filter {
+      !$0.points.isEmpty
+    }
     curves =
       steps.map(\.losses).filter { !$0.series.isEmpty }
       + (speeds.isEmpty ? [] : [ReportContent.CurveGroup(title: "tokens/s", series: speeds)])

@@ -35,9 +35,15 @@ package enum InProcessMesh {
           outcome.state.withLock { $0.results[rank] = result }
           for mailbox in mailboxes { mailbox.noteDeparture(ofWorldRank: rank) }
         } catch {
-          outcome.state.withLock { if $0.firstError == nil { $0.firstError = error } }
-          let seen = PeerError(
-            code: .rankFailed, rank: rank, message: "failed: \(error)", cause: error)
+          // A rank that ends because a peer failed passes on that failure, not one of its own.
+          let seen = outcome.state.withLock { state in
+            if let first = state.firstFailure { return first }
+            let first = PeerError(
+              code: .rankFailed, rank: rank, message: "failed: \(error)", cause: error)
+            state.firstFailure = first
+            state.firstError = error
+            return first
+          }
           for mailbox in mailboxes { mailbox.fail(with: seen) }
         }
         finished.leave()
@@ -59,6 +65,7 @@ private final class Outcome<Result: Sendable>: Sendable {
   struct State: Sendable {
     var results: [Int: Result] = [:]
     var firstError: (any Error)?
+    var firstFailure: PeerError?
   }
   let state = Mutex(State())
 }

@@ -12,8 +12,7 @@ import Testing
 struct HunyuanVideoTransformerTests {
   /// The refiner's softmax does not see a shift of all keys, so this gradient is zero in exact arithmetic.
   static func isZeroInTheory(_ name: String) -> Bool {
-    name.hasSuffix("refiner_blocks.0.attn.to_k.bias")
-      || name.hasSuffix("refiner_blocks.1.attn.to_k.bias")
+    name.contains("refiner_blocks") && name.hasSuffix("attn.to_k.bias")
   }
 
   @Test(arguments: Fixture.names, [false, true])

@@ -20,7 +20,7 @@ package struct ConfigurationOption: Sendable {
 
 extension ConfigurationOption {
   static func integer(
-    _ key: String, _ path: WritableKeyPath<RunConfiguration, Int> & Sendable, _ unit: String,
+    _ key: String, _ path: any WritableKeyPath<RunConfiguration, Int> & Sendable, _ unit: String,
     _ effect: String
   ) -> Self {
     scalar(key, path, unit, effect, expected: "a whole number", text: { "\($0)" }) { text in
@@ -29,7 +29,7 @@ extension ConfigurationOption {
   }
 
   static func number(
-    _ key: String, _ path: WritableKeyPath<RunConfiguration, Double> & Sendable, _ unit: String,
+    _ key: String, _ path: any WritableKeyPath<RunConfiguration, Double> & Sendable, _ unit: String,
     _ effect: String
   ) -> Self {
     scalar(key, path, unit, effect, expected: "a number", text: { "\($0)" }) { text in
@@ -38,7 +38,7 @@ extension ConfigurationOption {
   }
 
   static func flag(
-    _ key: String, _ path: WritableKeyPath<RunConfiguration, Bool> & Sendable, _ effect: String
+    _ key: String, _ path: any WritableKeyPath<RunConfiguration, Bool> & Sendable, _ effect: String
   ) -> Self {
     scalar(key, path, "", effect, expected: "true or false", text: { "\($0)" }) { text in
       Bool(text)
@@ -46,13 +46,14 @@ extension ConfigurationOption {
   }
 
   static func string(
-    _ key: String, _ path: WritableKeyPath<RunConfiguration, String> & Sendable, _ effect: String
+    _ key: String, _ path: any WritableKeyPath<RunConfiguration, String> & Sendable,
+    _ effect: String
   ) -> Self {
     scalar(key, path, "", effect, expected: "text", text: quoted) { $0 }
   }
 
   static func strings(
-    _ key: String, _ path: WritableKeyPath<RunConfiguration, [String]> & Sendable,
+    _ key: String, _ path: any WritableKeyPath<RunConfiguration, [String]> & Sendable,
     _ effect: String
   ) -> Self {
     Self(
@@ -70,8 +71,9 @@ extension ConfigurationOption {
       })
   }
 
-  static func choice<Choice: RawRepresentable & CaseIterable>(
-    _ key: String, _ path: WritableKeyPath<RunConfiguration, Choice> & Sendable, _ effect: String
+  static func choice<Choice: RawRepresentable & CaseIterable & Sendable>(
+    _ key: String, _ path: any WritableKeyPath<RunConfiguration, Choice> & Sendable,
+    _ effect: String
   ) -> Self where Choice.RawValue == String {
     let names = Choice.allCases.map(\.rawValue).joined(separator: ", ")
     return scalar(
@@ -80,7 +82,7 @@ extension ConfigurationOption {
   }
 
   static func word(
-    _ key: String, _ path: WritableKeyPath<RunConfiguration, String> & Sendable,
+    _ key: String, _ path: any WritableKeyPath<RunConfiguration, String> & Sendable,
     among words: [String], _ effect: String
   ) -> Self {
     scalar(
@@ -89,7 +91,8 @@ extension ConfigurationOption {
   }
 
   static func degree(
-    _ key: String, _ path: WritableKeyPath<RunConfiguration, RunConfiguration.Degree> & Sendable,
+    _ key: String,
+    _ path: any WritableKeyPath<RunConfiguration, RunConfiguration.Degree> & Sendable,
     _ effect: String
   ) -> Self {
     scalar(
@@ -99,7 +102,7 @@ extension ConfigurationOption {
   }
 
   static func scalar<Value>(
-    _ key: String, _ path: WritableKeyPath<RunConfiguration, Value> & Sendable, _ unit: String,
+    _ key: String, _ path: any WritableKeyPath<RunConfiguration, Value> & Sendable, _ unit: String,
     _ effect: String, expected: String, text: @escaping @Sendable (Value) -> String,
     parse: @escaping @Sendable (String) -> Value?
   ) -> Self {

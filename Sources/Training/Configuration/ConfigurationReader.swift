@@ -32,9 +32,10 @@ package struct ConfigurationError: Error, CustomStringConvertible {
 
 package enum ConfigurationReader {
   /// The defaults, changed by the YAML text and then by the `key.path=value` overrides.
+  /// - Parameter rankCount: ranks that were started, if the values must fit them.
   /// - Throws: `ConfigurationError` with the problems of both and of `validate()`.
   package static func read(
-    yaml: String?, overrides: [String] = []
+    yaml: String?, overrides: [String] = [], rankCount: Int? = nil
   ) throws(ConfigurationError) -> RunConfiguration {
     var configuration = RunConfiguration()
     var problems: [ConfigurationProblem] = []
@@ -53,6 +54,7 @@ package enum ConfigurationReader {
       apply(overrideValue(text), at: key, to: &configuration, problems: &problems)
     }
     problems += configuration.validate()
+    if let rankCount { problems += configuration.validate(rankCount: rankCount) }
     guard problems.isEmpty else { throw ConfigurationError(problems) }
     return configuration
   }

@@ -1,5 +1,7 @@
 // The register of all options. A new key is a decision: a test compares this list with a frozen one.
 
+import Exchange
+
 extension RunConfiguration {
   /// Every option, in the order in which the resolved configuration is written.
   package static let options: [ConfigurationOption] = [
@@ -10,7 +12,8 @@ extension RunConfiguration {
       "data.folder", \.data.folder,
       "Folder whose videos are taken when data.paths is empty; without any, a procedural talking "
         + "face is rendered."),
-    .integer("data.frameCount", \.data.frameCount, "frames", "Length of a clip; 1 + a multiple of 4."),
+    .integer(
+      "data.frameCount", \.data.frameCount, "frames", "Length of a clip; 1 + a multiple of 4."),
     .integer("data.size", \.data.size, "pixels", "Width and height of a clip; a multiple of 8."),
     .integer(
       "data.shortSide", \.data.shortSide, "pixels",
@@ -40,7 +43,8 @@ extension RunConfiguration {
     .number("model.mlpRatio", \.model.mlpRatio, "", "Hidden width of an MLP over the model width."),
     .integer("model.textTokens", \.model.textTokens, "tokens", "Learned null text tokens."),
     .integer("model.textWidth", \.model.textWidth, "elements", "Width of a text embedding."),
-    .integer("model.pooledWidth", \.model.pooledWidth, "elements", "Width of a pooled text vector."),
+    .integer(
+      "model.pooledWidth", \.model.pooledWidth, "elements", "Width of a pooled text vector."),
     .flag(
       "model.guidanceEmbedding", \.model.guidanceEmbedding,
       "Gives the model an embedded guidance input."),
@@ -54,7 +58,8 @@ extension RunConfiguration {
     .integer("batch.samples", \.batch.samples, "samples", "Samples of a microbatch."),
 
     .integer("teach.steps", \.teach.steps, "steps", "Flow-matching updates of the real DiT."),
-    .number("teach.learningRate", \.teach.learningRate, "", "Peak learning rate; falls by a cosine."),
+    .number(
+      "teach.learningRate", \.teach.learningRate, "", "Peak learning rate; falls by a cosine."),
     .integer("teach.warmupSteps", \.teach.warmupSteps, "steps", "Linear warm-up."),
     .number("teach.beta1", \.teach.beta1, "", "AdamW's decay of the first moment."),
     .number("teach.beta2", \.teach.beta2, "", "AdamW's decay of the second moment."),
@@ -80,16 +85,19 @@ extension RunConfiguration {
     .number(
       "distill.alphaWeak", \.distill.alphaWeak, "",
       "Weight of the fake LoRA on the real DiT, 0 to 1; 0 is plain DMD2."),
-    .number("distill.alphaStrong", \.distill.alphaStrong, "", "Weight of the fake LoRA on the fake DiT."),
+    .number(
+      "distill.alphaStrong", \.distill.alphaStrong, "", "Weight of the fake LoRA on the fake DiT."),
     .number(
       "distill.guidance", \.distill.guidance, "",
       "Classifier-free guidance of the real DiT in the score; 1 is none, one pass less."),
     .choice(
       "distill.rollout", \.distill.rollout,
-      "Input of the generator in training: simulate (its own earlier steps) or data (noised truth)."),
+      "Input of the generator in training: simulate (its own earlier steps) or data (noised truth)."
+    ),
     .number("distill.flowShift", \.distill.flowShift, "", "Time shift of every sampling schedule."),
     .number("distill.scoreShift", \.distill.scoreShift, "", "Time shift of the score terms."),
-    .number("distill.scoreMinimum", \.distill.scoreMinimum, "", "Smallest time of the score terms."),
+    .number(
+      "distill.scoreMinimum", \.distill.scoreMinimum, "", "Smallest time of the score terms."),
     .number("distill.scoreMaximum", \.distill.scoreMaximum, "", "Largest time of the score terms."),
     .number(
       "distill.lambdaGroundTruth", \.distill.lambdaGroundTruth, "",
@@ -128,10 +136,12 @@ extension RunConfiguration {
       "Clips per sampler in the table; the Fréchet distance falls with their number."),
     .integer("evaluate.batch", \.evaluate.batch, "clips", "Clips sampled at once on a rank."),
 
-    .integer("checkpoint.everySteps", \.checkpoint.everySteps, "steps", "Steps between checkpoints."),
+    .integer(
+      "checkpoint.everySteps", \.checkpoint.everySteps, "steps", "Steps between checkpoints."),
     .integer("checkpoint.keep", \.checkpoint.keep, "checkpoints", "Newest checkpoints that stay."),
 
-    .degree("mesh.dp", \.mesh.dp, "Data-parallel replicas."),
+    .degree(
+      "mesh.dp", \.mesh.dp, "Replicas of the sharded state; dp × zero is the data-parallel degree."),
     .degree("mesh.zero", \.mesh.zero, "Ranks that optimizer state and EMA are sharded over."),
     .degree("mesh.sp", \.mesh.sp, "Ulysses sequence parallel degree."),
     .degree("mesh.ring", \.mesh.ring, "Ring attention degree."),

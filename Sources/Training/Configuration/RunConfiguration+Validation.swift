@@ -1,5 +1,7 @@
 // Every rule that the values must keep, each with what to do. All problems are told at once.
 
+import Diffusion
+import Exchange
 package import Models
 
 extension RunConfiguration {
@@ -77,7 +79,8 @@ extension RunConfiguration {
       "compares with the ground truth of the same noise: set distill.rollout to data")
     check.positive("distill.discriminatorWidth", distill.discriminatorWidth)
     check.require(
-      "distill.loraRank", distill.loraRank >= 1 && distill.loraRank <= model.heads * model.headWidth,
+      "distill.loraRank",
+      distill.loraRank >= 1 && distill.loraRank <= model.heads * model.headWidth,
       "must be 1 to the model width \(model.heads * model.headWidth), found \(distill.loraRank)")
     check.require("distill.loraAlpha", distill.loraAlpha > 0, "must be positive")
     check.optimizer(
@@ -96,7 +99,7 @@ extension RunConfiguration {
     check.positive("checkpoint.everySteps", checkpoint.everySteps)
     check.positive("checkpoint.keep", checkpoint.keep)
     check.require("log.everySeconds", log.everySeconds > 0, "must be positive")
-    check.problems += exchange.validate().map { ConfigurationProblem($0.key, $0.message) }
+    check.problems += exchange.validate().map { ConfigurationProblem("", $0) }
 
     for (key, degree) in [
       ("sp", mesh.sp), ("ring", mesh.ring), ("tp", mesh.tp), ("stages", mesh.stages),
@@ -110,6 +113,22 @@ extension RunConfiguration {
         check.require("mesh.\(key)", count >= 1, "must be auto or at least 1, found \(count)")
       }
     }
+    return check.problems
+  }
+
+  /// What does not fit the ranks that were started.
+  package func validate(rankCount: Int) -> [ConfigurationProblem] {
+    var check = Checks()
+    check.require(
+      "batch.microbatches", batch.microbatches < 1 || rankCount <= batch.microbatches,
+      "is \(batch.microbatches), but \(rankCount) ranks were started and each needs one: start at "
+        + "most \(batch.microbatches), or set it to \(rankCount) or more")
+    check.require(
+      "mesh.zero", mesh.zero == .auto || mesh.zero == .fixed(rankCount),
+      "state is sharded over all ranks in this version: leave it auto or set \(rankCount)")
+    check.require(
+      "mesh.dp", mesh.dp == .auto || mesh.dp == .fixed(1),
+      "replicas of sharded state are not placed in this version: leave it auto or 1")
     return check.problems
   }
 
@@ -167,7 +186,8 @@ private struct Checks {
     require("\(section).\(key)", learningRate > 0, "must be positive, found \(learningRate)")
     for (name, beta) in [("beta1", beta1), ("beta2", beta2)] {
       require(
-        "\(section).\(name)", beta >= 0 && beta < 1, "must be at least 0 and below 1, found \(beta)")
+        "\(section).\(name)", beta >= 0 && beta < 1, "must be at least 0 and below 1, found \(beta)"
+      )
     }
     require("\(section).weightDecay", weightDecay >= 0, "must not be negative")
     require("\(section).clip", clip > 0, "must be positive")

@@ -5,7 +5,7 @@
 import Basics
 package import Diffusion
 package import Models
-package import Tensors
+import Tensors
 package import VideoData
 
 /// A row of the tables: who samples, how many steps, by which rule.
@@ -23,7 +23,8 @@ package struct NamedSampler: Sendable {
     sampler = Sampler(
       schedule: SamplingSchedule(stepCount: steps, shift: shift), rule: rule)
     let who = role == .teacher ? "teacher" : "student"
-    name = "\(who), \(steps) \(steps == 1 ? "step" : "steps")"
+    name =
+      "\(who), \(steps) \(steps == 1 ? "step" : "steps")"
       + (rule == .renoise && steps > 1 ? ", re-noising" : role == .student ? ", Euler" : "")
     slug = "\(who)-\(steps)" + (role == .student && rule == .euler && steps > 1 ? "-euler" : "")
   }

@@ -1,6 +1,6 @@
 // Text conditions from a safetensors file of embeddings, named as diffusers' forward arguments.
 
-package import Checkpoints
+import Checkpoints
 package import Foundation
 package import Models
 package import Tensors
@@ -33,7 +33,7 @@ package struct ConditionTexts {
     let (count, tokens) = (embeddings[0], embeddings[1])
     let values = try reader.floats("encoder_hidden_states")
     let pooledValues = try reader.floats("pooled_projections")
-    let hasMask = reader.names.contains("encoder_attention_mask")
+    let hasMask = reader.tensors.contains { $0.name == "encoder_attention_mask" }
     let mask = hasMask ? try reader.floats("encoder_attention_mask") : []
     let booking = Booking(.common, .parameters)
     texts = (0..<count).map { index in

@@ -6,9 +6,9 @@
 import Autodiff
 import Basics
 import DenseKernels
-package import Diffusion
+import Diffusion
 package import Models
-package import Tensors
+import Tensors
 
 package struct ConsistencyPhase {
   private let context: RunContext

@@ -12,9 +12,9 @@
 import Autodiff
 import Basics
 import DenseKernels
-package import Diffusion
+import Diffusion
 import Exchange
-package import Models
+import Models
 import Tensors
 
 package struct DistillPhase {

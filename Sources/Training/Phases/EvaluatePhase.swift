@@ -5,6 +5,7 @@
 // sampler can do better)? With a first frame: how near is the continuation to the held-out one?
 
 import Basics
+import Diffusion
 package import Evaluation
 import Foundation
 import Models
@@ -38,7 +39,9 @@ package struct EvaluatePhase {
   ) -> [ReportContent.SamplerTable] {
     func rows(_ slugs: [String]) -> [ReportContent.SamplerRow] {
       slugs.compactMap { slug in
-        guard let bytes = try? Data(contentsOf: row(slug, configuration, in: folder)) else { return nil }
+        guard let bytes = try? Data(contentsOf: row(slug, configuration, in: folder)) else {
+          return nil
+        }
         return try? JSONDecoder().decode(ReportContent.SamplerRow.self, from: bytes)
       }
     }
@@ -78,12 +81,17 @@ package struct EvaluatePhase {
     }
     context.reporter.begin(phase: Self.name, step: 0)
     let sampler = prepared.sampler(seed: context.seed)
-    func real(_ number: Int) -> Video { prepared.clip(sampler.sample(at: number, purpose: .trueClipChoice)) }
-    func coded(_ number: Int) -> Video { prepared.codec.decode(prepared.codec.encode(real(number))) }
+    func real(_ number: Int) -> Video {
+      prepared.clip(sampler.sample(at: number, purpose: .trueClipChoice))
+    }
+    func coded(_ number: Int) -> Video {
+      prepared.codec.decode(prepared.codec.encode(real(number)))
+    }
 
     let missing = try context.transport.onRoot {
       (["real", "codec"] + samplers.map(\.slug)).filter {
-        !FileManager.default.fileExists(atPath: Self.row($0, configuration, in: context.folder).path)
+        !FileManager.default.fileExists(
+          atPath: Self.row($0, configuration, in: context.folder).path)
       }
     }
     let reference = missing.isEmpty ? [] : try measure(count) { $0.map(coded) }.measures
@@ -194,7 +202,8 @@ package struct EvaluatePhase {
   private func measureContinuation(_ sampler: NamedSampler, _ heldOut: [ClipSample]) throws {
     let slug = "first-frame-\(sampler.slug)"
     let isThere = try context.transport.onRoot {
-      FileManager.default.fileExists(atPath: Self.row(slug, context.configuration, in: context.folder).path)
+      FileManager.default.fileExists(
+        atPath: Self.row(slug, context.configuration, in: context.folder).path)
     }
     guard !isThere else { return }
     let own = stride(from: context.transport.rank, to: heldOut.count, by: context.transport.size)

@@ -2,9 +2,9 @@
 
 package import Evaluation
 import Foundation
-import ProcessMesh
-import Tensors
-package import VideoData
+package import ProcessMesh
+package import Tensors
+import VideoData
 
 package struct ReportPhase {
   /// Reads the run folder; a part that is not there is left out.
@@ -53,7 +53,9 @@ package struct ReportPhase {
       for (key, value) in fields {
         guard let bytes = (value as? NSNumber)?.intValue else { continue }
         for kind in ["gradients", "parameters"] {
-          if key == "\(kind)_raw_bytes" { totals["\(phase): \(kind)", default: (0, 0)].raw += bytes }
+          if key == "\(kind)_raw_bytes" {
+            totals["\(phase): \(kind)", default: (0, 0)].raw += bytes
+          }
           if key == "\(kind)_wire_bytes" {
             totals["\(phase): \(kind)", default: (0, 0)].wire += bytes
           }
@@ -91,5 +93,7 @@ package struct MemoryRecord: Codable {
     }
   }
 
-  private static func file(in folder: RunFolder) -> URL { folder.url.appending(path: "memory.json") }
+  private static func file(in folder: RunFolder) -> URL {
+    folder.url.appending(path: "memory.json")
+  }
 }

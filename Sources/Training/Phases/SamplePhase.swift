@@ -2,8 +2,8 @@
 //
 // Rank r makes clip i where i mod size = r; rank 0 writes the files.
 
-import Foundation
-package import Models
+package import Foundation
+import Models
 import ProcessMesh
 import Tensors
 package import VideoData
@@ -145,7 +145,8 @@ extension RunContext {
   /// - Collective: over the transport.
   func gatherClips(_ own: [Video], count: Int) throws -> [Video] {
     guard let parts = try transport.gather(own.flatMap(\.bytes), root: 0) else { return [] }
-    let clipSize = configuration.data.frameCount * configuration.data.size
+    let clipSize =
+      configuration.data.frameCount * configuration.data.size
       * configuration.data.size * 3
     return (0..<count).map { number in
       let start = number / transport.size * clipSize

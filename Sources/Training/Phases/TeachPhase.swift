@@ -4,11 +4,11 @@
 
 import Autodiff
 import Basics
-package import Diffusion
+import Diffusion
 import Exchange
 import Foundation
-package import Models
-package import Tensors
+import Models
+import Tensors
 
 package struct TeachPhase {
   package static let name = "teach"

@@ -2,6 +2,7 @@
 // function of the global sample counter (contract 4.1), so any rank can make any microbatch.
 
 package import Basics
+import DenseKernels
 package import Models
 package import Tensors
 package import VideoData

@@ -4,7 +4,9 @@
 // 1 makes the fake DiT (7), alpha_weak the weakly shifted real DiT (8), none the plain teacher.
 
 package import Autodiff
-package import Diffusion
+import Basics
+import DenseKernels
+import Diffusion
 package import Models
 package import Tensors
 

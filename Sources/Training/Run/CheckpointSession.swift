@@ -3,10 +3,10 @@
 // Every rank writes the range of each network that it owns, under logical names, so that any number
 // of ranks can load it: `generator.<name>`, with `.first_moment`, `.second_moment`, `.ema` behind it.
 
-import Autodiff
-package import Checkpoints
+package import Autodiff
+import Checkpoints
 import DenseKernels
-import Foundation
+package import Foundation
 import MeshLayout
 import ProcessMesh
 import Tensors

@@ -1,10 +1,10 @@
 // How a job ends, and the error that all ranks agree on (contract 4.9).
 
-package import Checkpoints
-package import MeshLayout
-package import Models
+import Checkpoints
+import MeshLayout
+import Models
 package import ProcessMesh
-package import VideoData
+import VideoData
 
 /// The documented exit codes.
 package enum ExitCode: Int32, Codable, Sendable {
@@ -62,6 +62,15 @@ extension Transport {
     switch try broadcast(value: outcome, root: 0) {
     case .success(let value): return value
     case .failure(let error): throw error
+    }
+  }
+
+  /// Rank 0 does the work; the others wait for it, and throw its error.
+  /// - Collective: over the group; `body` must not call collectives.
+  package func onRoot(_ body: () throws -> Void) throws {
+    let _: Bool = try onRoot {
+      try body()
+      return true
     }
   }
 

@@ -3,9 +3,10 @@
 
 import Autodiff
 import Basics
-package import Checkpoints
+import Checkpoints
 import DenseKernels
 import Evaluation
+import Exchange
 package import Foundation
 import Models
 import Planning
@@ -36,6 +37,7 @@ package final class MainJob {
   private let folder: RunFolder
   private let resume: ResumeMode
   private let transport: any Transport
+  private let plan: RunPlan
   private let context: RunContext
   private let environment: [ReportContent.Fact]
   private var reporter: Reporter { context.reporter }
@@ -43,13 +45,15 @@ package final class MainJob {
   /// - Throws: `MeshLayoutError` when there are more ranks than microbatches.
   package init(
     configuration: RunConfiguration, folder: RunFolder, resume: ResumeMode,
-    transport: any Transport, reporter: Reporter, environment: [(name: String, value: String)],
+    transport: any Transport, reporter: Reporter, plan: RunPlan,
+    environment: [(name: String, value: String)],
     isStopRequested: @escaping () -> Bool = { StopSignal.isReceived }
   ) throws {
     self.configuration = configuration
     self.folder = folder
     self.resume = resume
     self.transport = transport
+    self.plan = plan
     self.environment = environment.map { ReportContent.Fact($0.name, $0.value) }
     context = try RunContext(
       configuration: configuration, folder: folder, transport: transport, reporter: reporter,
@@ -77,6 +81,8 @@ package final class MainJob {
     let start = try chooseStart()
     try transport.onRoot {
       try RunFolder.write(Data(configuration.yaml.utf8), to: folder.configuration)
+      try RunFolder.write(Data(plan.text.utf8), to: folder.plan)
+      reporter.say(plan.text)
       let position =
         start.map {
           MetricsLog.Position(

@@ -1,7 +1,7 @@
 // What rank 0 tells: progress to the user, records to metrics.jsonl and TensorBoard. Other ranks have
 // a reporter without outputs.
 
-package import Foundation
+import Foundation
 
 package final class Reporter {
   private var progress: ProgressLine?
@@ -40,7 +40,8 @@ package final class Reporter {
     guard progress != nil else { return }
     try metrics?.append(record)
     var scalars: [(tag: String, value: Double)] = [
-      ("\(record.phase)/loss", record.loss), ("\(record.phase)/tokens_per_s", record.tokensPerSecond),
+      ("\(record.phase)/loss", record.loss),
+      ("\(record.phase)/tokens_per_s", record.tokensPerSecond),
       ("\(record.phase)/peak_bytes", Double(record.peakByteCount)),
     ]
     for (name, value) in record.further {

@@ -1,9 +1,9 @@
 // What every phase of a run is given: who we are, where things go, and how a step is agreed on.
 
-package import DenseKernels
+import DenseKernels
 package import Exchange
-package import Foundation
-package import MeshLayout
+import Foundation
+import MeshLayout
 package import ProcessMesh
 package import Tensors
 import VideoData

@@ -6,7 +6,7 @@
 
 package import Autodiff
 package import DenseKernels
-package import MeshLayout
+import MeshLayout
 package import Tensors
 
 /// The networks that a turn trains, with where their gradients are booked.

@@ -70,14 +70,15 @@ package final class ShardedOptimizer {
     self.arena = arena
     partition = ShardPartition(
       count: parameters.layout.count, shardCount: transport.size)
-    range = partition.range(of: transport.rank)
+    let range = partition.range(of: transport.rank)
+    self.range = range
     func state(_ category: MemoryCategory) -> Buffer<Float> {
       arena.allocate(
         Float.self, count: range.count, booking: Booking(role, category), zeroed: true)
     }
     firstMoment = state(.optimizer)
     secondMoment = state(.optimizer)
-    ema = configuration.ema.map { _ in state(.ema) }
+    ema = configuration.ema == nil ? nil : state(.ema)
     restartAverage()
   }
 

@@ -1,0 +1,126 @@
+// The command line of `w2svd-worker` (design, section 7).
+
+import ArgumentParser
+import DenseKernels
+import Foundation
+import MessagePassing
+import ProcessMesh
+import Training
+
+struct WorkerCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "w2svd-worker",
+    abstract: "Distils a video diffusion transformer over the ranks that mpirun started.",
+    discussion: """
+      Without arguments it runs the whole main job (prepare, teach, distill, sample, evaluate, report)
+      from the embedded default configuration, and goes on where an earlier run of the same folder
+      stopped. SIGTERM and SIGUSR1 finish the step, save and leave.
+
+      Exit codes: 0 done, 2 configuration, 75 saved and wants to be resumed, 1 anything else.
+
+      OPTIONS OF THE CONFIGURATION (key, default, unit: effect)
+
+      \(optionTable)
+      """,
+    version: Version.text)
+
+  @Option(help: "A YAML file with what differs from the defaults.")
+  var config: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Overrides one key; may be repeated. Stronger than --config.", valueName: "key.path=value"))
+  var set: [String] = []
+
+  @Option(
+    name: .customLong("run"),
+    help: ArgumentHelp(
+      "Name under runs/, or a folder if it has a slash.", valueName: "NAME_OR_DIR"))
+  var runName = "main"
+
+  @Option(
+    help: ArgumentHelp(
+      "auto: newest valid checkpoint of the run; never: start over, an earlier run is moved aside; "
+        + "or a checkpoint folder.", valueName: "auto|never|PATH"))
+  var resume = "auto"
+
+  @Flag(help: "Prints the resolved configuration and the plan, and allocates nothing.")
+  var dryRun = false
+
+  func run() throws {
+    let arguments = self
+    MPIProgram.run(exitCode: { JobError($0).exitCode.rawValue }) { environment, transport in
+      try arguments.run(on: transport, environment)
+    }
+  }
+
+  /// Every rank's part; rank 0 alone talks.
+  private func run(on transport: any Transport, _ environment: MPIEnvironment) throws -> Int32 {
+    StopSignal.install()
+    do {
+      let configuration = try transport.onRoot { () throws -> String in
+        try readConfiguration(rankCount: transport.size).yaml
+      }
+      let resolved = try ConfigurationReader.read(yaml: configuration)
+      let plan = Coordinator.plan(resolved, rankCount: transport.size)
+      if dryRun {
+        if transport.isRoot { print(configuration, plan.text, separator: "\n") }
+        return ExitCode.done.rawValue
+      }
+      let reporter =
+        transport.isRoot
+        ? Reporter(style: style(resolved), output: { Self.write($0) }) : Reporter()
+      let job = try MainJob(
+        configuration: resolved, folder: RunFolder(runName), resume: ResumeMode(resume),
+        transport: transport, reporter: reporter, plan: plan, environment: facts(environment))
+      return try job.run().rawValue
+    } catch let error as JobError {
+      if transport.isRoot {
+        FileHandle.standardError.write(Data("w2svd-worker: \(error.message)\n".utf8))
+      }
+      return error.exitCode.rawValue
+    }
+  }
+
+  private func readConfiguration(rankCount: Int) throws -> RunConfiguration {
+    var yaml: String?
+    if let config {
+      do {
+        yaml = try String(contentsOfFile: config, encoding: .utf8)
+      } catch {
+        throw ConfigurationError([
+          ConfigurationProblem("--config", "\(config) cannot be read; check the path")
+        ])
+      }
+    }
+    return try ConfigurationReader.read(yaml: yaml, overrides: set, rankCount: rankCount)
+  }
+
+  private func style(_ configuration: RunConfiguration) -> ProgressLine.Style {
+    if case .terminal(let width) = ProgressLine.Style.ofStandardOutput {
+      return .terminal(width: width)
+    }
+    return .plain(interval: configuration.log.everySeconds)
+  }
+
+  private static func write(_ text: String) {
+    FileHandle.standardOutput.write(Data(text.utf8))
+  }
+
+  private func facts(_ environment: MPIEnvironment) -> [(name: String, value: String)] {
+    [
+      ("version", Version.text), ("nodes", "\(environment.nodeCount)"),
+      ("OpenBLAS kernels", BLASRuntime.coreName),
+      ("date", Date().formatted(.iso8601)),
+    ]
+  }
+
+  /// Every key with its default and effect.
+  private static var optionTable: String {
+    let defaults = RunConfiguration()
+    return RunConfiguration.options.map { option in
+      let unit = option.unit.isEmpty ? "" : " \(option.unit)"
+      return "\(option.key) = \(option.text(defaults))\(unit): \(option.effect)"
+    }.joined(separator: "\n")
+  }
+}

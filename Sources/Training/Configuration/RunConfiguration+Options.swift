@@ -115,7 +115,11 @@ extension RunConfiguration {
     .number("distill.loraAlpha", \.distill.loraAlpha, "", "LoRA alpha; its scale is alpha / rank."),
     .number(
       "distill.generatorLearningRate", \.distill.generatorLearningRate, "",
-      "Learning rate of the generator."),
+      "Peak learning rate of the generator."),
+    .choice(
+      "distill.schedule", \.distill.schedule,
+      "Course of the generator's learning rate: cosine falls to zero at the last step, so that the "
+        + "critic, whose rate stays, catches up; constant stays at the peak."),
     .number(
       "distill.criticLearningRate", \.distill.criticLearningRate, "",
       "Learning rate of the LoRA and the discriminator head."),

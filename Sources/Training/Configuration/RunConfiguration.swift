@@ -69,9 +69,14 @@ package struct RunConfiguration: Equatable, Sendable {
     case w2s, dmd2, lcm, euler
   }
 
+  /// The course of a learning rate over a phase.
+  package enum Schedule: String, CaseIterable, Sendable {
+    case constant, cosine
+  }
+
   package struct Distill: Equatable, Sendable {
     package var method = Method.w2s
-    package var steps = 320
+    package var steps = 480
     package var generatorSteps = 4
     package var criticRatio = 4
     package var alphaWeak = 0.25
@@ -88,7 +93,8 @@ package struct RunConfiguration: Equatable, Sendable {
     package var discriminatorWidth = 128
     package var loraRank = 32
     package var loraAlpha = 32.0
-    package var generatorLearningRate = 1e-4
+    package var generatorLearningRate = 1.5e-4
+    package var schedule = Schedule.cosine
     package var criticLearningRate = 5e-4
     package var beta1 = 0.0
     package var beta2 = 0.999

@@ -58,7 +58,7 @@ package struct ConsistencyPhase {
       }
       let outcome = try optimizer.step(
         gradientSum: gradients[0], microbatchCount: context.configuration.batch.microbatches,
-        learningRate: options.generatorLearningRate)
+        learningRate: options.generatorRate(step: step))
       let decay = Float(options.consistencyEMA)
       let average = target.parameters.values
       Float.combine(

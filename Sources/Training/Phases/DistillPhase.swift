@@ -14,6 +14,7 @@ import Basics
 import DenseKernels
 import Diffusion
 import Exchange
+import Foundation
 import Models
 import Tensors
 
@@ -118,7 +119,7 @@ package struct DistillPhase {
     generated = samples
     let outcome = try generatorOptimizer.step(
       gradientSum: gradients[0], microbatchCount: context.configuration.batch.microbatches,
-      learningRate: options.generatorLearningRate)
+      learningRate: options.generatorRate(step: step))
     let agreement = try context.agreeOnStep(losses: losses)
     return [("generator_loss", .number(agreement.meanLoss)), ("depth", .integer(depth + 1))]
       + outcome.metrics(prefix: "generator_")
@@ -263,5 +264,16 @@ package struct DistillPhase {
   ) -> [Double] {
     context.streams(purpose, step: step, counters: batch.counters)
       .map(scoreTimes.time(from:))
+  }
+}
+
+extension RunConfiguration.Distill {
+  /// The generator's learning rate at a step of the phase.
+  package func generatorRate(step: Int) -> Double {
+    switch schedule {
+    case .constant: generatorLearningRate
+    case .cosine:
+      generatorLearningRate * 0.5 * (1 + cos(Double.pi * Double(step) / Double(max(steps, 1))))
+    }
   }
 }

@@ -112,15 +112,15 @@ private final class Ring {
     let learner = Learner(teacher)
     let stepCount = 2_500
     for step in 0..<stepCount {
-      let (x, noise) = (truth(step), noise(0, step))
-      let times = times(.logitNormal(shift: 1), 1, step)
-      let noisy = FlowMatching.noised(x, noise: noise, times: times, in: arena, booking: booking)
+      let (x, epsilon) = (truth(step), noise(0, step))
+      let drawn = times(.logitNormal(shift: 1), 1, step)
+      let noisy = FlowMatching.noised(x, noise: epsilon, times: drawn, in: arena, booking: booking)
       learner.step(rate: 4e-3 * (1 - Double(step) / Double(stepCount))) {
         let tape = Tape<Float>(arena: arena, role: .base)
         let velocity = RingNetwork(set: teacher)
-          .velocity(of: Value(constant: noisy), times: times, on: tape)
+          .velocity(of: Value(constant: noisy), times: drawn, on: tape)
         let term = FlowMatchingObjective().evaluate(
-          prediction: velocity, clean: x, noise: noise, on: tape)
+          prediction: velocity, clean: x, noise: epsilon, on: tape)
         ObjectiveTerm.backward([(1, term)], on: tape)
       }
     }
@@ -148,11 +148,11 @@ private final class Ring {
   /// Eight modes of deviation 0.1 on a ring of radius √2: unit variance along each axis.
   func truth(_ step: Int, count: Int = batch) -> Tensor<Float> {
     let elements = streams(2, step, count: count).flatMap { stream -> [Double] in
-      let angle = Double(stream.integer(below: 8, at: 0)) * .pi / 4
-      return [
-        2.0.squareRoot() * cos(angle) + 0.1 * stream.normal(at: 4),
-        2.0.squareRoot() * sin(angle) + 0.1 * stream.normal(at: 5),
-      ]
+      let angle = Double(stream.integer(below: 8, at: 0)) * Double.pi / 4
+      let radius = Double(2).squareRoot()
+      let x = radius * cos(angle) + 0.1 * stream.normal(at: 4)
+      let y = radius * sin(angle) + 0.1 * stream.normal(at: 5)
+      return [x, y]
     }
     return Tensor(rounding: elements, shape: [count, 2], in: arena, booking: booking)
   }
@@ -194,14 +194,16 @@ private final class Ring {
         }
       }
       let x = generate(step, on: Tape(arena: arena, role: .generator, isRecording: false)).tensor
-      let (noise, times) = (noise(7, step), times(scoreTimes, 8, step))
-      let noisy = FlowMatching.noised(x, noise: noise, times: times, in: arena, booking: booking)
+      let epsilon = noise(7, step)
+      let criticTimes = times(scoreTimes, 8, step)
+      let noisy = FlowMatching.noised(
+        x, noise: epsilon, times: criticTimes, in: arena, booking: booking)
       adapter.step(rate: 4e-3 * (0.2 + 0.8 * rate)) {
         let tape = Tape<Float>(arena: arena, role: .fake)
         let velocity = RingNetwork(set: teacher, adapter: adapter.set, weight: 1)
-          .velocity(of: Value(constant: noisy), times: times, on: tape)
+          .velocity(of: Value(constant: noisy), times: criticTimes, on: tape)
         let term = FlowMatchingObjective().evaluate(
-          prediction: velocity, clean: x, noise: noise, on: tape)
+          prediction: velocity, clean: x, noise: epsilon, on: tape)
         ObjectiveTerm.backward([(1, term)], on: tape)
       }
     }

@@ -1,4 +1,5 @@
 import Autodiff
+import DenseKernels
 import Diffusion
 import Foundation
 import Tensors

@@ -38,7 +38,7 @@ struct DistributionMatchingTests {
   private func meanMagnitude(_ mean: Double, _ deviation: Double) -> Double {
     deviation * (2 / Double.pi).squareRoot()
       * exp(-mean * mean / (2 * deviation * deviation))
-      + mean * erf(mean / (deviation * 2.0.squareRoot()))
+      + mean * erf(mean / (deviation * Double(2).squareRoot()))
   }
 
   @Test func `a mean shift pulls every point alike, as far as the specification says`() {

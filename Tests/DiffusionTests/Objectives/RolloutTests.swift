@@ -92,8 +92,10 @@ struct RolloutTests {
     // x = y − τ y Wᵀ with y a constant: ∂⟨x, s⟩/∂W = −τ sᵀ y.
     let y = spy.calls[spy.calls.count - 1].noisy
     let tau = schedule.times[2]
-    let expected = (0..<9).map { index in
-      -tau * (0..<2).reduce(0) { $0 + seed.array[$1 * 3 + index / 3] * y[$1 * 3 + index % 3] }
+    let expected = (0..<9).map { index -> Double in
+      let (row, column) = (index / 3, index % 3)
+      let sum = seed.array[row] * y[column] + seed.array[3 + row] * y[3 + column]
+      return -tau * sum
     }
     #expect(
       difference(set["W"].gradient?.array ?? [], expected, absolute: 1e-14) == nil)

@@ -94,7 +94,7 @@ struct TransformerRolesTests {
       let gradient = roles.generator.parameters[name].gradient?.array ?? []
       #expect(gradient.contains { $0 != 0 }, "\(name)")
     }
-    #expect(generator.array.allSatisfy(\.isFinite))
+    #expect(generator.array.allSatisfy { $0.isFinite })
   }
 
   /// L_FM of the critic at a fixed sample, with whatever gradients are bound.

@@ -100,7 +100,7 @@ private final class Learner {
 
 /// One teacher and what is distilled from it.
 private final class Ring {
-  static let batch = 256
+  static let batch = 128
   let arena = Arena()
   let booking = Booking(.common, .activations)
   let teacher: ParameterSet<Float>
@@ -110,7 +110,7 @@ private final class Ring {
   init() {
     teacher = RingNetwork.parameters(in: arena, seed: 1)
     let learner = Learner(teacher)
-    let stepCount = 2_500
+    let stepCount = 1_200
     for step in 0..<stepCount {
       let (x, epsilon) = (truth(step), noise(0, step))
       let drawn = times(.logitNormal(shift: 1), 1, step)
@@ -172,7 +172,7 @@ private final class Ring {
     let scoreTimes = TimeDistribution.uniform(shift: 1, bounds: 0.02...0.98)
     let rollout = Rollout(schedule: schedule, source: source)
     let criticRatio = 3
-    let stepCount = 3_000
+    let stepCount = 1_200
     func generate(_ step: Int, on tape: Tape<Float>) -> Value<Float> {
       let depth = RandomStream(seed: 21, purpose: .tests, step: step).integer(below: 2, at: 0)
       return rollout.generate(
@@ -214,7 +214,7 @@ private final class Ring {
     let generator = Learner(copyOfTeacher())
     let target = copyOfTeacher()
     let objective = ConsistencyObjective(gridCount: 50, shift: 1)
-    let stepCount = 2_000
+    let stepCount = 600
     for step in 0..<stepCount {
       let pairs = streams(9, step).map(objective.times(from:))
       generator.step(rate: 1e-3 * (1 - Double(step) / Double(stepCount))) {
@@ -273,23 +273,22 @@ private final class Ring {
 }
 
 struct RingTests {
-  @Test func `distilled to one and two steps, matching beats consistency beats Euler on a ring`() {
+  @Test func `distilled to one and two steps, every student is far nearer to the ring than Euler`()
+  {
     let ring = Ring()
     let teacher = ring.samples(ring.teacher, stepCount: 50, rule: .euler)
+    #expect(ring.modeCount(teacher) == 8)
     let students = [
       ("DMD2", ring.distilled(weak: 0, source: .simulate)),
-      ("W2S", ring.distilled(weak: 0.25, source: .data)),
+      ("W2S", ring.distilled(weak: 0.25, source: .data)), ("LCM", ring.consistent()),
     ]
-    let consistent = ring.consistent()
-    print("teacher", ring.distance(teacher), ring.modeCount(teacher))
     for stepCount in [1, 2] {
       let euler = ring.distance(ring.samples(ring.teacher, stepCount: stepCount, rule: .euler))
-      let lcm = ring.samples(consistent, stepCount: stepCount, rule: .renoise)
-      print("euler", stepCount, euler)
-      print("lcm", stepCount, ring.distance(lcm), ring.modeCount(lcm))
+      // Euler gives about 0.7 and 0.25; trained five times as long, students give 0.04 and 0.01.
+      #expect(euler > 0.15)
       for (name, student) in students {
-        let samples = ring.samples(student, stepCount: stepCount, rule: .renoise)
-        print(name, stepCount, ring.distance(samples), ring.modeCount(samples))
+        let distance = ring.distance(ring.samples(student, stepCount: stepCount, rule: .renoise))
+        #expect(distance < 0.5 * euler, "\(name) in \(stepCount) steps; Euler has \(euler)")
       }
     }
   }

@@ -4,13 +4,20 @@
 // Source: w2svd specification, equations 1–6 (HunyuanVideo, FastVideo, DMD2 code).
 
 package import Basics
-import Foundation
 package import DenseKernels
+import Foundation
 package import Tensors
 
 package enum FlowMatching {
   /// Time shift: s u / (1 + (s − 1) u); s = 1 is the identity. (6)
-  package static func shifted(_ u: Double, by s: Double) -> Double { s * u / (1 + (s - 1) * u) }
+  ///
+  /// Both ends stay exactly where they are, whatever s: 1 + (s − 1) rounds for s below ½, and a first
+  /// time off 1 would mix the clean sample into pure noise.
+  /// - Precondition: s > 0.
+  package static func shifted(_ u: Double, by s: Double) -> Double {
+    precondition(s > 0, "a time shift of \(s); it must be positive")
+    return u == 1 ? 1 : s * u / (1 + (s - 1) * u)
+  }
 
   /// x_t = (1 − t) x₀ + t ε, one time per sample. At t = 1 it is ε bit for bit. (1)
   /// - Shapes: x₀, ε [B, …] → [B, …].

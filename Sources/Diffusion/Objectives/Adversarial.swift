@@ -12,7 +12,7 @@ package struct AdversarialObjective: Sendable {
   package init() {}
 
   /// L_D = mean softplus(D(fake)) + mean softplus(−D(real)): trains the head.
-  /// - Shapes: logits [B, 1] each.
+  /// - Shapes: logits [B] each.
   package func discriminator<Scalar: KernelScalar>(
     fakeLogits: Value<Scalar>, realLogits: Value<Scalar>, on tape: Tape<Scalar>
   ) -> [ObjectiveTerm<Scalar>] {
@@ -20,6 +20,7 @@ package struct AdversarialObjective: Sendable {
   }
 
   /// L_adv = mean softplus(−D(x)): trains the generator.
+  /// - Shapes: logits [B].
   package func generator<Scalar: KernelScalar>(
     logits: Value<Scalar>, on tape: Tape<Scalar>
   ) -> ObjectiveTerm<Scalar> {

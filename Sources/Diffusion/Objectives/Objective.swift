@@ -20,7 +20,9 @@ package struct ObjectiveTerm<Scalar: KernelScalar> {
   }
 
   /// Differentiates Σ weight · term into parameters.
-  package static func backward(_ terms: [(weight: Double, term: ObjectiveTerm)], on tape: Tape<Scalar>) {
+  package static func backward(
+    _ terms: [(weight: Double, term: ObjectiveTerm)], on tape: Tape<Scalar>
+  ) {
     tape.backward(
       terms.filter { $0.weight != 0 }.map { weight, term in
         guard weight != 1 else { return (term.value, term.gradient) }

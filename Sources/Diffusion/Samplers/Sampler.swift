@@ -31,10 +31,14 @@ package struct Sampler: Sendable {
     from noise: Tensor<Scalar>, denoiser: some Denoiser<Scalar>, arena: Arena, role: MemoryRole,
     stepCount: Int? = nil, freshNoise: (_ step: Int) -> Tensor<Scalar>
   ) -> Tensor<Scalar> {
+    let stepCount = stepCount ?? schedule.stepCount
+    precondition(
+      (0...schedule.stepCount).contains(stepCount),
+      "\(stepCount) steps of a schedule of \(schedule.stepCount)")
     let batch = noise.shape.first ?? 0
     let booking = Booking(role, .activations)
     var state = noise
-    for step in 0..<(stepCount ?? schedule.stepCount) {
+    for step in 0..<stepCount {
       let (time, next) = (schedule.times[step], schedule.times[step + 1])
       let tape = Tape<Scalar>(arena: arena, role: role, isRecording: false)
       let times = Array(repeating: time, count: batch)

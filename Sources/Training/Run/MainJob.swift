@@ -7,7 +7,7 @@ import Checkpoints
 import DenseKernels
 import Evaluation
 import Exchange
-package import Foundation
+import Foundation
 import Models
 import Planning
 package import ProcessMesh
@@ -136,7 +136,7 @@ package final class MainJob {
           nullTokenCount: source.nullTokenCount ?? configuration.model.textTokens,
           arena: context.arena)
         networks.base.parameters.initialize(seed: context.seed)
-        try blaming("model.checkpoint") { try source.load(into: networks.base.parameters) }
+        _ = try blaming("model.checkpoint") { try source.load(into: networks.base.parameters) }
         return networks
       }
     }

@@ -1,7 +1,7 @@
 // The results in a run folder and how they stay true: each appears whole or not at all, and none
 // outlives the weights that it was made of.
 
-package import Foundation
+import Foundation
 
 extension RunFolder {
   /// Made of W, when the teach phase ends.

@@ -2,7 +2,7 @@
 // finished. Rank 0 chooses; the others are told.
 
 import Checkpoints
-import Foundation
+package import Foundation
 
 /// What the user asked of `--resume`.
 package enum ResumeMode: Equatable, Sendable {

@@ -1,3 +1,4 @@
+import Exchange
 import Testing
 
 @testable import Training
@@ -100,14 +101,16 @@ import Testing
   @Test func `rules that join options and ranks`() {
     let cases: [([String], Int, [String])] = [
       (["batch.microbatches=4"], 5, ["batch.microbatches"]), (["batch.microbatches=4"], 3, []),
-      (["mesh.zero=2"], 4, ["mesh.zero"]), (["mesh.zero=4"], 4, []), (["mesh.dp=2"], 4, ["mesh.dp"]),
+      (["mesh.zero=2"], 4, ["mesh.zero"]), (["mesh.zero=4"], 4, []),
+      (["mesh.dp=2"], 4, ["mesh.dp"]),
       (["mesh.sp=2"], 4, ["mesh.sp"]), (["teach.steps=0"], 1, ["teach.steps"]),
       (["teach.steps=0", "model.checkpoint=x"], 1, []),
       (["model.headWidth=20", "model.checkpoint=x"], 1, []),
       (["distill.lambdaGroundTruth=1"], 1, ["distill.lambdaGroundTruth"]),
       (["distill.lambdaGroundTruth=1", "distill.rollout=data"], 1, []),
       (["data.frameCount=16"], 1, ["data.frameCount"]), (["data.size=72"], 1, []),
-      (["data.size=80"], 1, ["data.shortSide"]), (["distill.loraRank=193"], 1, ["distill.loraRank"]),
+      (["data.size=80"], 1, ["data.shortSide"]),
+      (["distill.loraRank=193"], 1, ["distill.loraRank"]),
       (["distill.scoreMinimum=0.99"], 1, ["distill.scoreMinimum"]),
     ]
     for (overrides, ranks, keys) in cases {

@@ -1,6 +1,9 @@
+import Autodiff
 import Compression
 import DenseKernels
+import Diffusion
 import Foundation
+import Models
 import ProcessMesh
 import TestSupport
 import Testing
@@ -21,7 +24,8 @@ import Testing
 
   /// `steps` steps of the phase alone, from random weights.
   func run(
-    steps: Int, ranks: Int, _ change: @escaping @Sendable (inout RunConfiguration) -> Void = { _ in }
+    steps: Int, ranks: Int,
+    _ change: @escaping @Sendable (inout RunConfiguration) -> Void = { _ in }
   ) throws -> [After] {
     try withTemporaryFolder { folder in
       let configuration = TinyRun.configuration {

@@ -39,7 +39,9 @@ import VideoData
         let errors = try outcomes(size) { transport in
           do {
             return try transport.onEveryRank { () throws -> String in
-              if transport.rank == failing { throw CheckpointError(.diskFull, "full on \(failing)") }
+              if transport.rank == failing {
+                throw CheckpointError(.diskFull, "full on \(failing)")
+              }
               return "fine"
             }
           } catch let error as JobError {

@@ -1,4 +1,6 @@
 import Checkpoints
+import Diffusion
+import Exchange
 import Foundation
 import ProcessMesh
 import TestSupport
@@ -252,7 +254,8 @@ enum Recipe: String, CaseIterable, Sendable {
       try FileManager.default.createDirectory(at: empty, withIntermediateDirectories: true)
       let cases: [(String, [String], RunConfiguration, ResumeMode)] = [
         (
-          "missing video", ["/nowhere.mp4"], TinyRun.configuration { $0.data.paths = ["/nowhere.mp4"] },
+          "missing video", ["/nowhere.mp4"],
+          TinyRun.configuration { $0.data.paths = ["/nowhere.mp4"] },
           .auto
         ),
         ("text", ["text.mp4"], TinyRun.configuration { $0.data.paths = [text.path] }, .auto),

@@ -93,14 +93,27 @@ struct WorkerCommand: ParsableCommand {
         ])
       }
     }
-    return try ConfigurationReader.read(yaml: yaml, overrides: set, rankCount: rankCount)
+    var configuration = try ConfigurationReader.read(
+      yaml: yaml, overrides: set, rankCount: rankCount)
+    try configuration.adoptModelFolder()
+    return configuration
   }
 
   private func style(_ configuration: RunConfiguration) -> ProgressLine.Style {
-    if case .terminal(let width) = ProgressLine.Style.ofStandardOutput {
+    if case .terminal(let width) = ProgressLine.Style.ofStandardOutput, Self.launcherHasTerminal {
       return .terminal(width: width)
     }
     return .plain(interval: configuration.log.everySeconds)
+  }
+
+  /// mpirun gives rank 0 a terminal of its own and copies what it says to wherever mpirun itself
+  /// writes, which may be a file; where that cannot be found out, rank 0's own output decides.
+  private static var launcherHasTerminal: Bool {
+    let output = "/proc/\(getppid())/fd/1"
+    guard let place = try? FileManager.default.destinationOfSymbolicLink(atPath: output) else {
+      return true
+    }
+    return place.hasPrefix("/dev/pts/") || place.hasPrefix("/dev/tty") || place == "/dev/console"
   }
 
   private static func write(_ text: String) {

@@ -6,6 +6,7 @@
 import ArgumentParser
 import DenseKernels
 import Foundation
+import Training
 
 if case .failed(let reason) = BLASRuntime.reexecuteIfNeeded(
   arguments: CommandLine.arguments,
@@ -14,4 +15,18 @@ if case .failed(let reason) = BLASRuntime.reexecuteIfNeeded(
   FileHandle.standardError.write(
     Data("warning: slow OpenBLAS kernels stay in use: \(reason)\n".utf8))
 }
-WorkerCommand.main()
+
+do {
+  let command = try WorkerCommand.parse()
+  try command.run()
+} catch {
+  // Before MPI, so every rank is here with the same words: one says them.
+  let environment = ProcessInfo.processInfo.environment
+  let rank = environment["OMPI_COMM_WORLD_RANK"] ?? environment["PMIX_RANK"] ?? "0"
+  let isRequest = WorkerCommand.exitCode(for: error).isSuccess
+  if rank == "0" {
+    let text = Data((WorkerCommand.fullMessage(for: error) + "\n").utf8)
+    (isRequest ? FileHandle.standardOutput : .standardError).write(text)
+  }
+  exit(isRequest ? ExitCode.done.rawValue : ExitCode.configuration.rawValue)
+}

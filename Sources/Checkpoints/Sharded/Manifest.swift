@@ -21,10 +21,13 @@ package struct Manifest: Codable, Equatable, Sendable {
     package var libraryVersions: [String: String]
     /// See `Manifest.fingerprint(of:)`.
     package var modelFingerprint: String
+    /// Names the training data; nil where nobody said.
+    package var dataFingerprint: String?
 
     package init(
       step: Int, phase: String, counters: [String: Int] = [:], configuration: String = "",
-      mesh: String = "", libraryVersions: [String: String] = [:], modelFingerprint: String = ""
+      mesh: String = "", libraryVersions: [String: String] = [:], modelFingerprint: String = "",
+      dataFingerprint: String? = nil
     ) {
       self.step = step
       self.phase = phase
@@ -33,6 +36,7 @@ package struct Manifest: Codable, Equatable, Sendable {
       self.mesh = mesh
       self.libraryVersions = libraryVersions
       self.modelFingerprint = modelFingerprint
+      self.dataFingerprint = dataFingerprint
     }
   }
 

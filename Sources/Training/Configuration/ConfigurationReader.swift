@@ -59,6 +59,15 @@ package enum ConfigurationReader {
     return configuration
   }
 
+  /// What a YAML text gives for each key, known or not.
+  /// - Throws: `ConfigurationError` for text that is no mapping of plain values.
+  static func values(ofYAML text: String) throws -> [String: ConfigurationValue] {
+    var problems: [ConfigurationProblem] = []
+    let entries = entries(ofYAML: text, problems: &problems)
+    guard problems.isEmpty else { throw ConfigurationError(problems) }
+    return Dictionary(entries) { _, last in last }
+  }
+
   private static func apply(
     _ value: ConfigurationValue, at key: String, to configuration: inout RunConfiguration,
     problems: inout [ConfigurationProblem]
@@ -108,7 +117,12 @@ package enum ConfigurationReader {
           child, key: key.isEmpty ? name : "\(key).\(name)", into: &result, problems: &problems)
       }
     case .sequence(let sequence):
-      result.append((key, .list(sequence.compactMap { $0.scalar?.string })))
+      let items = sequence.compactMap { $0.scalar?.string }
+      guard !key.isEmpty, items.count == sequence.count else {
+        problems.append(.init(key, "expected a list of plain values"))
+        return
+      }
+      result.append((key, .list(items)))
     case .scalar(let scalar):
       if key.isEmpty {
         if !scalar.string.isEmpty {

@@ -34,7 +34,8 @@ extension RunConfiguration {
 
     .string(
       "model.checkpoint", \.model.checkpoint,
-      "Hugging Face folder to start the real DiT from; empty starts from random weights."),
+      "Hugging Face folder to start the real DiT from, whose sizes replace those below; empty "
+        + "starts from random weights."),
     .integer("model.heads", \.model.heads, "heads", "Attention heads."),
     .integer("model.headWidth", \.model.headWidth, "elements", "Width of a head; a multiple of 8."),
     .integer("model.doubleBlocks", \.model.doubleBlocks, "blocks", "Dual-stream blocks."),

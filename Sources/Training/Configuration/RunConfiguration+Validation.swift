@@ -23,18 +23,7 @@ extension RunConfiguration {
     check.fraction("data.conditionDropout", data.conditionDropout)
     check.positive("data.proceduralPeople", data.proceduralPeople)
 
-    check.positive("model.heads", model.heads)
-    check.require(
-      "model.headWidth", model.headWidth >= 16 && model.headWidth % 16 == 0,
-      "must be a multiple of 16 (rotary axes take 2/8, 3/8 and 3/8 of it, in pairs), "
-        + "found \(model.headWidth)")
-    check.require("model.doubleBlocks", model.doubleBlocks >= 1, "needs at least one block")
-    check.require("model.singleBlocks", model.singleBlocks >= 0, "must not be negative")
-    check.require("model.refinerBlocks", model.refinerBlocks >= 0, "must not be negative")
-    check.require("model.mlpRatio", model.mlpRatio > 0, "must be positive")
-    check.positive("model.textTokens", model.textTokens)
-    check.positive("model.textWidth", model.textWidth)
-    check.positive("model.pooledWidth", model.pooledWidth)
+    if model.checkpoint.isEmpty { validateModel(&check) }
 
     check.positive("batch.microbatches", batch.microbatches)
     check.positive("batch.samples", batch.samples)
@@ -78,10 +67,7 @@ extension RunConfiguration {
       distill.lambdaGroundTruth == 0 || distill.rollout == .data,
       "compares with the ground truth of the same noise: set distill.rollout to data")
     check.positive("distill.discriminatorWidth", distill.discriminatorWidth)
-    check.require(
-      "distill.loraRank",
-      distill.loraRank >= 1 && distill.loraRank <= model.heads * model.headWidth,
-      "must be 1 to the model width \(model.heads * model.headWidth), found \(distill.loraRank)")
+    check.positive("distill.loraRank", distill.loraRank)
     check.require("distill.loraAlpha", distill.loraAlpha > 0, "must be positive")
     check.optimizer(
       "distill", learningRate: distill.generatorLearningRate, key: "generatorLearningRate",
@@ -114,6 +100,26 @@ extension RunConfiguration {
       }
     }
     return check.problems
+  }
+
+  /// The sizes of a model that starts from random weights; a folder brings its own.
+  private func validateModel(_ check: inout Checks) {
+    check.positive("model.heads", model.heads)
+    check.require(
+      "model.headWidth", model.headWidth >= 16 && model.headWidth % 16 == 0,
+      "must be a multiple of 16 (rotary axes take 2/8, 3/8 and 3/8 of it, in pairs), "
+        + "found \(model.headWidth)")
+    check.require("model.doubleBlocks", model.doubleBlocks >= 1, "needs at least one block")
+    check.require("model.singleBlocks", model.singleBlocks >= 0, "must not be negative")
+    check.require("model.refinerBlocks", model.refinerBlocks >= 0, "must not be negative")
+    check.require("model.mlpRatio", model.mlpRatio > 0, "must be positive")
+    check.positive("model.textTokens", model.textTokens)
+    check.positive("model.textWidth", model.textWidth)
+    check.positive("model.pooledWidth", model.pooledWidth)
+    check.require(
+      "distill.loraRank", distill.loraRank <= model.heads * model.headWidth,
+      "must be at most the model width \(model.heads * model.headWidth), found "
+        + "\(distill.loraRank)")
   }
 
   /// What does not fit the ranks that were started.

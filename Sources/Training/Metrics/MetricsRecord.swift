@@ -19,7 +19,7 @@ package struct MetricsRecord: Hashable, Sendable {
   package var loss: Double
   package var tokensPerSecond: Double
   package var seconds: Double
-  /// Peak resident memory over all ranks.
+  /// Peak resident memory, summed over ranks; pages that ranks share count for each.
   package var peakByteCount: Int
   /// Further fields, written in this order. A name that ends in `_loss` becomes a curve of the report.
   package var further: [(name: String, value: MetricsValue)]

@@ -11,7 +11,7 @@ package struct ConditionTexts {
 
   /// Reads `encoder_hidden_states` [N, T, E], `pooled_projections` [N, P] and, optionally,
   /// `encoder_attention_mask` [N, T]; N is 1 or the number of videos.
-  /// - Throws: `ConfigurationError` that says what does not fit; `CheckpointError`.
+  /// - Throws: `ConfigurationError` that says what does not fit; `CheckpointError` of the file.
   package init(
     reading file: URL, sourceCount: Int, textWidth: Int, pooledWidth: Int, in arena: Arena
   ) throws {

@@ -49,6 +49,7 @@ package struct ConsistencyPhase {
       firstGlobalStep: context.configuration.teach.steps)
     context.reporter.begin(phase: DistillPhase.name, step: firstStep)
     for step in firstStep..<max(options.steps, firstStep) {
+      meter.begin()
       var losses: [Double] = []
       let gradients = MicrobatchSum.gradients(
         of: [GradientTarget(generator.parameters, role: .generator)],
@@ -65,7 +66,7 @@ package struct ConsistencyPhase {
         decay, average, 1 - decay, generator.parameters.values, into: average)
       let agreement = try context.agreeOnStep(losses: losses)
       try meter.record(
-        step: step, agreement: agreement, tokenCount: context.batchSize,
+        step: step, agreement: agreement,
         further: outcome.metrics(prefix: "generator_"))
       try save(step + 1, agreement.shouldStop)
     }

@@ -81,6 +81,7 @@ package struct DistillPhase {
       firstGlobalStep: context.configuration.teach.steps)
     context.reporter.begin(phase: Self.name, step: firstStep)
     for step in firstStep..<max(options.steps, firstStep) {
+      meter.begin()
       let depth = RandomStream(seed: context.seed, purpose: .rolloutDepth, step: step)
         .integer(below: options.generatorSteps, at: 0)
       var generated: [Int: Tensor<Float>] = [:]
@@ -91,7 +92,7 @@ package struct DistillPhase {
       let (losses, criticMetrics) = try criticTurn(step: step, depth: depth, generated: generated)
       let agreement = try context.agreeOnStep(losses: losses)
       try meter.record(
-        step: step, agreement: agreement, tokenCount: context.batchSize,
+        step: step, agreement: agreement,
         further: metrics + criticMetrics)
       try save(step + 1, agreement.shouldStop)
     }

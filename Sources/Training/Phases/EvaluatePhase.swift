@@ -74,10 +74,9 @@ package struct EvaluatePhase {
     let samplers = NamedSampler.all(configuration)
     let rowCount = 2 + 2 * samplers.count
     var done = 0
-    func finishRow() throws {
+    func finishRow() {
       done += 1
       context.reporter.update(phase: Self.name, step: done, stepCount: rowCount)
-      try context.stopIfAsked()
     }
     context.reporter.begin(phase: Self.name, step: 0)
     let sampler = prepared.sampler(seed: context.seed)
@@ -103,7 +102,7 @@ package struct EvaluatePhase {
         let measured = try measure(count) { $0.map(clip) }
         try writeRow(slug, name: name, measured, reference: reference, evaluationCount: nil)
       }
-      try finishRow()
+      finishRow()
     }
     for sampler in samplers {
       if missing.contains(sampler.slug) {
@@ -115,12 +114,12 @@ package struct EvaluatePhase {
           sampler.slug, name: sampler.name, measured, reference: reference,
           evaluationCount: sampler.sampler.schedule.stepCount)
       }
-      try finishRow()
+      finishRow()
     }
     let heldOut = SamplePhase.heldOut(prepared, count: 16, seed: context.seed)
     for sampler in samplers where !heldOut.isEmpty {
       try measureContinuation(sampler, heldOut)
-      try finishRow()
+      finishRow()
     }
     context.reporter.finishPhase()
   }
@@ -154,9 +153,7 @@ package struct EvaluatePhase {
     let batches = stride(from: 0, to: count, by: batchSize).map {
       Array($0..<min($0 + batchSize, count))
     }
-    let own = stride(
-      from: context.transport.rank, to: batches.count, by: context.transport.size)
-    let measures = own.map { batch in
+    let measures = try context.shareOut(batches.count) { batch in
       make(batches[batch]).map { ClipMeasure(PixelClip($0), features) }
     }
     let byRank = try context.transport.allGather(value: measures)
@@ -206,8 +203,7 @@ package struct EvaluatePhase {
         atPath: Self.row(slug, context.configuration, in: context.folder).path)
     }
     guard !isThere else { return }
-    let own = stride(from: context.transport.rank, to: heldOut.count, by: context.transport.size)
-    let measures = own.map { number -> ContinuationMeasure in
+    let measures = try context.shareOut(heldOut.count) { number in
       let condition = HeldOutCondition(
         prepared, heldOut[number], texts: texts, arena: context.arena
       ).condition
@@ -242,13 +238,5 @@ extension PixelClip {
     self.init(
       pixels: video.bytes, frameCount: video.frameCount, height: video.height,
       width: video.width)
-  }
-}
-
-extension RunContext {
-  /// Leaves, on all ranks, when any was asked to stop. What was finished is on the disk.
-  /// - Collective: over the transport.
-  func stopIfAsked() throws {
-    if try agreeOnStep(losses: []).shouldStop { throw StoppedOnSignal() }
   }
 }

@@ -79,11 +79,11 @@ package struct MemoryRecord: Codable {
   }
 
   package init(reading folder: RunFolder) throws {
-    self = try JSONDecoder().decode(Self.self, from: Data(contentsOf: Self.file(in: folder)))
+    self = try JSONDecoder().decode(Self.self, from: Data(contentsOf: folder.memory))
   }
 
   package func write(to folder: RunFolder) throws {
-    try RunFolder.write(self, to: Self.file(in: folder))
+    try RunFolder.write(self, to: folder.memory)
   }
 
   package var entries: [ReportContent.MemoryEntry] {
@@ -91,9 +91,5 @@ package struct MemoryRecord: Codable {
       ReportContent.MemoryEntry(
         role: $0.role.rawValue, category: $0.category.rawValue, byteCount: $0.peakByteCount)
     }
-  }
-
-  private static func file(in folder: RunFolder) -> URL {
-    folder.url.appending(path: "memory.json")
   }
 }

@@ -80,8 +80,7 @@ package struct SamplePhase {
     _ mode: Mode, _ sampler: NamedSampler?, heldOut: [ClipSample]
   ) throws -> [Video] {
     let count = mode == .firstFrame ? heldOut.count : context.configuration.sample.clips
-    let own = stride(from: context.transport.rank, to: count, by: context.transport.size)
-    let clips = own.map { number -> Video in
+    let clips = try context.shareOut(count) { number -> Video in
       guard let sampler else { return prepared.clip(heldOut[number]) }
       let condition =
         mode == .firstFrame

@@ -10,7 +10,7 @@ final class StepMeter {
   private let stepCount: Int
   /// Steps of earlier phases, for files that count through the run.
   private let firstGlobalStep: Int
-  private var lastTime = ContinuousClock.now
+  private var startTime = ContinuousClock.now
 
   init(context: RunContext, phase: String, stepCount: Int, firstGlobalStep: Int = 0) {
     self.context = context
@@ -19,16 +19,17 @@ final class StepMeter {
     self.firstGlobalStep = firstGlobalStep
   }
 
-  /// - Parameter tokenCount: samples whose tokens were trained on in this step.
+  /// Starts the clock of a step.
+  func begin() { startTime = .now }
+
+  /// Writes what the step since `begin()` cost; its tokens are the video tokens of the batch.
   func record(
-    step: Int, agreement: RunContext.StepAgreement, tokenCount sampleCount: Int,
+    step: Int, agreement: RunContext.StepAgreement,
     further: [(name: String, value: MetricsValue)]
   ) throws {
-    let now = ContinuousClock.now
-    let seconds = (now - lastTime) / .seconds(1)
-    lastTime = now
+    let seconds = (ContinuousClock.now - startTime) / .seconds(1)
     let statistics = context.exchange.statistics.take()
-    let tokens = Double(sampleCount * context.configuration.videoTokenCount)
+    let tokens = Double(context.batchSize * context.configuration.videoTokenCount)
     try context.reporter.record(
       MetricsRecord(
         phase: phase, step: step + 1, loss: agreement.meanLoss,

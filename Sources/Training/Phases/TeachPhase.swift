@@ -54,6 +54,7 @@ package struct TeachPhase {
     let meter = StepMeter(context: context, phase: Self.name, stepCount: options.steps)
     context.reporter.begin(phase: Self.name, step: firstStep)
     for step in firstStep..<max(options.steps, firstStep) {
+      meter.begin()
       var losses: [Double] = []
       let gradients = MicrobatchSum.gradients(
         of: [GradientTarget(networks.base.parameters, role: .base)],
@@ -67,7 +68,7 @@ package struct TeachPhase {
         learningRate: rate)
       let agreement = try context.agreeOnStep(losses: losses)
       try meter.record(
-        step: step, agreement: agreement, tokenCount: context.batchSize,
+        step: step, agreement: agreement,
         further: outcome.metrics(prefix: "") + [("learning_rate", .number(rate))])
       try save(step + 1, agreement.shouldStop)
     }

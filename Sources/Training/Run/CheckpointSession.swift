@@ -29,9 +29,12 @@ package struct CheckpointSession {
 
   private let context: RunContext
   private let store: CheckpointStore
+  private let dataFingerprint: String
 
-  package init(_ context: RunContext) {
+  /// - Parameter dataFingerprint: of the prepared set that the run learns from.
+  package init(_ context: RunContext, dataFingerprint: String) {
     self.context = context
+    self.dataFingerprint = dataFingerprint
     store = CheckpointStore(context.folder.checkpoints)
   }
 
@@ -56,7 +59,7 @@ package struct CheckpointSession {
         Manifest.Fields(
           step: globalStep, phase: phase, counters: counters,
           configuration: context.configuration.yaml, mesh: "dp=\(transport.size)",
-          modelFingerprint: Self.fingerprint(parts)))
+          modelFingerprint: Self.fingerprint(parts), dataFingerprint: dataFingerprint))
       _ = try store.prune(keep: context.configuration.checkpoint.keep)
     }
   }

@@ -19,10 +19,17 @@ package enum ExitCode: Int32, Codable, Sendable {
 package struct JobError: Error, Codable, Sendable, CustomStringConvertible {
   package let exitCode: ExitCode
   package let message: String
+  /// Whether it may be only what another rank's failure led to, such as a file that is gone.
+  let isConsequence: Bool
 
   package init(exitCode: ExitCode, _ message: String) {
+    self.init(exitCode: exitCode, message, isConsequence: false)
+  }
+
+  private init(exitCode: ExitCode, _ message: String, isConsequence: Bool) {
     self.exitCode = exitCode
     self.message = message
+    self.isConsequence = isConsequence
   }
 
   /// What the user can mend in files or options is a configuration error; the rest is not.
@@ -33,11 +40,13 @@ package struct JobError: Error, Codable, Sendable, CustomStringConvertible {
     case let error as MeshLayoutError: self.init(exitCode: .configuration, "\(error)")
     case let error as ModelError: self.init(exitCode: .configuration, "\(error)")
     case let error as VideoError:
-      let isUsersFile = ![.toolMissing, .toolFailed, .unwritable].contains(error.code)
+      let isUsersFile = ![.toolMissing, .toolFailed, .unwritable, .damagedSet]
+        .contains(error.code)
       self.init(exitCode: isUsersFile ? .configuration : .other, "\(error)")
     case let error as CheckpointError:
       self.init(
-        exitCode: error.code == .wrongModel ? .configuration : .other, "\(error)")
+        exitCode: error.code == .wrongModel ? .configuration : .other, "\(error)",
+        isConsequence: error.code == .notFound)
     default: self.init(exitCode: .other, "\(error)")
     }
   }
@@ -49,6 +58,20 @@ package struct JobError: Error, Codable, Sendable, CustomStringConvertible {
 private enum Outcome<Value: Codable>: Codable {
   case success(Value)
   case failure(JobError)
+}
+
+/// Runs `body`; a bad file that an option names is a problem of that option.
+func blaming<Value>(_ key: String, _ body: () throws -> Value) throws -> Value {
+  func problem(_ error: any Error) -> ConfigurationError {
+    ConfigurationError([ConfigurationProblem(key, "\(error)")])
+  }
+  do {
+    return try body()
+  } catch let error as CheckpointError {
+    throw problem(error)
+  } catch let error as ModelError {
+    throw problem(error)
+  }
 }
 
 extension Transport {
@@ -74,13 +97,15 @@ extension Transport {
     }
   }
 
-  /// Every rank does the work; if it fails anywhere, all throw the first failing rank's error.
+  /// Every rank does the work; if it fails anywhere, all throw the first failing rank's error,
+  /// or the first that is not the consequence of another's.
   /// - Collective: over the group; `body` must not call collectives.
   package func onEveryRank<Value>(_ body: () throws -> Value) throws -> Value {
     let outcome = Result { try body() }
     var failure: JobError?
     if case .failure(let error) = outcome { failure = JobError(error) }
-    if let first = try allGather(value: failure).compactMap(\.self).first { throw first }
+    let failures = try allGather(value: failure).compactMap(\.self)
+    if let cause = failures.first(where: { !$0.isConsequence }) ?? failures.first { throw cause }
     return try outcome.get()
   }
 }

@@ -7,30 +7,12 @@ import Checkpoints
 import DenseKernels
 import Evaluation
 import Exchange
-package import Foundation
+import Foundation
 import Models
 import Planning
 package import ProcessMesh
 import Tensors
 import VideoData
-
-/// What the user asked of `--resume`.
-package enum ResumeMode: Equatable, Sendable {
-  /// The newest valid checkpoint of the run folder; without one, from the start.
-  case auto
-  /// From the start; a run that is there already is moved aside.
-  case never
-  /// A checkpoint folder, from any run of the same model.
-  case checkpoint(URL)
-
-  package init(_ text: String) {
-    switch text {
-    case "auto": self = .auto
-    case "never": self = .never
-    default: self = .checkpoint(URL(filePath: text))
-    }
-  }
-}
 
 package final class MainJob {
   private let configuration: RunConfiguration
@@ -78,39 +60,48 @@ package final class MainJob {
   // MARK: Phases
 
   private func runPhases() throws {
-    let start = try chooseStart()
-    try transport.onRoot {
-      try RunFolder.write(Data(configuration.yaml.utf8), to: folder.configuration)
-      try RunFolder.write(Data(plan.text.utf8), to: folder.plan)
-      reporter.say(plan.text)
-      let position =
-        start.map {
-          MetricsLog.Position(
-            phase: $0.phase, step: $0.phaseStep,
-            laterPhases: $0.phase == TeachPhase.name ? [DistillPhase.name] : [])
-        } ?? MetricsLog.Position(phase: TeachPhase.name, step: 0, laterPhases: [DistillPhase.name])
-      try reporter.open(folder, resumingAt: position)
-    }
-
-    let prepared = try prepare()
+    let start = try openRun()
+    let prepared = try prepare(start: start)
+    try context.stopIfAsked()
     let networks = try buildNetworks()
-    let texts = try loadTexts(prepared)
+    let texts = try loadTexts(prepared, networks)
     try teach(networks, prepared, texts, start: start)
-    try transport.onRoot { try exportOnce(networks.base.parameters, .real, networks) }
     let student = try distill(networks, prepared, texts, start: start)
 
     let generator = ClipGenerator(
       context: context, teacher: networks.base, student: student, codec: prepared.codec,
       latentShape: prepared.latentShape)
     try SamplePhase(context: context, generator: generator, prepared: prepared, texts: texts).run()
-    try context.stopIfAsked()
     try EvaluatePhase(context: context, generator: generator, prepared: prepared, texts: texts)
       .run()
     try transport.onRoot { try report(prepared) }
   }
 
+  /// Chooses the start and makes the files of the run folder agree with it.
+  private func openRun() throws -> StartingPoint? {
+    try transport.onRoot { () throws -> StartingPoint? in
+      let start = try StartingPoint.choose(
+        resume, in: folder, for: configuration, say: reporter.say)
+      var stale: [URL] = []
+      if start?.isTaught(configuration) != true { stale += folder.resultsOfTeaching }
+      if start?.isDistilled(configuration) != true { stale += folder.resultsOfDistillation }
+      if let aside = try folder.setAside(stale) {
+        reporter.say("training goes on, so its earlier results were moved to \(aside.path)")
+      }
+      try RunFolder.write(Data(configuration.yaml.utf8), to: folder.configuration)
+      try RunFolder.write(Data(plan.text.utf8), to: folder.plan)
+      reporter.say(plan.text)
+      try reporter.open(
+        folder,
+        resumingAt: MetricsLog.Position(
+          phase: start?.phase ?? TeachPhase.name, step: start?.phaseStep ?? 0,
+          laterPhases: start?.phase == DistillPhase.name ? [] : [DistillPhase.name]))
+      return start
+    }
+  }
+
   /// - Collective: rank 0 makes the set, the others read it.
-  private func prepare() throws -> PreparedSet {
+  private func prepare(start: StartingPoint?) throws -> PreparedSet {
     var options = PreparationOptions()
     options.clipFrameCount = configuration.data.frameCount
     options.cropSize = configuration.data.size
@@ -131,6 +122,7 @@ package final class MainJob {
       reporter.say(
         "prepare: \(prepared.sources.count) videos, latents \(prepared.latentShape), codec "
           + "\(decibels) dB on held-out clips")
+      try start?.requireData(prepared.fingerprint)
     }
     return try transport.onEveryRank { try PreparedSet(loading: folder.prepared) }
   }
@@ -138,14 +130,13 @@ package final class MainJob {
   private func buildNetworks() throws -> Networks {
     guard configuration.model.checkpoint.isEmpty else {
       return try transport.onEveryRank {
-        let source = try HunyuanVideoFolder(
-          opening: URL(filePath: configuration.model.checkpoint))
+        let source = try configuration.openModelFolder()
         let networks = Networks(
           source.configuration,
           nullTokenCount: source.nullTokenCount ?? configuration.model.textTokens,
           arena: context.arena)
         networks.base.parameters.initialize(seed: context.seed)
-        try source.load(into: networks.base.parameters)
+        _ = try blaming("model.checkpoint") { try source.load(into: networks.base.parameters) }
         return networks
       }
     }
@@ -156,18 +147,20 @@ package final class MainJob {
     return networks
   }
 
-  private func loadTexts(_ prepared: PreparedSet) throws -> ConditionTexts? {
+  private func loadTexts(_ prepared: PreparedSet, _ networks: Networks) throws -> ConditionTexts? {
     guard !configuration.data.text.isEmpty else { return nil }
     return try transport.onEveryRank {
-      try ConditionTexts(
-        reading: URL(filePath: configuration.data.text), sourceCount: prepared.sources.count,
-        textWidth: configuration.model.textWidth, pooledWidth: configuration.model.pooledWidth,
-        in: context.arena)
+      try blaming("data.text") {
+        try ConditionTexts(
+          reading: URL(filePath: configuration.data.text), sourceCount: prepared.sources.count,
+          textWidth: networks.configuration.textEmbeddingWidth,
+          pooledWidth: networks.configuration.pooledProjectionWidth, in: context.arena)
+      }
     }
   }
 
   private func teach(
-    _ networks: Networks, _ prepared: PreparedSet, _ texts: ConditionTexts?, start: Start?
+    _ networks: Networks, _ prepared: PreparedSet, _ texts: ConditionTexts?, start: StartingPoint?
   ) throws {
     if start?.phase == DistillPhase.name { return }
     let phase = TeachPhase(
@@ -176,8 +169,13 @@ package final class MainJob {
     let parts = [
       CheckpointSession.Part("real", networks.base.parameters, optimizer: phase.optimizer)
     ]
-    let session = CheckpointSession(context)
-    if let start { try session.load(start.folder, parts: parts) }
+    let session = CheckpointSession(context, dataFingerprint: prepared.fingerprint)
+    if let start {
+      try session.load(start.folder, parts: parts)
+    } else if configuration.teach.steps == 0 {
+      // So that a run that has nothing to teach is known again as well.
+      try session.save(phase: TeachPhase.name, phaseStep: 0, globalStep: 0, parts: parts)
+    }
     try phase.run(from: start?.phaseStep ?? 0) { stepsDone, mustStop in
       try saveIfDue(
         session, phase: TeachPhase.name, stepsDone, of: configuration.teach.steps,
@@ -187,18 +185,20 @@ package final class MainJob {
 
   /// The student's network: the distilled generator, or W itself for the Euler baseline.
   private func distill(
-    _ networks: Networks, _ prepared: PreparedSet, _ texts: ConditionTexts?, start: Start?
+    _ networks: Networks, _ prepared: PreparedSet, _ texts: ConditionTexts?, start: StartingPoint?
   ) throws -> ConditionedTransformer<Float> {
     let batches = TrainingBatches(
       prepared, context: context, texts: texts,
       firstCounter: configuration.teach.steps * context.batchSize)
-    let session = CheckpointSession(context)
+    let session = CheckpointSession(context, dataFingerprint: prepared.fingerprint)
     var parts = [CheckpointSession.Part("real", networks.base.parameters)]
     let train:
       (_ firstStep: Int, _ save: @escaping (_ done: Int, _ mustStop: Bool) throws -> Void) throws ->
         Void
     switch configuration.distill.method {
-    case .euler: return networks.base
+    case .euler:
+      try transport.onRoot { try exportOnce(networks.base.parameters, .real, networks) }
+      return networks.base
     case .lcm:
       let phase = ConsistencyPhase(context: context, networks: networks, batches: batches)
       parts.append(
@@ -222,6 +222,8 @@ package final class MainJob {
       try session.load(start.folder, parts: parts)
       firstStep = start.phaseStep
     }
+    // Only now: a start inside this phase brings W with it.
+    try transport.onRoot { try exportOnce(networks.base.parameters, .real, networks) }
     try train(firstStep) { [self] stepsDone, mustStop in
       try saveIfDue(
         session, phase: DistillPhase.name, stepsDone, of: configuration.distill.steps,
@@ -231,11 +233,14 @@ package final class MainJob {
       preconditionFailure("distillation left no generator")
     }
     let memory = try MemoryRecord(context.arena.ledger, transport)
+    let hasTrained = firstStep < configuration.distill.steps
     try transport.onRoot {
-      try memory.write(to: folder)
+      if hasTrained || !FileManager.default.fileExists(atPath: folder.memory.path) {
+        try memory.write(to: folder)
+      }
       try exportOnce(generator.parameters, .generator, networks)
       if let adapter = networks.adapter {
-        try exportOnce(.fake) { try adapter.write(to: $0) }
+        try folder.exportOnce(.fake) { try adapter.write(to: $0) }
       }
     }
     return generator
@@ -256,15 +261,7 @@ package final class MainJob {
   private func exportOnce(
     _ parameters: ParameterSet<Float>, _ role: RunFolder.FinalRole, _ networks: Networks
   ) throws {
-    try exportOnce(role) { try networks.configuration.write(parameters, to: $0) }
-  }
-
-  private func exportOnce(_ role: RunFolder.FinalRole, _ write: (URL) throws -> Void) throws {
-    let url = folder.final(role)
-    guard !FileManager.default.fileExists(atPath: url.path) else { return }
-    try FileManager.default.createDirectory(
-      at: url.deletingLastPathComponent(), withIntermediateDirectories: true)
-    try write(url)
+    try folder.exportOnce(role) { try networks.configuration.write(parameters, to: $0) }
   }
 
   private func report(_ prepared: PreparedSet) throws {
@@ -282,67 +279,12 @@ package final class MainJob {
     reporter.say("report: \(folder.report.path)")
   }
 
-  // MARK: Start
-
-  /// Where the run goes on.
-  private struct Start: Codable {
-    let folder: URL
-    let phase: String
-    let phaseStep: Int
-  }
-
   /// Makes the folder ours; the lock lives as long as the job. Starting over moves an earlier run
   /// aside, it is never deleted.
   private func openFolder() throws -> RunLock {
     let lock = try RunLock(runFolder: folder.url)
-    guard resume == .never, FileManager.default.fileExists(atPath: folder.checkpoints.path) else {
-      return lock
-    }
-    let aside = (1...).lazy.map { [folder] in URL(filePath: "\(folder.url.path).previous-\($0)") }
-      .first { !FileManager.default.fileExists(atPath: $0.path) }
-    guard let aside else { return lock }
-    try FileManager.default.moveItem(at: folder.url, to: aside)
+    guard resume == .never, let aside = try folder.setRunAside() else { return lock }
     reporter.say("the earlier run was moved to \(aside.path)")
     return try RunLock(runFolder: folder.url)
-  }
-
-  /// The checkpoint to start from, verified whole; nil starts from the beginning.
-  private func chooseStart() throws -> Start? {
-    try transport.onRoot {
-      switch resume {
-      case .never: return nil
-      case .checkpoint(let url):
-        let reader = try CheckpointReader(opening: url)
-        let newest = CheckpointStore(folder.checkpoints).candidates().first
-        guard newest == nil || newest?.step == reader.manifest.fields.step else {
-          throw ConfigurationError([
-            ConfigurationProblem(
-              "--resume",
-              "\(folder.url.path) has checkpoints newer than \(url.path): choose an empty folder "
-                + "with --run")
-          ])
-        }
-        return try start(from: reader)
-      case .auto:
-        let found = CheckpointStore(folder.checkpoints).newestValid(deep: true)
-        found.skipped.forEach { reporter.say("skipped checkpoint \($0)") }
-        return try found.reader.map(start(from:))
-      }
-    }
-  }
-
-  private func start(from reader: CheckpointReader) throws -> Start {
-    let problems = reader.verify(deep: true)
-    guard problems.isEmpty else {
-      throw JobError(
-        exitCode: .other,
-        "\(reader.folder.path) is damaged: \(problems.map(\.description).joined(separator: "; "))")
-    }
-    let fields = reader.manifest.fields
-    try ResumeRules.check(configuration, against: fields.configuration, folder: reader.folder)
-    let start = Start(
-      folder: reader.folder, phase: fields.phase, phaseStep: fields.counters["phaseStep"] ?? 0)
-    reporter.say("resuming \(start.phase) after step \(start.phaseStep): \(reader.folder.path)")
-    return start
   }
 }

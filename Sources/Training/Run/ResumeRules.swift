@@ -6,10 +6,17 @@ enum ResumeRules {
   /// Options that change how a run is carried out, not what it computes.
   private static let free = ["checkpoint.", "mesh.", "exchange.", "log.", "evaluate."]
 
+  /// Options that a checkpoint of the teach phase knows nothing of yet.
+  private static let ofLaterPhases = ["distill.", "sample."]
+
+  /// - Parameters:
+  ///   - saved: the configuration that the checkpoint was made with.
+  ///   - phase: the phase that it was made in.
   /// - Throws: `ConfigurationError` with every option that differs and may not.
   static func check(
-    _ configuration: RunConfiguration, against saved: String, folder: URL
+    _ configuration: RunConfiguration, against saved: String, phase: String, folder: URL
   ) throws {
+    let free = phase == TeachPhase.name ? free + ofLaterPhases : free
     let old = try ConfigurationReader.read(yaml: saved)
     let problems = RunConfiguration.options.compactMap { option -> ConfigurationProblem? in
       let (before, now) = (option.text(old), option.text(configuration))

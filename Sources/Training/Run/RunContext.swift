@@ -77,6 +77,25 @@ package final class RunContext {
       peakByteCount: reports.reduce(0) { $0 + $1.peakByteCount })
   }
 
+  /// Leaves, on all ranks, when any was asked to stop. What was finished is on the disk.
+  /// - Collective: over the transport.
+  func stopIfAsked() throws {
+    if try agreeOnStep(losses: []).shouldStop { throw StoppedOnSignal() }
+  }
+
+  /// Does `count` pieces of work, piece i on rank i mod size, ready to stop after each round.
+  /// - Returns: the results of this rank, in order.
+  /// - Collective: over the transport; `body` must not call collectives.
+  func shareOut<Result>(_ count: Int, _ body: (_ piece: Int) -> Result) throws -> [Result] {
+    var results: [Result] = []
+    for first in stride(from: 0, to: count, by: transport.size) {
+      let piece = first + transport.rank
+      if piece < count { results.append(body(piece)) }
+      try stopIfAsked()
+    }
+    return results
+  }
+
   private struct StepReport: Codable {
     let lossBits: [UInt64]
     let wantsStop: Bool

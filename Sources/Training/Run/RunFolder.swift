@@ -20,6 +20,7 @@ package struct RunFolder: Sendable {
   package var prepared: URL { url.appending(path: "prepared") }
   package var samples: URL { url.appending(path: "samples") }
   package var evaluation: URL { url.appending(path: "evaluation") }
+  package var memory: URL { url.appending(path: "memory.json") }
   package var report: URL { url.appending(path: "report.html") }
 
   /// A Hugging Face folder of the final weights of a role.
@@ -40,10 +41,14 @@ package struct RunFolder: Sendable {
         at: file.deletingLastPathComponent(), withIntermediateDirectories: true)
       try bytes.write(to: file, options: .atomic)
     } catch {
-      throw JobError(
-        exitCode: .other,
-        "\(file.path) could not be written: \(error.localizedDescription); free some space or check "
-          + "the permissions, then start again")
+      throw cannotWrite(file, error)
     }
+  }
+
+  static func cannotWrite(_ place: URL, _ error: any Error) -> JobError {
+    JobError(
+      exitCode: .other,
+      "\(place.path) could not be written: \(error.localizedDescription); free some space or check "
+        + "the permissions, then start again")
   }
 }

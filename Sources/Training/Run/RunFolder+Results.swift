@@ -1,0 +1,66 @@
+// The results in a run folder and how they stay true: each appears whole or not at all, and none
+// outlives the weights that it was made of.
+
+import Foundation
+
+extension RunFolder {
+  /// Made of W, when the teach phase ends.
+  var resultsOfTeaching: [URL] { [final(.real)] }
+
+  /// Made of the student, when the distill phase ends.
+  var resultsOfDistillation: [URL] {
+    [final(.fake), final(.generator), memory, samples, evaluation, report]
+  }
+
+  /// Writes a folder that is not there yet.
+  /// - Parameter write: fills the folder that it is given.
+  func exportOnce(_ role: FinalRole, _ write: (URL) throws -> Void) throws {
+    let (folder, files) = (final(role), FileManager.default)
+    guard !files.fileExists(atPath: folder.path) else { return }
+    let partial = folder.appendingPathExtension("partial")
+    try explaining(folder) {
+      try files.createDirectory(
+        at: folder.deletingLastPathComponent(), withIntermediateDirectories: true)
+      if files.fileExists(atPath: partial.path) { try files.removeItem(at: partial) }
+    }
+    try write(partial)
+    try explaining(folder) { try files.moveItem(at: partial, to: folder) }
+  }
+
+  /// Moves results that are there into a folder `earlier-N`; nothing is deleted.
+  /// - Returns: that folder, or nil when none of them was there.
+  func setAside(_ results: [URL]) throws -> URL? {
+    let files = FileManager.default
+    let stale = results.filter { files.fileExists(atPath: $0.path) }
+    if stale.isEmpty { return nil }
+    let aside = Self.firstFree { url.appending(path: "earlier-\($0)") }
+    try explaining(aside) {
+      try files.createDirectory(at: aside, withIntermediateDirectories: true)
+      for result in stale {
+        try files.moveItem(at: result, to: aside.appending(path: result.lastPathComponent))
+      }
+    }
+    return aside
+  }
+
+  /// Moves the whole folder away, if a run was in it.
+  /// - Returns: where it is now, or nil when there was no run.
+  func setRunAside() throws -> URL? {
+    guard FileManager.default.fileExists(atPath: configuration.path) else { return nil }
+    let path = url.path.hasSuffix("/") ? String(url.path.dropLast()) : url.path
+    let aside = Self.firstFree { URL(filePath: "\(path).previous-\($0)") }
+    try explaining(aside) { try FileManager.default.moveItem(at: url, to: aside) }
+    return aside
+  }
+
+  /// The first of the numbered places, from 1 on, that nothing lies at.
+  private static func firstFree(_ place: (Int) -> URL) -> URL {
+    var number = 1
+    while FileManager.default.fileExists(atPath: place(number).path) { number += 1 }
+    return place(number)
+  }
+
+  private func explaining<Value>(_ place: URL, _ body: () throws -> Value) throws -> Value {
+    do { return try body() } catch { throw Self.cannotWrite(place, error) }
+  }
+}

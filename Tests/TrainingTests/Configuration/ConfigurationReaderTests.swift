@@ -1,0 +1,120 @@
+import Exchange
+import Testing
+
+@testable import Training
+
+@Suite struct ConfigurationReaderTests {
+  func problems(
+    yaml: String? = nil, _ overrides: [String] = [], ranks: Int? = nil
+  ) -> [ConfigurationProblem] {
+    do {
+      _ = try ConfigurationReader.read(yaml: yaml, overrides: overrides, rankCount: ranks)
+      return []
+    } catch {
+      return error.problems
+    }
+  }
+
+  @Test func `the defaults have no problem on 1 to 8 ranks`() {
+    #expect(RunConfiguration().validate().isEmpty)
+    for ranks in 1...8 { #expect(problems(ranks: ranks).isEmpty) }
+  }
+
+  @Test func `overrides are stronger than the file, the file than the defaults`() throws {
+    let yaml = "seed: 5\nteach:\n  steps: 7\n  ema: 0.5\ndata:\n  paths: [a.mp4, \"b c.mp4\"]\n"
+    let read = try ConfigurationReader.read(
+      yaml: yaml, overrides: ["teach.steps=9", "exchange.codec=planes"])
+    var expected = RunConfiguration()
+    expected.seed = 5
+    expected.teach.steps = 9
+    expected.teach.ema = 0.5
+    expected.data.paths = ["a.mp4", "b c.mp4"]
+    expected.exchange.codec = .planes
+    #expect(read == expected)
+    let list = try ConfigurationReader.read(yaml: nil, overrides: ["data.paths=[x.mp4, 'y.mp4']"])
+    #expect(list.data.paths == ["x.mp4", "y.mp4"])
+  }
+
+  @Test func `an empty file changes nothing`() throws {
+    for yaml in ["", "# words\n"] {
+      #expect(try ConfigurationReader.read(yaml: yaml) == RunConfiguration())
+    }
+  }
+
+  @Test(arguments: [
+    ("distill.step", "distill.steps"), ("distil.alphaWeak", "distill.alphaWeak"),
+    ("teach.learningrate", "teach.learningRate"), ("alphaWeak", "distill.alphaWeak"),
+    ("exchange.codek", "exchange.codec"), ("mesh.DP", "mesh.dp"), ("sede", "seed"),
+  ])
+  func `an unknown key names the nearest`(_ wrong: String, _ right: String) {
+    let found = problems(["\(wrong)=1"])
+    #expect(found.map(\.key) == [wrong])
+    #expect(found.first?.message.contains("did you mean \(right)?") == true)
+  }
+
+  @Test func `all problems come at once, each with its key`() {
+    let yaml = """
+      teach:
+        steps: many
+        warmupSteps: -1
+      model:
+        headWidth: 20
+      distill:
+        method: magic
+        alphaWeek: 0.5
+      data:
+        paths: [[a]]
+        size: [1, 2]
+      """
+    let found = problems(yaml: yaml, ["batch.samples=0", "nonsense", "seed=1.5"], ranks: 9)
+    #expect(
+      Set(found.map(\.key)) == [
+        "teach.steps", "teach.warmupSteps", "model.headWidth", "distill.method",
+        "distill.alphaWeek", "data.paths", "data.size", "batch.samples", "--set nonsense", "seed",
+        "batch.microbatches",
+      ])
+    let text = "\(ConfigurationError(found))"
+    for problem in found { #expect(text.contains("\n  \(problem.key): \(problem.message)")) }
+  }
+
+  @Test func `a value of the wrong type is told what was expected and what was found`() {
+    let cases = [
+      ("seed=x", "expected a whole number, found 'x'"),
+      ("teach.ema=high", "expected a number, found 'high'"),
+      ("teach.clip=nan", "expected a number, found 'nan'"),
+      ("model.recompute=yes", "expected true or false, found 'yes'"),
+      ("mesh.dp=two", "expected auto or a whole number of ranks, found 'two'"),
+      ("distill.method=x", "expected one of w2s, dmd2, lcm, euler, found 'x'"),
+      ("data.text=[a, b]", "expected text, found a list"),
+    ]
+    for (override, message) in cases {
+      #expect(problems([override]).map(\.message) == [message], "\(override)")
+    }
+  }
+
+  @Test func `text that is no mapping is a problem, not a crash`() {
+    for yaml in ["just words", "- a\n- b\n", "a: [", "a: b: c", "? [x]\n: y\n"] {
+      #expect(!problems(yaml: yaml).isEmpty, "\(yaml)")
+    }
+  }
+
+  @Test func `rules that join options and ranks`() {
+    let cases: [([String], Int, [String])] = [
+      (["batch.microbatches=4"], 5, ["batch.microbatches"]), (["batch.microbatches=4"], 3, []),
+      (["mesh.zero=2"], 4, ["mesh.zero"]), (["mesh.zero=4"], 4, []),
+      (["mesh.dp=2"], 4, ["mesh.dp"]),
+      (["mesh.sp=2"], 4, ["mesh.sp"]), (["teach.steps=0"], 1, ["teach.steps"]),
+      (["teach.steps=0", "model.checkpoint=x"], 1, []),
+      (["model.headWidth=20", "model.checkpoint=x"], 1, []),
+      (["distill.lambdaGroundTruth=1"], 1, ["distill.lambdaGroundTruth"]),
+      (["distill.lambdaGroundTruth=1", "distill.rollout=data"], 1, []),
+      (["data.frameCount=16"], 1, ["data.frameCount"]), (["data.size=72"], 1, []),
+      (["data.size=80"], 1, ["data.shortSide"]),
+      (["distill.loraRank=193"], 1, ["distill.loraRank"]),
+      (["distill.scoreMinimum=0.99"], 1, ["distill.scoreMinimum"]),
+    ]
+    for (overrides, ranks, keys) in cases {
+      #expect(problems(overrides, ranks: ranks).map(\.key) == keys, "\(overrides)")
+    }
+  }
+}

@@ -1,0 +1,105 @@
+import Autodiff
+import Compression
+import DenseKernels
+import Diffusion
+import Foundation
+import Models
+import ProcessMesh
+import TestSupport
+import Testing
+
+@testable import Training
+
+/// Mechanical checks of the specification (section 8: b, d, e).
+@Suite struct DistillPhaseTests {
+  struct After: Equatable, Sendable {
+    var generatorUpdates: Int
+    var criticUpdates: Int
+    var headUpdates: Int?
+    var baseBefore: UInt32
+    var baseAfter: UInt32
+    var generator: UInt32
+    var fake: UInt32
+  }
+
+  /// `steps` steps of the phase alone, from random weights.
+  func run(
+    steps: Int, ranks: Int,
+    _ change: @escaping @Sendable (inout RunConfiguration) -> Void = { _ in }
+  ) throws -> [After] {
+    try withTemporaryFolder { folder in
+      let configuration = TinyRun.configuration {
+        change(&$0)
+        $0.distill.steps = steps
+      }
+      let prepared = try TinyRun.prepared(in: folder)
+      return try InProcessMesh.run(size: ranks) { transport in
+        let context = try RunContext(
+          configuration: configuration, folder: RunFolder(folder.path + "/"),
+          transport: transport, reporter: Reporter(), isStopRequested: { false })
+        let networks = Networks(
+          configuration.transformer, nullTokenCount: configuration.model.textTokens,
+          arena: context.arena)
+        networks.base.parameters.initialize(seed: 4)
+        func checksum(_ buffer: Buffer<Float>?) -> UInt32 {
+          guard let buffer else { return 0 }
+          return buffer.withBytes { CRC32C.checksum(of: $0) }
+        }
+        let before = checksum(networks.base.parameters.values)
+        let phase = DistillPhase(
+          context: context, networks: networks,
+          batches: TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0))
+        var saves: [Int] = []
+        try phase.run(from: 0) { done, mustStop in
+          saves.append(done)
+          #expect(!mustStop)
+        }
+        #expect(saves == Array(1..<(steps + 1)))
+        return After(
+          generatorUpdates: phase.generatorOptimizer.updateCount,
+          criticUpdates: phase.adapterOptimizer.updateCount,
+          headUpdates: phase.headOptimizer?.updateCount, baseBefore: before,
+          baseAfter: checksum(networks.base.parameters.values),
+          generator: checksum(networks.generator?.parameters.values),
+          fake: checksum(networks.adapter?.parameters.values))
+      }
+    }
+  }
+
+  @Test(arguments: 1...5)
+  func `M steps make ⌈M / ratio⌉ generator updates and M critic updates`(_ ratio: Int) throws {
+    for steps in [1, 4, 5] {
+      for after in try run(steps: steps, ranks: 2, { $0.distill.criticRatio = ratio }) {
+        #expect(after.generatorUpdates == (steps + ratio - 1) / ratio)
+        #expect(after.criticUpdates == steps)
+        #expect(after.headUpdates == nil)
+      }
+    }
+  }
+
+  @Test func `W never changes, with all terms`() throws {
+    let ends = try run(steps: 4, ranks: 2) {
+      $0.distill.rollout = .data
+      $0.distill.lambdaGroundTruth = 0.25
+      $0.distill.lambdaAdversarial = 5e-3
+      $0.distill.guidance = 3
+    }
+    for after in ends {
+      #expect(after.baseAfter == after.baseBefore)
+      #expect(after.headUpdates == 4)
+      #expect(after == ends[0], "ranks agree on everything")
+    }
+  }
+
+  @Test func `critic turns train the fake DiT and leave the generator alone`() throws {
+    let adversarial: @Sendable (inout RunConfiguration) -> Void = {
+      $0.distill.criticRatio = 100
+      $0.distill.lambdaAdversarial = 5e-3
+    }
+    let once = try run(steps: 1, ranks: 1, adversarial)[0]
+    let often = try run(steps: 4, ranks: 1, adversarial)[0]
+    #expect(once.generatorUpdates == 1 && often.generatorUpdates == 1)
+    #expect(once.generator == often.generator)
+    #expect(once.fake != often.fake)
+  }
+}

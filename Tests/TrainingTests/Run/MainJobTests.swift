@@ -1,0 +1,343 @@
+import Checkpoints
+import Diffusion
+import Exchange
+import Foundation
+import ProcessMesh
+import TestSupport
+import Testing
+import VideoData
+
+@testable import Training
+
+/// The methods and terms of the distill phase.
+enum Recipe: String, CaseIterable, Sendable {
+  case w2s, allTerms, dmd2, lcm, euler
+
+  var configuration: RunConfiguration {
+    TinyRun.configuration { tiny in
+      switch self {
+      case .w2s: tiny.distill.guidance = 2
+      case .allTerms:
+        tiny.distill.rollout = .data
+        tiny.distill.lambdaGroundTruth = 0.25
+        tiny.distill.lambdaAdversarial = 5e-3
+        tiny.model.recompute = true
+        tiny.exchange.codec = .planes
+      case .dmd2: tiny.distill.method = .dmd2
+      case .lcm: tiny.distill.method = .lcm
+      case .euler: tiny.distill.method = .euler
+      }
+    }
+  }
+}
+
+@Suite struct MainJobTests {
+  /// The weights and losses of a run on one rank that nobody disturbed.
+  struct Reference {
+    let weights: [String: Data]
+    let losses: [String]
+
+    init(_ configuration: RunConfiguration, in folder: URL) throws {
+      let place = folder.appending(path: "reference")
+      _ = try TinyRun.start(configuration, in: place, ranks: 1)
+      weights = try TinyRun.weights(in: place)
+      losses = try TinyRun.losses(in: place)
+      #expect(!weights.isEmpty)
+    }
+
+    func expectEqual(_ folder: URL, _ comment: Comment) throws {
+      let found = try TinyRun.weights(in: folder)
+      #expect(found.keys.sorted() == weights.keys.sorted(), comment)
+      for (name, bytes) in weights { #expect(found[name] == bytes, "\(name): \(comment)") }
+      #expect(try TinyRun.losses(in: folder) == losses, comment)
+    }
+  }
+
+  @Test(arguments: Recipe.allCases)
+  func `1, 2 and 4 ranks, stopped and resumed on others, end with the same bits`(
+    _ recipe: Recipe
+  ) throws {
+    try withTemporaryFolder { folder in
+      let configuration = recipe.configuration
+      let reference = try Reference(configuration, in: folder)
+      for ranks in [2, 4] {
+        let place = folder.appending(path: "on-\(ranks)")
+        _ = try TinyRun.start(configuration, in: place, ranks: ranks)
+        try reference.expectEqual(place, "\(recipe) on \(ranks) ranks")
+      }
+      let place = folder.appending(path: "stopped")
+      for (stop, ranks) in [(3, 4), (6, 2), (nil, 1)] {
+        let end = try TinyRun.start(configuration, in: place, ranks: ranks, stopAt: stop)
+        #expect(try end.outcome.get() == .resumeMe)
+      }
+      try reference.expectEqual(place, "\(recipe), stopped twice")
+    }
+  }
+
+  @Test func `a run that is asked to stop at any step goes on with the same bits`() throws {
+    let configuration = TinyRun.configuration()
+    // Prepare, 3 steps of teaching, 5 of distilling with 3 generator turns, and the samples.
+    let pollCount = 1 + 3 + 5 + 3
+    try withTemporaryFolder { folder in
+      let reference = try Reference(configuration, in: folder)
+      for stop in 1...pollCount {
+        let place = folder.appending(path: "stop-\(stop)")
+        let ranks = [1, 2, 4][stop % 3]
+        let end = try TinyRun.start(configuration, in: place, ranks: ranks, stopAt: stop)
+        #expect(try end.outcome.get() == .resumeMe)
+        _ = try TinyRun.start(configuration, in: place, ranks: [2, 4, 1][stop % 3])
+        try reference.expectEqual(place, "stopped at poll \(stop) on \(ranks) ranks")
+      }
+    }
+  }
+
+  @Test func `three ranks share four microbatches unevenly and finish`() throws {
+    try withTemporaryFolder { folder in
+      _ = try TinyRun.start(TinyRun.configuration(), in: folder, ranks: 3)
+      #expect(try TinyRun.losses(in: folder).count == 8)
+      #expect(try !TinyRun.weights(in: folder).isEmpty)
+    }
+  }
+
+  @Test func `a finished run is known again, and lost results are made again`() throws {
+    let configuration = TinyRun.configuration()
+    try withTemporaryFolder { folder in
+      let first = try TinyRun.start(configuration, in: folder, ranks: 2, stopAt: 0)
+      #expect(try first.outcome.get() == .done)
+      #expect(first.words.contains("report: \(folder.path)"))
+      let weights = try TinyRun.weights(in: folder)
+      let losses = try TinyRun.losses(in: folder)
+      let sheet = folder.appending(path: "samples/unconditional-student-2.png")
+      let memory = try Data(contentsOf: folder.appending(path: "memory.json"))
+      func date(_ file: URL) throws -> Date? {
+        try FileManager.default.attributesOfItem(atPath: file.path)[.modificationDate] as? Date
+      }
+      let sheetDate = try #require(try date(sheet))
+
+      try FileManager.default.removeItem(at: folder.appending(path: "final"))
+      let second = try TinyRun.start(configuration, in: folder, ranks: 1, stopAt: 0)
+      #expect(try second.outcome.get() == .done)
+      #expect(second.words.contains("report: \(folder.path)"))
+      #expect(try TinyRun.weights(in: folder) == weights)
+      #expect(try TinyRun.losses(in: folder) == losses)
+      #expect(try date(sheet) == sheetDate)
+      #expect(try Data(contentsOf: folder.appending(path: "memory.json")) == memory)
+
+      // The newest checkpoint breaks: training goes on from an older one, and what was made of the
+      // newest is not shown as if it were of this one.
+      let newest = try TinyRun.newestCheckpoint(in: folder)
+      try TinyRun.flipBit(in: newest.appending(path: "rank-00000.safetensors"))
+      let third = try TinyRun.start(configuration, in: folder, ranks: 2)
+      #expect(third.words.contains("skipped checkpoint \(newest.lastPathComponent)"))
+      #expect(try TinyRun.weights(in: folder) == weights)
+      #expect(try TinyRun.losses(in: folder) == losses)
+      #expect(!FileManager.default.fileExists(atPath: sheet.path))
+      let aside = folder.appending(path: "earlier-1")
+      for name in ["generator", "fake", "samples", "evaluation", "memory.json", "report.html"] {
+        #expect(
+          FileManager.default.fileExists(atPath: aside.appending(path: name).path), "\(name)")
+      }
+    }
+  }
+
+  @Test(arguments: ["flipped", "cut", "no manifest"])
+  func `a torn newest checkpoint gives way to an older one, with the same bits`(
+    _ damage: String
+  ) throws {
+    let configuration = TinyRun.configuration()
+    try withTemporaryFolder { folder in
+      let reference = try Reference(configuration, in: folder)
+      let place = folder.appending(path: "run")
+      _ = try TinyRun.start(configuration, in: place, ranks: 2, stopAt: 9)
+      let newest = try TinyRun.newestCheckpoint(in: place)
+      let file = newest.appending(path: "rank-00001.safetensors")
+      switch damage {
+      case "flipped": try TinyRun.flipBit(in: file)
+      case "cut": try Data(contentsOf: file).dropLast(8).write(to: file)
+      default: try FileManager.default.removeItem(at: newest.appending(path: "manifest.json"))
+      }
+      let end = try TinyRun.start(configuration, in: place, ranks: 2)
+      #expect(end.words.contains("skipped checkpoint \(newest.lastPathComponent)"))
+      #expect(end.words.contains("resuming"))
+      try reference.expectEqual(place, "\(damage)")
+    }
+  }
+
+  @Test func `a save that fails ends all ranks, and what was saved before stays`() throws {
+    let configuration = TinyRun.configuration()
+    try withTemporaryFolder { folder in
+      let reference = try Reference(configuration, in: folder)
+      let place = folder.appending(path: "run")
+      _ = try TinyRun.start(configuration, in: place, ranks: 2, stopAt: 3)
+      let kept = try TinyRun.newestCheckpoint(in: place)
+      // Where the next checkpoint is to be written lies a file that cannot be cleared away: the
+      // folder that holds the checkpoints is a file for the while.
+      let checkpoints = place.appending(path: "checkpoints")
+      let away = place.appending(path: "away")
+      try FileManager.default.moveItem(at: checkpoints, to: away)
+      try Data().write(to: checkpoints)
+      let error = try TinyRun.failure(
+        configuration, in: place, ranks: 4,
+        resume: .checkpoint(away.appending(path: kept.lastPathComponent)))
+      #expect(error.exitCode == .other)
+      #expect(error.message.contains("checkpoints"))
+      try FileManager.default.removeItem(at: checkpoints)
+      try FileManager.default.moveItem(at: away, to: checkpoints)
+      _ = try TinyRun.start(configuration, in: place, ranks: 4)
+      try reference.expectEqual(place, "after a save that failed")
+    }
+  }
+
+  @Test func `a folder that another run holds is refused`() throws {
+    try withTemporaryFolder { folder in
+      let lock = try RunLock(runFolder: folder)
+      let error = try TinyRun.failure(TinyRun.configuration(), in: folder)
+      withExtendedLifetime(lock) {}
+      #expect(error.exitCode == .other)
+      #expect(error.message.contains("another run"))
+    }
+  }
+
+  @Test func `starting over moves the earlier run aside`() throws {
+    let configuration = TinyRun.configuration()
+    try withTemporaryFolder { folder in
+      let place = folder.appending(path: "run")
+      _ = try TinyRun.start(configuration, in: place, ranks: 1, stopAt: 3)
+      let end = try TinyRun.start(configuration, in: place, ranks: 2, stopAt: 3, resume: .never)
+      #expect(try end.outcome.get() == .resumeMe)
+      let aside = folder.appending(path: "run.previous-1")
+      #expect(end.words.contains(aside.path))
+      #expect(
+        try TinyRun.newestCheckpoint(in: aside).lastPathComponent
+          == TinyRun.newestCheckpoint(in: place).lastPathComponent)
+    }
+  }
+
+  @Test func `a checkpoint of another model is refused with every option that differs`() throws {
+    try withTemporaryFolder { folder in
+      _ = try TinyRun.start(TinyRun.configuration(), in: folder, ranks: 1, stopAt: 3)
+      let error = try TinyRun.failure(
+        TinyRun.configuration {
+          $0.model.heads = 2
+          $0.model.singleBlocks = 0
+        }, in: folder)
+      #expect(error.exitCode == .configuration)
+      #expect(error.message.contains("model.heads: is 2"))
+      #expect(error.message.contains("model.singleBlocks: is 0"))
+    }
+  }
+
+  @Test func `a run refuses to go on with other videos`() throws {
+    try withTemporaryFolder { folder in
+      let videos = folder.appending(path: "videos")
+      try FileManager.default.createDirectory(at: videos, withIntermediateDirectories: true)
+      let place = folder.appending(path: "run")
+      let configuration = TinyRun.configuration { $0.data.folder = videos.path }
+      _ = try TinyRun.start(configuration, in: place, ranks: 1, stopAt: 3)
+      try VideoWriter().writeMP4(
+        ProceduralFace(seed: 1, person: 1).draw(frameCount: 20, height: 32, width: 40),
+        to: videos.appending(path: "a.mp4"), upscale: 1)
+      let error = try TinyRun.failure(configuration, in: place)
+      #expect(error.exitCode == .configuration)
+      #expect(error.message.contains("data: the videos are not those"))
+      try FileManager.default.removeItem(at: videos.appending(path: "a.mp4"))
+      let end = try TinyRun.start(configuration, in: place, ranks: 2)
+      #expect(end.words.contains("resuming teach after step"))
+    }
+  }
+
+  @Test func `files that the user named and that are bad end all ranks with code 2`() throws {
+    try withTemporaryFolder { folder in
+      let text = folder.appending(path: "text.mp4")
+      try Data("no video at all".utf8).write(to: text)
+      let empty = folder.appending(path: "empty", directoryHint: .isDirectory)
+      try FileManager.default.createDirectory(at: empty, withIntermediateDirectories: true)
+      let cases: [(String, [String], RunConfiguration, ResumeMode)] = [
+        (
+          "missing video", ["/nowhere.mp4"],
+          TinyRun.configuration { $0.data.paths = ["/nowhere.mp4"] },
+          .auto
+        ),
+        ("text", ["text.mp4"], TinyRun.configuration { $0.data.paths = [text.path] }, .auto),
+        (
+          "both", ["/nowhere.mp4", "text.mp4"],
+          TinyRun.configuration { $0.data.paths = ["/nowhere.mp4", text.path] }, .auto
+        ),
+        ("texts", ["data.text"], TinyRun.configuration { $0.data.text = text.path }, .auto),
+        (
+          "no texts", ["data.text", "/nowhere"],
+          TinyRun.configuration { $0.data.text = "/nowhere.safetensors" }, .auto
+        ),
+        (
+          "model", ["model.checkpoint"],
+          TinyRun.configuration { $0.model.checkpoint = empty.path }, .auto
+        ),
+        (
+          "resume", ["--resume", "/nowhere"], TinyRun.configuration(),
+          .checkpoint(URL(filePath: "/nowhere"))
+        ),
+      ]
+      for (name, words, configuration, resume) in cases {
+        let error = try TinyRun.failure(
+          configuration, in: folder.appending(path: name), ranks: 3, resume: resume)
+        #expect(error.exitCode == .configuration, "\(name): \(error)")
+        for word in words { #expect(error.message.contains(word), "\(name): \(error)") }
+      }
+    }
+  }
+
+  @Test func `a damaged prepared set is made anew`() throws {
+    let configuration = TinyRun.configuration()
+    try withTemporaryFolder { folder in
+      let reference = try Reference(configuration, in: folder)
+      let place = folder.appending(path: "run")
+      _ = try TinyRun.prepared(in: place)
+      try TinyRun.flipBit(in: place.appending(path: "prepared/source-0.safetensors"))
+      let end = try TinyRun.start(configuration, in: place, ranks: 2)
+      #expect(end.words.contains("preparing again"))
+      try reference.expectEqual(place, "after a damaged prepared set")
+    }
+  }
+
+  @Test func `a run starts from a folder whose sizes are its own, without teaching`() throws {
+    try withTemporaryFolder { folder in
+      let source = folder.appending(path: "source")
+      let other = TinyRun.configuration {
+        $0.model.heads = 2
+        $0.model.textWidth = 24
+        $0.model.textTokens = 3
+        $0.distill.method = .euler
+      }
+      _ = try TinyRun.start(other, in: source, ranks: 1)
+      let start = TinyRun.configuration {
+        $0.model.checkpoint = source.appending(path: "final/real").path
+        $0.teach.steps = 0
+      }
+      var adopted = start
+      try adopted.adoptModelFolder()
+      #expect(adopted.model.heads == 2)
+      #expect(adopted.model.textWidth == 24)
+      #expect(adopted.model.textTokens == 3)
+
+      let place = folder.appending(path: "run")
+      _ = try TinyRun.start(adopted, in: place, ranks: 2)
+      let (before, after) = (try TinyRun.weights(in: source), try TinyRun.weights(in: place))
+      for (name, bytes) in before { #expect(after[name] == bytes, "\(name)") }
+      #expect(before["real/conditioning.safetensors"] != nil)
+      let again = try TinyRun.start(adopted, in: place, ranks: 1)
+      #expect(again.words.contains("resuming distill after step 5"))
+
+      var tooLarge = start
+      tooLarge.distill.loraRank = 33
+      #expect(throws: ConfigurationError.self) { try tooLarge.adoptModelFolder() }
+    }
+  }
+
+  @Test func `more ranks than microbatches is a problem of the configuration`() throws {
+    try withTemporaryFolder { folder in
+      let error = try TinyRun.failure(TinyRun.configuration(), in: folder, ranks: 5)
+      #expect(error.exitCode == .configuration)
+      #expect(error.message.contains("4 microbatches"))
+    }
+  }
+}

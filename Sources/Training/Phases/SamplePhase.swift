@@ -118,9 +118,9 @@ struct HeldOutCondition {
 }
 
 /// Clips side by side, playing together.
-enum Montage {
+package enum Montage {
   /// - Shapes: clips of one F×H×W → F × H × (count · W).
-  static func row(_ clips: [Video]) -> Video {
+  package static func row(_ clips: [Video]) -> Video {
     guard let first = clips.first else { preconditionFailure("a montage of no clips") }
     var bytes: [UInt8] = []
     bytes.reserveCapacity(first.bytes.count * clips.count)

@@ -127,9 +127,18 @@ package final class ParameterSet<Scalar: KernelScalar> {
       case .normal(let deviation):
         buffer.copy(
           from: stream.normals(count: buffer.count).map { Scalar(Double($0) * deviation) })
-      case .uniform(let bound):
-        buffer.copy(
-          from: (0..<buffer.count).map { Scalar((2 * stream.uniform(at: $0) - 1) * bound) })
+      case .uniform(let bound): fillUniformly(buffer, bound: bound, from: stream)
+      }
+    }
+  }
+
+  /// Element i is (2 `stream.uniform(at: i)` − 1) · bound, four elements from each block of words.
+  private func fillUniformly(_ buffer: Buffer<Scalar>, bound: Double, from stream: RandomStream) {
+    for start in stride(from: 0, to: buffer.count, by: 4) {
+      let words = stream.block(at: start >> 2)
+      for lane in 0..<min(4, buffer.count - start) {
+        let uniform = (Double(words[lane]) + 0.5) * 0x1p-32
+        buffer[start + lane] = Scalar((2 * uniform - 1) * bound)
       }
     }
   }

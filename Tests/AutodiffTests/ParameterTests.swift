@@ -1,4 +1,5 @@
 import Autodiff
+import Basics
 import DenseKernels
 import Tensors
 import Testing
@@ -26,6 +27,9 @@ struct ParameterTests {
     #expect(set["b"].value.array == Array(repeating: 1, count: 16))
     #expect(set["a"].value.array.allSatisfy { abs($0) <= 0.5 && $0 != 0 })
     #expect(set.values[15] == 0 && set.values[33..<48].array.allSatisfy { $0 == 0 })
+    let stream = RandomStream(seed: 1, purpose: .parameterInitialization, sample: 0)
+    #expect(
+      set["a"].value.array == (0..<15).map { Float((2 * stream.uniform(at: $0) - 1) * 0.5) })
     let same = ParameterSet<Double>(specifications, in: arena, role: .fake)
     same.initialize(seed: 1)
     #expect(same.values.array.map { Float($0) } == set.values.array)

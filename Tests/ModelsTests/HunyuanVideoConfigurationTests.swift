@@ -18,10 +18,12 @@ struct HunyuanVideoConfigurationTests {
       specifications.filter { $0.name.hasPrefix(prefix) }
         .reduce(0) { $0 + $1.shape.reduce(1, *) }
     }
-    // Spec §7: 339.8 M, 141.6 M and 309 M.
-    #expect(count("transformer_blocks.7.") == 339_807_744)
-    #expect(count("single_transformer_blocks.39.") == 141_599_232)
-    #expect(count("context_embedder.") == 308_748_288)
+    // 339.8 M, 141.6 M and 309 M in the original's description; D = 3072, E = 4096, MLP 4 D.
+    let (d, e) = (3072, 4096)
+    #expect(count("transformer_blocks.7.") == 36 * d * d + 30 * d + 4 * 128)
+    #expect(count("single_transformer_blocks.39.") == 15 * d * d + 11 * d + 2 * 128)
+    let blocks = 2 * (14 * d * d + 15 * d)
+    #expect(count("context_embedder.") == blocks + 2 * d * e + 2 * d * d + 256 * d + 5 * d)
   }
 
   @Test func `a rank-64 adapter of all block linears has r times the widths`() {

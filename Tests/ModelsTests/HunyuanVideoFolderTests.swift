@@ -1,5 +1,6 @@
 import Autodiff
 import Checkpoints
+import DenseKernels
 import Foundation
 import Models
 import Tensors

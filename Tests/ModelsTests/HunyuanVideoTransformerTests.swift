@@ -12,8 +12,7 @@ import Testing
 struct HunyuanVideoTransformerTests {
   /// The refiner's softmax does not see a shift of all keys, so this gradient is zero in exact arithmetic.
   static func isZeroInTheory(_ name: String) -> Bool {
-    name.hasSuffix("refiner_blocks.0.attn.to_k.bias")
-      || name.hasSuffix("refiner_blocks.1.attn.to_k.bias")
+    name.contains("refiner_blocks") && name.hasSuffix("attn.to_k.bias")
   }
 
   @Test(arguments: Fixture.names, [false, true])
@@ -30,8 +29,7 @@ struct HunyuanVideoTransformerTests {
       difference(run.output.array, expected, absolute: 1e-4 * largestMagnitude(expected)) == nil)
 
     let stored = Set(reference.tensors.map(\.name))
-    let gradients = try run.gradients.mapValues { $0 }.filter { stored.contains("grad.\($0.key)") }
-      .mapValues { $0 }
+    let gradients = run.gradients.filter { stored.contains("grad.\($0.key)") }
     let largest = try gradients.keys.reduce(0.0) {
       max($0, largestMagnitude(try reference.floats("grad.\($1)")))
     }
@@ -52,8 +50,8 @@ struct HunyuanVideoTransformerTests {
     let exact = try fixture.reference("exact")
     let run = try fixture.run(Double.self)
     let expected = try exact.doubles("output")
-    // Sums in Float64 leave 1e-13; one unit in a Float32 frequency of the sinusoids (PyTorch's exp is
-    // not correctly rounded) times an angle of 6000 would leave 4e-4, so 1e-9 says that none differs.
+    // Sums in Float64 leave 1e-13; one unit in one Float32 frequency of the sinusoids would leave 1e-6
+    // at a guidance of 6000, so 1e-9 says that none differs.
     #expect(
       difference(run.output.array, expected, absolute: 1e-9 * largestMagnitude(expected)) == nil)
     let largest = try run.gradients.keys.reduce(0.0) {

@@ -14,20 +14,26 @@ extension RotaryTable {
   /// - Precondition: three even axis widths.
   init(gridSizes: [Int], axisWidths: [Int], theta: Double) {
     precondition(gridSizes.count == 3 && axisWidths.count == 3, "\(gridSizes), \(axisWidths)")
-    let angles = zip(gridSizes, axisWidths).map { size, width in
+    let axes = zip(gridSizes, axisWidths).map { size, width in
       let frequencies = stride(from: 0, to: width, by: 2).map { index -> Float in
         1 / Float(pow(Double(Float(theta)), Double(Float(index) / Float(width))))
       }
       return (0..<size).map { position in frequencies.map { Double(Float(position) * $0) } }
     }
-    var all: [Double] = []
-    for frame in angles[0] {
-      for row in angles[1] {
-        for column in angles[2] { all += frame + row + column }
+    self.init(
+      tokenCount: gridSizes.reduce(1, *),
+      cosines: Self.table(of: axes.map { $0.map { $0.map { cos($0) } } }),
+      sines: Self.table(of: axes.map { $0.map { $0.map { sin($0) } } }))
+  }
+
+  /// Every token's elements, from those of the positions on each axis.
+  private static func table(of axes: [[[Double]]]) -> [Double] {
+    var elements: [Double] = []
+    for frame in axes[0] {
+      for row in axes[1] {
+        for column in axes[2] { elements += frame + row + column }
       }
     }
-    self.init(
-      tokenCount: gridSizes.reduce(1, *), cosines: all.map { cos($0) },
-      sines: all.map { sin($0) })
+    return elements
   }
 }

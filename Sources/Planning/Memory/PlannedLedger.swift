@@ -43,7 +43,7 @@ package func blockByteCount(elementCount: Int) -> Int {
 
 /// Books blocks and counts operations while a twin runs.
 final class PlannedLedger {
-  private struct Account: Hashable {
+  fileprivate struct Account: Hashable {
     let role: PlannedRole
     let category: PlannedCategory
   }

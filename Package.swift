@@ -68,7 +68,8 @@ let layers: [Target] = [
   // Tape, differentiable operations, recomputation.
   module("Autodiff", ["Tensors", "DenseKernels", "Basics"]),
   // Buckets, codecs, policy, fixed-order reduction.
-  module("Exchange", ["ProcessMesh", "MeshLayout", "Compression", "Tensors", "DenseKernels", "Basics"]),
+  module(
+    "Exchange", ["ProcessMesh", "MeshLayout", "Compression", "Tensors", "DenseKernels", "Basics"]),
   // safetensors, manifest, sharded save and load, Hugging Face folders.
   module("Checkpoints", ["Tensors", "DenseKernels", "Compression", "MeshLayout", "Basics"]),
   // ffmpeg, clip windows, latent codec, resumable sampler.
@@ -92,7 +93,9 @@ let layers: [Target] = [
   // Programs: arguments and wiring only.
   .executableTarget(
     name: "w2svd-worker",
-    dependencies: ["Training", "ProcessMesh", "MessagePassing", "DenseKernels", "Basics", argumentParser],
+    dependencies: [
+      "Training", "ProcessMesh", "MessagePassing", "DenseKernels", "Basics", argumentParser,
+    ],
     swiftSettings: settings),
   .executableTarget(
     name: "w2svd",
@@ -109,7 +112,8 @@ let layers: [Target] = [
     swiftSettings: settings),
   // Bodies of the mesh tests, run by `swift test` in-process and by `mesh-checks` under mpirun.
   .target(
-    name: "MeshChecks", dependencies: ["Exchange", "ProcessMesh", "MeshLayout", "Tensors", "DenseKernels", "Basics"],
+    name: "MeshChecks",
+    dependencies: ["Exchange", "ProcessMesh", "MeshLayout", "Tensors", "DenseKernels", "Basics"],
     path: "Tests/MeshChecks", swiftSettings: settings),
   .executableTarget(
     name: "mesh-checks", dependencies: ["MeshChecks", "ProcessMesh", "MessagePassing", "Basics"],
@@ -121,17 +125,21 @@ let layers: [Target] = [
   tests(of: "Tensors", ["DenseKernels"]),
   tests(of: "ProcessMesh", ["MeshChecks", "MessagePassing", "MeshLayout", "Basics"]),
   tests(of: "Autodiff", ["Tensors", "DenseKernels", "Basics"]),
-  tests(of: "Exchange", ["MeshChecks", "ProcessMesh", "Compression", "Tensors", "DenseKernels", "MeshLayout", "Basics"]),
+  tests(
+    of: "Exchange",
+    ["MeshChecks", "ProcessMesh", "Compression", "Tensors", "DenseKernels", "MeshLayout", "Basics"]),
   tests(of: "Checkpoints", ["Tensors", "DenseKernels", "MeshLayout", "Basics"]),
   tests(of: "VideoData", ["Checkpoints", "Tensors", "DenseKernels", "Basics"]),
   tests(of: "Models", ["Checkpoints", "Autodiff", "Tensors", "DenseKernels", "Basics"]),
   tests(of: "Diffusion", ["Models", "Autodiff", "Tensors", "DenseKernels", "Basics"]),
   tests(of: "Evaluation", ["VideoData", "Tensors", "DenseKernels", "Basics"]),
   tests(of: "Planning", ["MeshLayout", "Basics"]),
-  tests(of: "Training", [
-    "Planning", "Evaluation", "Diffusion", "Models", "VideoData", "Checkpoints", "Exchange",
-    "Autodiff", "ProcessMesh", "Tensors", "Compression", "DenseKernels", "MeshLayout", "Basics",
-  ]),
+  tests(
+    of: "Training",
+    [
+      "Planning", "Evaluation", "Diffusion", "Models", "VideoData", "Checkpoints", "Exchange",
+      "Autodiff", "ProcessMesh", "Tensors", "Compression", "DenseKernels", "MeshLayout", "Basics",
+    ]),
 ]
 
 /// While the modules are being written, a folder that is not there yet is not a target.

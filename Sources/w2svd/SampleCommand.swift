@@ -9,7 +9,8 @@ import VideoData
 struct SampleCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "sample",
-    abstract: "Makes clips with the weights of a run and writes them as one mp4, side by side.",
+    abstract:
+      "Makes clips with the weights of a run and writes them as one mp4, in a grid of up to four columns.",
     discussion: """
       The latent codec is that of <run>/prepared. Clip i depends on the seed, the sampler and i alone, \
       so more clips begin with the same ones.
@@ -82,7 +83,7 @@ struct SampleCommand: ParsableCommand {
     let clips = try request.clips(configuration: configuration)
     let seconds = (ContinuousClock.now - start) / .seconds(1)
     try VideoWriter().writeMP4(
-      Montage.row(clips), to: URL(filePath: output), upscale: upscale)
+      Montage.grid(clips), to: URL(filePath: output), upscale: upscale)
     print("\(output): \(count) clips, \(String(format: "%.2f", seconds)) s")
   }
 }

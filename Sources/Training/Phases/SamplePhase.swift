@@ -96,7 +96,7 @@ package struct SamplePhase {
   private func write(_ clips: [Video], mode: Mode, slug: String) throws {
     let writer = VideoWriter()
     try writer.writeMP4(
-      Montage.row(clips), to: Self.video(mode, slug, in: context.folder), upscale: 2)
+      Montage.grid(clips), to: Self.video(mode, slug, in: context.folder), upscale: 2)
     try writer.writePNG(
       ContactSheet.draw(clips, columnCount: 6), to: Self.sheet(mode, slug, in: context.folder),
       upscale: 2)
@@ -117,23 +117,32 @@ struct HeldOutCondition {
   }
 }
 
-/// Clips side by side, playing together.
+/// Clips in a grid, playing together.
 package enum Montage {
-  /// - Shapes: clips of one F×H×W → F × H × (count · W).
-  package static func row(_ clips: [Video]) -> Video {
+  /// - Shapes: clips of one F×H×W → F × rows · H × columns · W; unused places are black.
+  package static func grid(_ clips: [Video], columnCount: Int = 4) -> Video {
     guard let first = clips.first else { preconditionFailure("a montage of no clips") }
+    let columns = min(columnCount, clips.count)
+    let rows = (clips.count + columns - 1) / columns
+    let blank = [UInt8](repeating: 0, count: first.width * 3)
     var bytes: [UInt8] = []
-    bytes.reserveCapacity(first.bytes.count * clips.count)
+    bytes.reserveCapacity(first.bytes.count * rows * columns)
     for frame in 0..<first.frameCount {
-      for y in 0..<first.height {
-        for clip in clips {
-          let start = clip.offset(frame: frame, y: y, x: 0)
-          bytes += clip.bytes[start..<(start + clip.width * 3)]
+      for row in 0..<rows {
+        for y in 0..<first.height {
+          for number in (row * columns)..<((row + 1) * columns) {
+            guard number < clips.count else {
+              bytes += blank
+              continue
+            }
+            let start = clips[number].offset(frame: frame, y: y, x: 0)
+            bytes += clips[number].bytes[start..<(start + first.width * 3)]
+          }
         }
       }
     }
     return Video(
-      frameCount: first.frameCount, height: first.height, width: first.width * clips.count,
+      frameCount: first.frameCount, height: first.height * rows, width: first.width * columns,
       bytes: bytes)
   }
 }

@@ -1,6 +1,5 @@
 // Clips on demand: what `w2svd sample` makes of a finished run.
 
-package import Diffusion
 package import Foundation
 import Models
 import ProcessMesh

@@ -3,6 +3,8 @@
 
 import Autodiff
 import Checkpoints
+import Diffusion
+import Exchange
 import Foundation
 package import MeshLayout
 import Models

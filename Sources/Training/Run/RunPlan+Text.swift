@@ -9,7 +9,7 @@ extension RunPlan {
     var lines = ["mesh: \(shape); \(reason)", ""]
     lines += memoryTable
     lines.append("")
-    for phase in costs.phases { lines += lines(of: phase) }
+    for phase in costs.phases { lines.append(line(of: phase)) }
     if let memoryPerRank {
       lines.append(
         fits
@@ -37,7 +37,7 @@ extension RunPlan {
     return lines
   }
 
-  private func lines(of phase: PhaseCosts) -> [String] {
+  private func line(of phase: PhaseCosts) -> String {
     let operations = phase.operationsPerStep.reduce(0, +)
     let peak = phase.memory.map(\.totalPeakByteCount).max() ?? 0
     let unit = phase.stepCount == 0 ? "pass" : "step"
@@ -54,7 +54,7 @@ extension RunPlan {
         + "\(Self.format(seconds * Double(phase.stepCount))) s in all at "
         + "\(Self.format(gigaflopsPerRank)) GFLOP/s per rank (products only)"
     }
-    return [text]
+    return text
   }
 
   private static func row(_ name: String, _ smallest: Int, _ largest: Int) -> String {

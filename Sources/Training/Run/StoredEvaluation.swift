@@ -5,6 +5,7 @@ import Foundation
 import Models
 import ProcessMesh
 import Tensors
+import VideoData
 
 extension StoredRun {
   /// The tables of the run; rows that are missing are made first, on one rank.

@@ -1,7 +1,7 @@
 // What a run left behind, opened again by the tools: its configuration, its prepared set, its networks,
 // from the final folders or from a checkpoint.
 
-package import Autodiff
+import Autodiff
 package import Checkpoints
 import DenseKernels
 package import Foundation
@@ -17,10 +17,7 @@ package struct StoredRun: Sendable {
   /// A run by name or folder, or one of its checkpoint folders.
   /// - Throws: `ConfigurationError` if there is no such folder.
   package init(_ nameOrFolder: String) throws {
-    var isFolder: ObjCBool = false
-    let isThere =
-      FileManager.default.fileExists(atPath: nameOrFolder, isDirectory: &isFolder)
-      && isFolder.boolValue
+    let isThere = FileManager.default.fileExists(atPath: nameOrFolder + "/.")
     let url =
       isThere
       ? URL(filePath: nameOrFolder, directoryHint: .isDirectory).standardizedFileURL

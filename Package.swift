@@ -101,8 +101,8 @@ let layers: [Target] = [
     name: "w2svd",
     dependencies: [
       "Training", "Planning", "Evaluation", "Diffusion", "Models", "VideoData", "Checkpoints",
-      "Exchange", "Autodiff", "ProcessMesh", "Tensors", "Compression", "DenseKernels", "Basics",
-      argumentParser,
+      "Exchange", "Autodiff", "ProcessMesh", "Tensors", "Compression", "DenseKernels", "MeshLayout",
+      "Basics", argumentParser,
     ],
     swiftSettings: settings),
 

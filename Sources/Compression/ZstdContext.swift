@@ -8,6 +8,12 @@
 
 import CZstd
 
+/// The library that is linked.
+package enum ZstdLibrary {
+  /// As "1.5.4".
+  package static var version: String { unsafe String(cString: ZSTD_versionString()) }
+}
+
 /// Codes single planes.
 @safe
 final class ZstdCompressor {

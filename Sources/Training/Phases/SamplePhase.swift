@@ -117,9 +117,9 @@ struct HeldOutCondition {
 }
 
 /// Clips in a grid, playing together.
-enum Montage {
+package enum Montage {
   /// - Shapes: clips of one F×H×W → F × rows · H × columns · W; unused places are black.
-  static func grid(_ clips: [Video], columnCount: Int = 4) -> Video {
+  package static func grid(_ clips: [Video], columnCount: Int = 4) -> Video {
     guard let first = clips.first else { preconditionFailure("a montage of no clips") }
     let columns = min(columnCount, clips.count)
     let rows = (clips.count + columns - 1) / columns

@@ -102,22 +102,10 @@ package final class MainJob {
 
   /// - Collective: rank 0 makes the set, the others read it.
   private func prepare(start: StartingPoint?) throws -> PreparedSet {
-    var options = PreparationOptions()
-    options.clipFrameCount = configuration.data.frameCount
-    options.cropSize = configuration.data.size
-    options.shortSide = configuration.data.shortSide
-    options.heldOutShare = configuration.data.holdout
-    options.proceduralPeople = configuration.data.proceduralPeople
-    options.proceduralSeed = context.seed
-    options.latentChannels = RunConfiguration.latentChannelCount
-    let paths = configuration.data.paths
-    let origin: ClipOrigin =
-      paths.isEmpty
-      ? .folder(URL(filePath: configuration.data.folder))
-      : .files(paths.map { URL(filePath: $0) })
     try transport.onRoot {
       let prepared = try PreparedSet.prepare(
-        from: origin, options: options, in: folder.prepared, say: reporter.say)
+        from: configuration.clipOrigin, options: configuration.preparationOptions,
+        in: folder.prepared, say: reporter.say)
       let decibels = String(format: "%.1f", prepared.codecPSNR)
       reporter.say(
         "prepare: \(prepared.sources.count) videos, latents \(prepared.latentShape), codec "

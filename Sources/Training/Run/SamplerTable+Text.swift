@@ -1,11 +1,11 @@
 // A sampler table for people who read a log.
 
-import Evaluation
+package import Evaluation
 import Foundation
 
 extension ReportContent.SamplerTable {
   /// Title and rows, in columns; a column that no row has is left out.
-  var plainText: String {
+  package var plainText: String {
     let columns: [(title: String, text: (ReportContent.SamplerRow) -> String?)] = [
       ("Fréchet", { $0.frechetDistance.map { String(format: "%.1f", $0) } }),
       ("motion", { $0.motion.map { String(format: "%.4f", $0) } }),

@@ -1,0 +1,112 @@
+// What a data-parallel run with sharded optimizer state costs, phase by phase and rank by rank.
+//
+// Memory: peaks of the twins' ledgers, exact up to lifetimes of temporaries. Operations: matrix products
+// and attention, counted where they are made (recomputation included). Time: operations of the
+// busiest rank over a measured product rate; elementwise work, exchange and waiting come on top, so
+// it is a lower bound.
+
+package import MeshLayout
+
+/// What one phase costs.
+package struct PhaseCosts: Codable, Equatable, Sendable {
+  package let name: String
+  package let stepCount: Int
+  /// By rank.
+  package let memory: [PlannedMemory]
+  /// Floating-point operations of a step, a mean over steps, by rank.
+  package let operationsPerStep: [Double]
+  /// Bytes that all ranks send in a step before coding, a mean over steps.
+  package let exchangeByteCountPerStep: Int
+
+  /// Lower bound of a step in seconds at a rate of products in GFLOP/s per rank.
+  package func seconds(gigaflops: Double) -> Double {
+    (operationsPerStep.max() ?? 0) / (gigaflops * 1e9)
+  }
+}
+
+/// What a run costs.
+package struct RunCosts: Codable, Equatable, Sendable {
+  package let phases: [PhaseCosts]
+
+  /// Peaks over all phases, by rank: what the ledger shows at the end of the run.
+  package var memory: [PlannedMemory] {
+    (0..<(phases.first?.memory.count ?? 0)).map { rank in
+      let parts = phases.map { $0.memory[rank] }
+      return PlannedMemory(
+        accounts: PlannedRole.allCases.flatMap { role in
+          PlannedCategory.allCases.compactMap { category in
+            let peak = parts.map { $0.peakByteCount(role, category) }.max() ?? 0
+            return peak == 0
+              ? nil : PlannedAccount(role: role, category: category, peakByteCount: peak)
+          }
+        }, totalPeakByteCount: parts.map(\.totalPeakByteCount).max() ?? 0)
+    }
+  }
+
+  /// Of the rank that needs most.
+  package var peakByteCountPerRank: Int { memory.map(\.totalPeakByteCount).max() ?? 0 }
+  /// Over all ranks.
+  package var totalPeakByteCount: Int { memory.reduce(0) { $0 + $1.totalPeakByteCount } }
+}
+
+package enum CostModel {
+  /// - Throws: `MeshLayoutError` when there are more ranks than microbatches.
+  package static func costs(
+    of sizes: WorkloadSizes, rankCount: Int
+  ) throws(MeshLayoutError) -> RunCosts {
+    let share = try MicrobatchShare(
+      microbatchCount: sizes.microbatchCount, rankCount: rankCount)
+    var seen: [RankKind: RankCosts] = [:]
+    let ranks = (0..<rankCount).map { rank -> RankCosts in
+      let kind = RankKind(sizes, rank: rank, rankCount: rankCount, share: share)
+      if let costs = seen[kind] { return costs }
+      let twins = PhaseTwins(
+        sizes: sizes, rankCount: rankCount, rank: rank, microbatchCount: kind.microbatchCount)
+      let costs = RankCosts(
+        teach: twins.teach(), distill: twins.distill(), evaluate: twins.evaluate())
+      seen[kind] = costs
+      return costs
+    }
+    func phase(
+      _ name: String, stepCount: Int, exchange: Int, _ parts: [RankPhase]
+    ) -> PhaseCosts? {
+      parts.isEmpty
+        ? nil
+        : PhaseCosts(
+          name: name, stepCount: stepCount, memory: parts.map(\.memory),
+          operationsPerStep: parts.map(\.operationsPerStep), exchangeByteCountPerStep: exchange)
+    }
+    let phases = [
+      phase(
+        "teach", stepCount: sizes.teachStepCount,
+        exchange: ExchangeModel.byteCount(
+          elementCount: sizes.networkElementCount, rankCount: rankCount),
+        sizes.teachStepCount > 0 ? ranks.map(\.teach) : []),
+      phase(
+        "distill", stepCount: sizes.distillStepCount,
+        exchange: ExchangeModel.distillByteCount(sizes, rankCount: rankCount),
+        sizes.distillStepCount > 0 ? ranks.compactMap(\.distill) : []),
+      phase("evaluate", stepCount: 0, exchange: 0, ranks.map(\.evaluate)),
+    ]
+    return RunCosts(phases: phases.compactMap(\.self))
+  }
+
+  /// What tells ranks of a run apart; ranks of one kind cost the same.
+  private struct RankKind: Hashable {
+    let microbatchCount: Int
+    let shardCounts: [Int]
+
+    init(_ sizes: WorkloadSizes, rank: Int, rankCount: Int, share: MicrobatchShare) {
+      microbatchCount = share.range(of: rank).count
+      shardCounts = [
+        sizes.networkElementCount, sizes.adapterElementCount, sizes.headElementCount,
+      ].map { ShardPartition(count: $0, shardCount: rankCount).range(of: rank).count }
+    }
+  }
+
+  private struct RankCosts {
+    let teach: RankPhase
+    let distill: RankPhase?
+    let evaluate: RankPhase
+  }
+}

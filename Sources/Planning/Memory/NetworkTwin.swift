@@ -1,0 +1,290 @@
+// The conditioned transformer over sizes: the twin of Models/HunyuanVideo, Conditioning and
+// Discriminator, operation by operation. Names follow those files; B samples, L video tokens, T text
+// tokens, D width.
+
+/// A network as a pass sees it: whose weights want a gradient, and the adapter if it runs.
+struct NetworkTwin {
+  static let sinusoidWidth = 256
+  static let refinerRatio = 4
+
+  let sizes: NetworkSizes
+  /// Stands for the parameters, which are booked once, by whoever holds them.
+  let parameters: PlannedLedger.Block
+  var isTrainable = false
+  var adapter: UpdateTwin?
+
+  private var width: Int { sizes.width }
+
+  /// - Shapes: noisy B·C·F·H·W → the same.
+  func velocity(
+    _ tape: TapeTwin, noisy: ValueTwin, sampleCount: Int, recompute: Bool = false
+  ) -> ValueTwin {
+    let inputs = inputs(tape, noisy: noisy, sampleCount: sampleCount)
+    let output = forward(tape, inputs, sampleCount: sampleCount, recompute: recompute)
+    withExtendedLifetime(inputs) {}
+    return output
+  }
+
+  /// Video tokens after the last double block.
+  func features(
+    _ tape: TapeTwin, noisy: ValueTwin, sampleCount: Int, recompute: Bool
+  ) -> ValueTwin {
+    let inputs = inputs(tape, noisy: noisy, sampleCount: sampleCount)
+    let stem = stem(tape, inputs, sampleCount: sampleCount)
+    let video = runDoubleBlocks(tape, stem, sampleCount: sampleCount, recompute: recompute)[0]
+    withExtendedLifetime((inputs, stem)) {}
+    return video
+  }
+
+  private struct Inputs {
+    let hiddenStates: ValueTwin
+    let text: ValueTwin
+    let pooled: ValueTwin
+  }
+
+  private func inputs(_ tape: TapeTwin, noisy: ValueTwin, sampleCount: Int) -> Inputs {
+    let textCount = sizes.textTokenCount * sizes.textWidth
+    let nullText = tape.parameter(textCount, isTrainable: isTrainable, of: parameters)
+    let nullPooled = tape.parameter(sizes.pooledWidth, isTrainable: isTrainable, of: parameters)
+    // Their elements are copied once a sample, whatever block the values come from.
+    let text = tape.gather(nullText, count: sampleCount * textCount)
+    let pooled = tape.gather(nullPooled, count: sampleCount * sizes.pooledWidth)
+    return Inputs(
+      hiddenStates: withReferences(tape, noisy, sampleCount: sampleCount), text: text,
+      pooled: pooled)
+  }
+
+  private func withReferences(
+    _ tape: TapeTwin, _ noisy: ValueTwin, sampleCount: Int
+  ) -> ValueTwin {
+    guard sizes.inChannels != sizes.outChannels else { return noisy }
+    let added = tape.result(sampleCount * (sizes.outChannels + 1) * sizes.latentArea)
+    return tape.concatenate([noisy, ValueTwin(constant: added)])
+  }
+
+  // MARK: Transformer
+
+  private func forward(
+    _ tape: TapeTwin, _ inputs: Inputs, sampleCount: Int, recompute: Bool
+  ) -> ValueTwin {
+    let stem = stem(tape, inputs, sampleCount: sampleCount)
+    let streams = runDoubleBlocks(tape, stem, sampleCount: sampleCount, recompute: recompute)
+    var video = streams[0]
+    let text = streams[1]
+    if sizes.singleBlockCount > 0 {
+      var joint = tape.concatenate([video, text])
+      for _ in 0..<sizes.singleBlockCount {
+        joint =
+          run(tape, [joint, stem.condition], recompute: recompute) { tape, inputs in
+            [
+              singleBlock(
+                tape, joint: inputs[0], condition: inputs[1], sampleCount: sampleCount)
+            ]
+          }[0]
+      }
+      video = tape.slice(joint, count: sampleCount * sizes.videoTokenCount * width)
+    }
+    let output = project(tape, video, stem)
+    withExtendedLifetime((stem, streams)) {}
+    return output
+  }
+
+  private struct Stem {
+    let video: ValueTwin
+    let text: ValueTwin
+    let condition: ValueTwin
+  }
+
+  private func stem(_ tape: TapeTwin, _ inputs: Inputs, sampleCount: Int) -> Stem {
+    let condition = conditionEmbedding(
+      tape, pooled: inputs.pooled, pooledWidth: sizes.pooledWidth, sampleCount: sampleCount,
+      hasGuidance: sizes.hasGuidanceEmbedding)
+    let text = refine(tape, inputs, sampleCount: sampleCount)
+    return Stem(
+      video: linear(
+        tape, tape.permuted(inputs.hiddenStates), from: sizes.inChannels * sizes.patchVolume,
+        to: width),
+      text: text, condition: tape.apply(condition))
+  }
+
+  private func runDoubleBlocks(
+    _ tape: TapeTwin, _ stem: Stem, sampleCount: Int, recompute: Bool
+  ) -> [ValueTwin] {
+    var streams = [stem.video, stem.text]
+    for _ in 0..<sizes.doubleBlockCount {
+      streams = run(tape, streams + [stem.condition], recompute: recompute) { tape, inputs in
+        doubleBlock(
+          tape, video: inputs[0], text: inputs[1], condition: inputs[2], sampleCount: sampleCount)
+      }
+    }
+    return streams
+  }
+
+  private func project(_ tape: TapeTwin, _ video: ValueTwin, _ stem: Stem) -> ValueTwin {
+    let modulation = tape.chunks(
+      linear(tape, stem.condition, from: width, to: 2 * width), count: 2)
+    let normalized = tape.layerNorm(
+      video, width: width, scale: modulation[0], shift: modulation[1])
+    return tape.permuted(
+      linear(tape, normalized, from: width, to: sizes.outChannels * sizes.patchVolume))
+  }
+
+  private func run(
+    _ tape: TapeTwin, _ inputs: [ValueTwin], recompute: Bool,
+    _ body: @escaping (TapeTwin, [ValueTwin]) -> [ValueTwin]
+  ) -> [ValueTwin] {
+    let wantsGradient =
+      isTrainable || adapter?.isTrainable == true || inputs.contains(where: \.isTracked)
+    guard recompute && wantsGradient else { return body(tape, inputs) }
+    return tape.recomputing(inputs, body)
+  }
+
+  // MARK: Blocks
+
+  private func doubleBlock(
+    _ tape: TapeTwin, video: ValueTwin, text: ValueTwin, condition: ValueTwin, sampleCount: Int
+  ) -> [ValueTwin] {
+    let videoModulation = tape.chunks(
+      linear(tape, condition, from: width, to: 6 * width), count: 6)
+    let textModulation = tape.chunks(
+      linear(tape, condition, from: width, to: 6 * width), count: 6)
+    let x = tape.layerNorm(
+      video, width: width, scale: videoModulation[1], shift: videoModulation[0])
+    let y = tape.layerNorm(
+      text, width: width, scale: textModulation[1], shift: textModulation[0])
+    let query = tape.concatenate([
+      normed(tape, square(tape, x)), normed(tape, square(tape, y)),
+    ])
+    let key = tape.concatenate([
+      normed(tape, square(tape, x)), normed(tape, square(tape, y)),
+    ])
+    let value = tape.concatenate([square(tape, x), square(tape, y)])
+    let attended = tape.attention(
+      query: query, key: key, value: value, headCount: sizes.headCount, sampleCount: sampleCount,
+      width: width)
+    let videoPart = tape.slice(attended, count: video.count)
+    let textPart = tape.slice(attended, count: text.count)
+    let videoMiddle = tape.gatedResidual(
+      video, gate: videoModulation[2], square(tape, videoPart))
+    let textMiddle = tape.gatedResidual(text, gate: textModulation[2], square(tape, textPart))
+    let results = [
+      mlp(tape, videoMiddle, videoModulation), mlp(tape, textMiddle, textModulation),
+    ]
+    withExtendedLifetime((x, y, query, key, value, attended)) {}
+    withExtendedLifetime((videoModulation, textModulation, videoPart, textPart)) {}
+    return results
+  }
+
+  private func mlp(
+    _ tape: TapeTwin, _ x: ValueTwin, _ modulation: [ValueTwin]
+  ) -> ValueTwin {
+    let hidden = tape.layerNorm(x, width: width, scale: modulation[4], shift: modulation[3])
+    let result = tape.gatedResidual(
+      x, gate: modulation[5],
+      adapted(
+        tape, tape.apply(adapted(tape, hidden, from: width, to: sizes.mlpWidth)),
+        from: sizes.mlpWidth, to: width))
+    withExtendedLifetime(hidden) {}
+    return result
+  }
+
+  private func singleBlock(
+    _ tape: TapeTwin, joint: ValueTwin, condition: ValueTwin, sampleCount: Int
+  ) -> ValueTwin {
+    let modulation = tape.chunks(
+      linear(tape, condition, from: width, to: 3 * width), count: 3)
+    let x = tape.layerNorm(joint, width: width, scale: modulation[1], shift: modulation[0])
+    let query = normed(tape, square(tape, x))
+    let key = normed(tape, square(tape, x))
+    let attended = tape.attention(
+      query: query, key: key, value: square(tape, x), headCount: sizes.headCount,
+      sampleCount: sampleCount, width: width)
+    let mlp = tape.apply(adapted(tape, x, from: width, to: sizes.mlpWidth))
+    let both = tape.concatenate([attended, mlp])
+    let result = tape.gatedResidual(
+      joint, gate: modulation[2],
+      adapted(tape, both, from: width + sizes.mlpWidth, to: width))
+    withExtendedLifetime((modulation, x, query, key, attended, mlp, both)) {}
+    return result
+  }
+
+  private func normed(_ tape: TapeTwin, _ x: ValueTwin) -> ValueTwin {
+    tape.headNorm(x, headWidth: sizes.headWidth, isTrainable: isTrainable)
+  }
+
+  /// A linear layer that no adapter changes.
+  private func linear(
+    _ tape: TapeTwin, _ x: ValueTwin, from inputWidth: Int, to outputWidth: Int
+  ) -> ValueTwin {
+    tape.linear(x, from: inputWidth, to: outputWidth, isTrainable: isTrainable)
+  }
+
+  private func adapted(
+    _ tape: TapeTwin, _ x: ValueTwin, from inputWidth: Int, to outputWidth: Int
+  ) -> ValueTwin {
+    tape.linear(
+      x, from: inputWidth, to: outputWidth, isTrainable: isTrainable, update: adapter)
+  }
+
+  private func square(_ tape: TapeTwin, _ x: ValueTwin) -> ValueTwin {
+    adapted(tape, x, from: width, to: width)
+  }
+
+  // MARK: Conditions
+
+  private func conditionEmbedding(
+    _ tape: TapeTwin, pooled: ValueTwin, pooledWidth: Int, sampleCount: Int, hasGuidance: Bool
+  ) -> ValueTwin {
+    var embedding = sinusoidal(tape, sampleCount: sampleCount)
+    if hasGuidance {
+      embedding = tape.combine(embedding, sinusoidal(tape, sampleCount: sampleCount))
+    }
+    let text = linear(
+      tape, tape.apply(linear(tape, pooled, from: pooledWidth, to: width)), from: width, to: width)
+    return tape.combine(embedding, text)
+  }
+
+  private func sinusoidal(_ tape: TapeTwin, sampleCount: Int) -> ValueTwin {
+    let waves = ValueTwin(constant: tape.result(sampleCount * Self.sinusoidWidth))
+    return linear(
+      tape, tape.apply(linear(tape, waves, from: Self.sinusoidWidth, to: width)), from: width,
+      to: width)
+  }
+
+  private func refine(_ tape: TapeTwin, _ inputs: Inputs, sampleCount: Int) -> ValueTwin {
+    let mean = tape.weightedTokenSum(inputs.text, to: sampleCount * sizes.textWidth)
+    let condition = tape.apply(
+      conditionEmbedding(
+        tape, pooled: mean, pooledWidth: sizes.textWidth, sampleCount: sampleCount,
+        hasGuidance: false))
+    var x = linear(tape, inputs.text, from: sizes.textWidth, to: width)
+    for _ in 0..<sizes.refinerBlockCount {
+      x = refinerBlock(tape, x, condition: condition, sampleCount: sampleCount)
+    }
+    withExtendedLifetime((mean, condition)) {}
+    return x
+  }
+
+  private func refinerBlock(
+    _ tape: TapeTwin, _ x: ValueTwin, condition: ValueTwin, sampleCount: Int
+  ) -> ValueTwin {
+    let mlpWidth = width * Self.refinerRatio
+    let gates = tape.chunks(linear(tape, condition, from: width, to: 2 * width), count: 2)
+    let normalized = tape.layerNorm(x, width: width, isTrainable: isTrainable)
+    let attended = tape.attention(
+      query: linear(tape, normalized, from: width, to: width),
+      key: linear(tape, normalized, from: width, to: width),
+      value: linear(tape, normalized, from: width, to: width), headCount: sizes.headCount,
+      sampleCount: sampleCount, width: width)
+    let y = tape.gatedResidual(
+      x, gate: gates[0], linear(tape, attended, from: width, to: width))
+    let hidden = tape.layerNorm(y, width: width, isTrainable: isTrainable)
+    let result = tape.gatedResidual(
+      y, gate: gates[1],
+      linear(
+        tape, tape.apply(linear(tape, hidden, from: width, to: mlpWidth)), from: mlpWidth,
+        to: width))
+    withExtendedLifetime((gates, normalized, attended, y, hidden)) {}
+    return result
+  }
+}

@@ -1,0 +1,390 @@
+// The steps of a run on one rank, over sizes: the twins of TeachPhase, DistillPhase, ConsistencyPhase and
+// of the samplers. Every phase starts with what it holds throughout, then runs its steps as the phase
+// does; the peak is whatever the ledger saw.
+
+import MeshLayout
+
+/// What one phase costs one rank.
+struct RankPhase {
+  var memory: PlannedMemory
+  /// Floating-point operations of a step, as a mean over steps.
+  var operationsPerStep: Double
+}
+
+/// One rank of a run.
+struct PhaseTwins {
+  let sizes: WorkloadSizes
+  let rankCount: Int
+  let rank: Int
+  /// Microbatches of this rank.
+  let microbatchCount: Int
+
+  private var network: NetworkSizes { sizes.network }
+  private var sampleCount: Int { sizes.samplesPerMicrobatch }
+  private var latentCount: Int { sampleCount * network.latentCount }
+
+  /// What lives through every phase.
+  private struct Stage {
+    let ledger: PlannedLedger
+    let exchange: ExchangeTwin
+    let base: PlannedLedger.Block
+    let texts: [PlannedLedger.Block]
+  }
+
+  private func stage() -> Stage {
+    let ledger = PlannedLedger()
+    return Stage(
+      ledger: ledger,
+      exchange: ExchangeTwin(ledger, rank: rank, bucketByteCount: sizes.bucketByteCount),
+      base: ledger.allocate(sizes.networkElementCount, .base, .parameters),
+      texts: sizes.storedTextElementCounts.map { ledger.allocate($0, .common, .parameters) })
+  }
+
+  private func optimizer(
+    _ stage: Stage, _ role: PlannedRole, _ elementCount: Int, hasAverage: Bool
+  ) -> OptimizerTwin {
+    OptimizerTwin(
+      stage.ledger, exchange: stage.exchange, role: role, elementCount: elementCount, rank: rank,
+      rankCount: rankCount, hasAverage: hasAverage)
+  }
+
+  /// Latents and first frames of a microbatch.
+  private func batch(_ ledger: PlannedLedger) -> [PlannedLedger.Block] {
+    let frame = network.outChannels * network.latentHeight * network.latentWidth
+    return [ledger.allocate(latentCount, .common, .activations)]
+      + (0..<sampleCount).map { _ in ledger.allocate(frame, .common, .activations) }
+  }
+
+  /// Operations that `body` adds.
+  private func operations(_ ledger: PlannedLedger, _ body: () -> Void) -> Double {
+    let before = ledger.operationCount
+    body()
+    return ledger.operationCount - before
+  }
+
+  // MARK: Teach
+
+  func teach() -> RankPhase {
+    let stage = stage()
+    let ledger = stage.ledger
+    let optimizer = optimizer(stage, .base, sizes.networkElementCount, hasAverage: true)
+    let trained = NetworkTwin(sizes: network, parameters: stage.base, isTrainable: true)
+    let operationCount = operations(ledger) {
+      let gradients = microbatchSum(
+        ledger, of: [TargetTwin(elementCount: sizes.networkElementCount, role: .base)],
+        microbatchCount: microbatchCount
+      ) { _ in
+        let batch = batch(ledger)
+        let noise = ledger.allocate(latentCount, .base, .activations)
+        let noisy = ledger.allocate(latentCount, .base, .activations)
+        let tape = TapeTwin(ledger, role: .base)
+        let velocity = trained.velocity(
+          tape, noisy: ValueTwin(constant: noisy), sampleCount: sampleCount,
+          recompute: sizes.recomputes)
+        let gradient = tape.result(latentCount)
+        tape.backward([velocity])
+        withExtendedLifetime((batch, noise, noisy, velocity, gradient)) {}
+      }
+      optimizer.step()
+      withExtendedLifetime(gradients) {}
+    }
+    withExtendedLifetime((stage.base, stage.texts, optimizer)) {}
+    return RankPhase(memory: ledger.memory, operationsPerStep: operationCount)
+  }
+
+  // MARK: Distill
+
+  /// The networks and optimizers of distribution matching.
+  private struct Roles {
+    let generator: PlannedLedger.Block
+    let adapter: PlannedLedger.Block
+    let head: PlannedLedger.Block?
+  }
+
+  func distill() -> RankPhase? {
+    switch sizes.method {
+    case .none: nil
+    case .consistency: consistency()
+    case .distributionMatching: distributionMatching()
+    }
+  }
+
+  private func distributionMatching() -> RankPhase {
+    let stage = stage()
+    let ledger = stage.ledger
+    let roles = Roles(
+      generator: ledger.allocate(sizes.networkElementCount, .generator, .parameters),
+      adapter: ledger.allocate(sizes.adapterElementCount, .fake, .parameters),
+      head: sizes.headElementCount > 0
+        ? ledger.allocate(sizes.headElementCount, .fake, .parameters) : nil)
+    let generatorOptimizer = optimizer(
+      stage, .generator, sizes.networkElementCount, hasAverage: sizes.keepsGeneratorAverage)
+    let criticOptimizers =
+      [optimizer(stage, .fake, sizes.adapterElementCount, hasAverage: false)]
+      + (roles.head == nil
+        ? [] : [optimizer(stage, .fake, sizes.headElementCount, hasAverage: false)])
+
+    let depth = sizes.simulatesRollout ? sizes.generatorStepCount - 1 : 0
+    func generatorTurn(depth: Int) -> [PlannedLedger.Block] {
+      var samples: [PlannedLedger.Block] = []
+      let gradients = microbatchSum(
+        ledger, of: [TargetTwin(elementCount: sizes.networkElementCount, role: .generator)],
+        microbatchCount: microbatchCount
+      ) { _ in
+        let batch = batch(ledger)
+        let tape = TapeTwin(ledger, role: .generator)
+        let x = generate(ledger, roles, depth: depth, isTrainable: true, on: tape)
+        samples.append(x.block)
+        differentiateGenerator(x, stage, roles, on: tape)
+        withExtendedLifetime((batch, x)) {}
+      }
+      generatorOptimizer.step()
+      withExtendedLifetime(gradients) {}
+      return samples
+    }
+    func criticTurn(_ generated: [PlannedLedger.Block], depth: Int) {
+      let gradients = microbatchSum(
+        ledger,
+        of: [TargetTwin(elementCount: sizes.adapterElementCount, role: .fake)]
+          + (roles.head == nil
+            ? [] : [TargetTwin(elementCount: sizes.headElementCount, role: .fake)]),
+        microbatchCount: microbatchCount
+      ) { microbatch in
+        let batch = batch(ledger)
+        let silent = TapeTwin(ledger, role: .generator, isRecording: false)
+        let x =
+          generated.isEmpty
+          ? generate(ledger, roles, depth: depth, isTrainable: false, on: silent).block
+          : generated[microbatch]
+        differentiateCritic(x, stage, roles)
+        withExtendedLifetime((batch, x)) {}
+      }
+      criticOptimizers.forEach { $0.step() }
+      withExtendedLifetime((gradients, generated)) {}
+    }
+
+    // Once as it goes, to see the peak; more than two silent steps add nothing to it.
+    let shownDepth = min(depth, 2)
+    criticTurn(generatorTurn(depth: shownDepth), depth: shownDepth)
+    if sizes.criticRatio > 1 { criticTurn([], depth: shownDepth) }
+    criticTurn(generatorTurn(depth: shownDepth), depth: shownDepth)
+
+    // Then by parts, to count operations: the depth of a rollout is 0 to K − 1, all alike often.
+    let silentPass = operations(PlannedLedger()) { ledger in
+      let network = NetworkTwin(sizes: network, parameters: roles.generator)
+      let tape = TapeTwin(ledger, role: .generator, isRecording: false)
+      let noisy = ValueTwin(constant: tape.result(latentCount))
+      _ = network.velocity(tape, noisy: noisy, sampleCount: sampleCount)
+    }
+    let rollout = Double(depth) / 2 * silentPass * Double(microbatchCount)
+    var samples: [PlannedLedger.Block] = []
+    let generatorCount = operations(ledger) { samples = generatorTurn(depth: 0) } + rollout
+    let pairedCount = operations(ledger) { criticTurn(samples, depth: 0) }
+    let aloneCount = operations(ledger) { criticTurn([], depth: 0) } + rollout
+    let ratio = Double(sizes.criticRatio)
+    withExtendedLifetime((stage.base, stage.texts, roles, generatorOptimizer, criticOptimizers)) {}
+    return RankPhase(
+      memory: ledger.memory,
+      operationsPerStep: (generatorCount + pairedCount + (ratio - 1) * aloneCount) / ratio)
+  }
+
+  private func operations(_ ledger: PlannedLedger, _ body: (PlannedLedger) -> Void) -> Double {
+    operations(ledger) { body(ledger) }
+  }
+
+  /// The rollout: silent steps down to the depth, then one on the tape.
+  private func generate(
+    _ ledger: PlannedLedger, _ roles: Roles, depth: Int, isTrainable: Bool, on tape: TapeTwin
+  ) -> ValueTwin {
+    let generator = NetworkTwin(
+      sizes: network, parameters: roles.generator, isTrainable: isTrainable)
+    let noise = ledger.allocate(latentCount, .common, .activations)
+    let start =
+      sizes.simulatesRollout
+      ? sample(ledger, generator, from: noise, stepCount: depth, role: tape.role)
+      : tape.result(latentCount)
+    let velocity = generator.velocity(
+      tape, noisy: ValueTwin(constant: start), sampleCount: sampleCount,
+      recompute: sizes.recomputes && tape.isRecording)
+    let x = tape.combine(ValueTwin(constant: start), velocity)
+    withExtendedLifetime((noise, start, velocity)) {}
+    return x
+  }
+
+  /// Re-noising steps of a sampler.
+  private func sample(
+    _ ledger: PlannedLedger, _ network: NetworkTwin, from noise: PlannedLedger.Block,
+    stepCount: Int, role: PlannedRole
+  ) -> PlannedLedger.Block {
+    let sampleCount = noise.count / network.sizes.latentCount
+    var state = noise
+    for _ in 0..<stepCount {
+      let tape = TapeTwin(ledger, role: role, isRecording: false)
+      let velocity = network.velocity(
+        tape, noisy: ValueTwin(constant: state), sampleCount: sampleCount)
+      let clean = ledger.allocate(state.count, role, .activations)
+      let fresh = ledger.allocate(state.count, .common, .activations)
+      state = ledger.allocate(state.count, role, .activations)
+      withExtendedLifetime((velocity, clean, fresh)) {}
+    }
+    return state
+  }
+
+  private func differentiateGenerator(
+    _ x: ValueTwin, _ stage: Stage, _ roles: Roles, on tape: TapeTwin
+  ) {
+    let ledger = stage.ledger
+    let scores = scores(ledger, stage, tape)
+    var terms = [x]
+    var seeds = [scores]
+    if sizes.hasGroundTruthTerm {
+      terms.append(x)
+      seeds.append(tape.result(latentCount))
+    }
+    if roles.head != nil {
+      terms.append(discriminate(x, stage, isTrainable: false, on: tape))
+      seeds.append(tape.result(sampleCount))
+    }
+    let scaled = seeds.dropFirst().map { tape.scratch($0.count) }
+    tape.backward(terms)
+    withExtendedLifetime((terms, seeds, scaled)) {}
+  }
+
+  /// Both score passes, silent; returns the seed.
+  private func scores(
+    _ ledger: PlannedLedger, _ stage: Stage, _ tape: TapeTwin
+  ) -> PlannedLedger.Block {
+    let update = UpdateTwin(rank: sizes.adapterRank, isTrainable: false)
+    let fake = NetworkTwin(sizes: network, parameters: stage.base, adapter: update)
+    let real = NetworkTwin(
+      sizes: network, parameters: stage.base, adapter: sizes.pullsRealDiT ? update : nil)
+    let noise = ledger.allocate(latentCount, .common, .activations)
+    let silent = TapeTwin(ledger, role: .base, isRecording: false)
+    let noisy = silent.result(latentCount)
+    let input = ValueTwin(constant: noisy)
+    _ = fake.velocity(silent, noisy: input, sampleCount: sampleCount)
+    let conditional = real.velocity(silent, noisy: input, sampleCount: sampleCount)
+    if sizes.isGuided {
+      let unconditional = real.velocity(silent, noisy: input, sampleCount: sampleCount)
+      _ = silent.combine(conditional, unconditional)
+    }
+    withExtendedLifetime((noise, noisy, conditional)) {}
+    return tape.result(latentCount)
+  }
+
+  private func differentiateCritic(
+    _ x: PlannedLedger.Block, _ stage: Stage, _ roles: Roles
+  ) {
+    let ledger = stage.ledger
+    let noise = ledger.allocate(latentCount, .common, .activations)
+    let tape = TapeTwin(ledger, role: .fake)
+    let noisy = tape.result(latentCount)
+    let fake = NetworkTwin(
+      sizes: network, parameters: stage.base,
+      adapter: UpdateTwin(rank: sizes.adapterRank, isTrainable: true))
+    let velocity = fake.velocity(
+      tape, noisy: ValueTwin(constant: noisy), sampleCount: sampleCount,
+      recompute: sizes.recomputes)
+    var terms = [velocity]
+    var seeds = [tape.result(latentCount)]
+    if roles.head != nil {
+      for _ in 0..<2 {
+        terms.append(
+          discriminate(ValueTwin(constant: x), stage, isTrainable: true, on: tape))
+      }
+      seeds += (0..<2).map { _ in tape.result(sampleCount) }
+    }
+    let scaled = seeds.dropFirst().map { tape.scratch($0.count) }
+    tape.backward(terms)
+    withExtendedLifetime((noise, noisy, velocity, terms, seeds, scaled)) {}
+  }
+
+  /// The head on features of W at a noised x.
+  private func discriminate(
+    _ x: ValueTwin, _ stage: Stage, isTrainable: Bool, on tape: TapeTwin
+  ) -> ValueTwin {
+    let noise = stage.ledger.allocate(latentCount, .common, .activations)
+    let noisy = tape.combine(x, ValueTwin(constant: noise))
+    let features = NetworkTwin(sizes: network, parameters: stage.base)
+      .features(tape, noisy: noisy, sampleCount: sampleCount, recompute: sizes.recomputes)
+    let width = network.width
+    let mean = tape.weightedTokenSum(features, to: sampleCount * width)
+    let normalized = tape.layerNorm(mean, width: width, isTrainable: isTrainable)
+    let hidden = tape.apply(
+      tape.linear(normalized, from: width, to: sizes.headWidth, isTrainable: isTrainable))
+    let logits = tape.linear(hidden, from: sizes.headWidth, to: 1, isTrainable: isTrainable)
+    withExtendedLifetime((noise, noisy, features, mean, normalized)) {}
+    return logits
+  }
+
+  // MARK: The consistency baseline
+
+  private func consistency() -> RankPhase {
+    let stage = stage()
+    let ledger = stage.ledger
+    let weights = (0..<2).map { _ in
+      ledger.allocate(sizes.networkElementCount, .generator, .parameters)
+    }
+    let optimizer = optimizer(
+      stage, .generator, sizes.networkElementCount, hasAverage: sizes.keepsGeneratorAverage)
+    let generator = NetworkTwin(sizes: network, parameters: weights[0], isTrainable: true)
+    let target = NetworkTwin(sizes: network, parameters: weights[1])
+    let teacher = NetworkTwin(sizes: network, parameters: stage.base)
+    let operationCount = operations(ledger) {
+      let gradients = microbatchSum(
+        ledger, of: [TargetTwin(elementCount: sizes.networkElementCount, role: .generator)],
+        microbatchCount: microbatchCount
+      ) { _ in
+        let batch = batch(ledger)
+        let noise = ledger.allocate(latentCount, .generator, .activations)
+        let tape = TapeTwin(ledger, role: .generator)
+        let silent = TapeTwin(ledger, role: .generator, isRecording: false)
+        let noisy = ValueTwin(constant: tape.result(latentCount))
+        let passes = (0..<(sizes.isGuided ? 2 : 1)).map { _ in
+          teacher.velocity(silent, noisy: noisy, sampleCount: sampleCount)
+        }
+        let moved = silent.combine(noisy, passes[0])
+        let targetVelocity = target.velocity(silent, noisy: moved, sampleCount: sampleCount)
+        let velocity = generator.velocity(
+          tape, noisy: noisy, sampleCount: sampleCount, recompute: sizes.recomputes)
+        let estimate = tape.combine(noisy, velocity)
+        let gradient = tape.result(latentCount)
+        let local = (passes[0], moved, targetVelocity, velocity)
+        withExtendedLifetime(local) {}
+        tape.backward([estimate])
+        withExtendedLifetime((batch, noise, noisy, estimate, gradient)) {}
+      }
+      optimizer.step()
+      withExtendedLifetime(gradients) {}
+    }
+    withExtendedLifetime((stage.base, stage.texts, weights, optimizer)) {}
+    return RankPhase(memory: ledger.memory, operationsPerStep: operationCount)
+  }
+
+  // MARK: Evaluate
+
+  /// Sampling a batch of clips; a step is one pass of the network.
+  func evaluate() -> RankPhase {
+    let stage = stage()
+    let ledger = stage.ledger
+    let student =
+      sizes.method == .none
+      ? stage.base : ledger.allocate(sizes.networkElementCount, .generator, .parameters)
+    let critic =
+      sizes.method == .distributionMatching
+      ? [sizes.adapterElementCount, sizes.headElementCount].filter { $0 > 0 }
+        .map { ledger.allocate($0, .fake, .parameters) } : []
+    let operationCount = operations(ledger) {
+      let noise = ledger.allocate(
+        sizes.evaluationBatch * network.latentCount, .common, .activations)
+      for (parameters, role) in [(stage.base, PlannedRole.base), (student, .generator)] {
+        _ = sample(
+          ledger, NetworkTwin(sizes: network, parameters: parameters), from: noise, stepCount: 2,
+          role: role)
+      }
+      withExtendedLifetime(noise) {}
+    }
+    withExtendedLifetime((stage.base, stage.texts, student, critic)) {}
+    return RankPhase(memory: ledger.memory, operationsPerStep: operationCount / 4)
+  }
+}

@@ -1,0 +1,290 @@
+// The tape over sizes: what each operation stores, what its way back needs, and what both compute.
+//
+// Twin of Autodiff/Tape.swift and Autodiff/Operations. An operation's `saved` are the blocks that its
+// backward closure captures; everything else it made dies with its last reference. Operations of a
+// product m × n × k are counted as 2 m n k, forward once and backward once for each wanted gradient;
+// elementwise work is not counted.
+
+/// The twin of a value: so many elements, perhaps tracked.
+struct ValueTwin {
+  let block: PlannedLedger.Block
+  fileprivate let node: Int?
+
+  init(constant block: PlannedLedger.Block) {
+    self.block = block
+    node = nil
+  }
+
+  fileprivate init(_ block: PlannedLedger.Block, node: Int?) {
+    self.block = block
+    self.node = node
+  }
+
+  var count: Int { block.count }
+  var isTracked: Bool { node != nil }
+  var detached: ValueTwin { ValueTwin(constant: block) }
+}
+
+/// A low-rank update of a linear layer.
+struct UpdateTwin {
+  let rank: Int
+  let isTrainable: Bool
+}
+
+final class TapeTwin {
+  private enum Step {
+    case leaf
+    case operation(Operation)
+    case recomputation(outputs: [Int], run: ([PlannedLedger.Block?]) -> Void)
+    case recomputedOutput
+    case done
+  }
+
+  private struct Operation {
+    let inputs: [Int?]
+    let saved: [PlannedLedger.Block]
+    /// Elements of scratch tensors that the way back holds at once.
+    let scratch: [Int]
+    let operationCount: Double
+  }
+
+  private struct Node {
+    let count: Int
+    var gradient: PlannedLedger.Block?
+    var step: Step
+  }
+
+  let ledger: PlannedLedger
+  let role: PlannedRole
+  let isRecording: Bool
+  private var nodes: [Node] = []
+
+  init(_ ledger: PlannedLedger, role: PlannedRole, isRecording: Bool = true) {
+    self.ledger = ledger
+    self.role = role
+    self.isRecording = isRecording
+  }
+
+  func result(_ count: Int) -> PlannedLedger.Block { ledger.allocate(count, role, .activations) }
+
+  func scratch(_ count: Int) -> PlannedLedger.Block { ledger.allocate(count, role, .workspace) }
+
+  /// A parameter where it is used as a value: its gradient is bound elsewhere.
+  func parameter(_ count: Int, isTrainable: Bool, of block: PlannedLedger.Block) -> ValueTwin {
+    guard isRecording && isTrainable else { return ValueTwin(constant: block) }
+    nodes.append(Node(count: count, gradient: block, step: .leaf))
+    return ValueTwin(block, node: nodes.count - 1)
+  }
+
+  /// Notes an operation; `wantsParameterGradient` stands for inputs that are trainable parameters.
+  private func record(
+    _ output: PlannedLedger.Block, from inputs: [ValueTwin], wantsParameterGradient: Bool = false,
+    saving saved: [PlannedLedger.Block] = [], scratch: [Int] = [], operationCount: Double = 0
+  ) -> ValueTwin {
+    guard isRecording, wantsParameterGradient || inputs.contains(where: \.isTracked) else {
+      return ValueTwin(constant: output)
+    }
+    nodes.append(
+      Node(
+        count: output.count, gradient: nil,
+        step: .operation(
+          Operation(
+            inputs: inputs.map(\.node), saved: saved, scratch: scratch,
+            operationCount: operationCount))))
+    return ValueTwin(output, node: nodes.count - 1)
+  }
+
+  // MARK: Operations
+
+  /// Stores its input (and x Aᵀ with an update).
+  func linear(
+    _ x: ValueTwin, from inputWidth: Int, to outputWidth: Int, isTrainable: Bool,
+    update: UpdateTwin? = nil
+  ) -> ValueTwin {
+    let rowCount = x.count / inputWidth
+    let product = 2 * Double(rowCount) * Double(inputWidth) * Double(outputWidth)
+    let output = result(rowCount * outputWidth)
+    ledger.operationCount += product
+    let wanted = (x.isTracked ? 1.0 : 0) + (isTrainable ? 1 : 0)
+    guard let update else {
+      return record(
+        output, from: [x], wantsParameterGradient: isTrainable, saving: [x.block],
+        operationCount: wanted * product)
+    }
+    let hidden = result(rowCount * update.rank)
+    let down = 2 * Double(rowCount) * Double(inputWidth) * Double(update.rank)
+    let up = 2 * Double(rowCount) * Double(outputWidth) * Double(update.rank)
+    ledger.operationCount += down + up
+    let ways = (x.isTracked ? 1.0 : 0) + (update.isTrainable ? 1 : 0)
+    return record(
+      output, from: [x], wantsParameterGradient: isTrainable || update.isTrainable,
+      saving: [x.block, hidden], scratch: [rowCount * update.rank],
+      operationCount: wanted * product + up + ways * down + (update.isTrainable ? up : 0))
+  }
+
+  /// An activation: stores its input.
+  func apply(_ x: ValueTwin) -> ValueTwin {
+    let output = result(x.count)
+    return record(output, from: [x], saving: [x.block])
+  }
+
+  /// A sum with constant weights: stores nothing.
+  func combine(_ x: ValueTwin, _ y: ValueTwin) -> ValueTwin {
+    let output = result(x.count)
+    return record(output, from: [x, y])
+  }
+
+  func concatenate(_ values: [ValueTwin]) -> ValueTwin {
+    let output = result(values.reduce(0) { $0 + $1.count })
+    return record(output, from: values)
+  }
+
+  /// Joins `count` elements out of copies of one parameter's value.
+  func gather(_ value: ValueTwin, count: Int) -> ValueTwin {
+    let output = result(count)
+    return record(output, from: [value])
+  }
+
+  func slice(_ x: ValueTwin, count: Int) -> ValueTwin {
+    let output = result(count)
+    return record(output, from: [x])
+  }
+
+  func chunks(_ x: ValueTwin, count: Int) -> [ValueTwin] {
+    (0..<count).map { _ in slice(x, count: x.count / count) }
+  }
+
+  func permuted(_ x: ValueTwin) -> ValueTwin {
+    let output = result(x.count)
+    return record(output, from: [x], scratch: x.isTracked ? [x.count] : [])
+  }
+
+  func weightedTokenSum(_ x: ValueTwin, to count: Int) -> ValueTwin {
+    let output = result(count)
+    return record(output, from: [x])
+  }
+
+  /// Stores input, scale, and mean and deviation of each row.
+  func layerNorm(
+    _ x: ValueTwin, width: Int, scale: ValueTwin? = nil, shift: ValueTwin? = nil,
+    isTrainable: Bool = false
+  ) -> ValueTwin {
+    let rowCount = x.count / width
+    let output = result(x.count)
+    let mean = result(rowCount)
+    let inverseDeviation = result(rowCount)
+    return record(
+      output, from: [x] + [scale, shift].compactMap(\.self), wantsParameterGradient: isTrainable,
+      saving: [x.block, mean, inverseDeviation] + (scale.map { [$0.block] } ?? []))
+  }
+
+  /// Stores input and the inverse root of each head.
+  func headNorm(_ x: ValueTwin, headWidth: Int, isTrainable: Bool) -> ValueTwin {
+    let output = result(x.count)
+    let inverseRoot = result(x.count / headWidth)
+    return record(
+      output, from: [x], wantsParameterGradient: isTrainable, saving: [x.block, inverseRoot])
+  }
+
+  /// Stores gate and branch.
+  func gatedResidual(_ x: ValueTwin, gate: ValueTwin, _ h: ValueTwin) -> ValueTwin {
+    let output = result(x.count)
+    return record(output, from: [x, gate, h], saving: [gate.block, h.block])
+  }
+
+  /// Stores query, key, value, output, and one number for each row and head. Two products forward,
+  /// five on the way back.
+  func attention(
+    query: ValueTwin, key: ValueTwin, value: ValueTwin, headCount: Int, sampleCount: Int,
+    width: Int
+  ) -> ValueTwin {
+    let output = result(query.count)
+    let queryCount = query.count / width
+    let logSumExp = result(queryCount * headCount)
+    let keyCount = key.count / width / sampleCount
+    let product = 2 * Double(queryCount) * Double(keyCount) * Double(width)
+    ledger.operationCount += 2 * product
+    return record(
+      output, from: [query, key, value],
+      saving: [query.block, key.block, value.block, output, logSumExp],
+      scratch: [query, key, value].filter { !$0.isTracked }.map(\.count),
+      operationCount: 5 * product)
+  }
+
+  // MARK: Recomputation
+
+  func recomputing(
+    _ inputs: [ValueTwin], _ body: @escaping (TapeTwin, [ValueTwin]) -> [ValueTwin]
+  ) -> [ValueTwin] {
+    let forward = TapeTwin(ledger, role: role, isRecording: false)
+    let outputs = body(forward, inputs.map(\.detached))
+    guard isRecording else { return outputs.map(\.detached) }
+
+    let block = nodes.count
+    let outputNodes = outputs.indices.map { block + 1 + $0 }
+    let blocks = inputs.map(\.block)
+    let inputNodes = inputs.map(\.node)
+    nodes.append(
+      Node(
+        count: 0, gradient: nil,
+        step: .recomputation(outputs: outputNodes) { [unowned self] outputGradients in
+          let again = TapeTwin(ledger, role: role)
+          let leaves = zip(blocks, inputNodes).map { block, node in
+            node.map { again.leaf(block, gradient: self.gradient(ofNode: $0)) }
+              ?? ValueTwin(constant: block)
+          }
+          let results = body(again, leaves)
+          again.backward(
+            zip(results, outputGradients).compactMap { $1 == nil ? nil : $0 })
+        }))
+    for output in outputs {
+      nodes.append(Node(count: output.count, gradient: nil, step: .recomputedOutput))
+    }
+    return zip(outputs, outputNodes).map { ValueTwin($0.block, node: $1) }
+  }
+
+  private func leaf(_ block: PlannedLedger.Block, gradient: PlannedLedger.Block?) -> ValueTwin {
+    nodes.append(Node(count: block.count, gradient: gradient, step: .leaf))
+    return ValueTwin(block, node: nodes.count - 1)
+  }
+
+  // MARK: Differentiation
+
+  /// The way back from `values`, whose seeds the caller holds.
+  func backward(_ values: [ValueTwin]) {
+    for value in values {
+      guard let node = value.node else { continue }
+      _ = gradient(ofNode: node)
+    }
+    for index in nodes.indices.reversed() {
+      switch nodes[index].step {
+      case .leaf, .recomputedOutput, .done: break
+      case .operation(let operation):
+        if nodes[index].gradient != nil {
+          let gradients = operation.inputs.map { $0.map(gradient(ofNode:)) }
+          let scratch = operation.scratch.map(scratch(_:))
+          ledger.operationCount += operation.operationCount
+          withExtendedLifetime((gradients, scratch)) {}
+        }
+        finish(index)
+      case .recomputation(let outputs, let run):
+        let outputGradients = outputs.map { nodes[$0].gradient }
+        if outputGradients.contains(where: { $0 != nil }) { run(outputGradients) }
+        outputs.forEach(finish)
+        finish(index)
+      }
+    }
+  }
+
+  private func finish(_ index: Int) {
+    nodes[index].gradient = nil
+    nodes[index].step = .done
+  }
+
+  private func gradient(ofNode node: Int) -> PlannedLedger.Block {
+    if let gradient = nodes[node].gradient { return gradient }
+    let gradient = result(nodes[node].count)
+    nodes[node].gradient = gradient
+    return gradient
+  }
+}

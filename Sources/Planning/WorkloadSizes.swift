@@ -1,0 +1,133 @@
+// All that a cost depends on, as plain numbers.
+
+/// Sizes of one transformer, of the clips it sees and of the text it is told.
+package struct NetworkSizes: Codable, Equatable, Sendable {
+  package var headCount: Int
+  package var headWidth: Int
+  package var mlpWidth: Int
+  package var doubleBlockCount: Int
+  package var singleBlockCount: Int
+  package var refinerBlockCount: Int
+  package var inChannels: Int
+  package var outChannels: Int
+  /// Latent elements of a token and channel.
+  package var patchVolume: Int
+  package var textTokenCount: Int
+  package var textWidth: Int
+  package var pooledWidth: Int
+  package var hasGuidanceEmbedding: Bool
+  /// Frames, rows and columns of a latent.
+  package var latentFrames: Int
+  package var latentHeight: Int
+  package var latentWidth: Int
+
+  package init(
+    headCount: Int, headWidth: Int, mlpWidth: Int, doubleBlockCount: Int, singleBlockCount: Int,
+    refinerBlockCount: Int, inChannels: Int, outChannels: Int, patchVolume: Int,
+    textTokenCount: Int, textWidth: Int, pooledWidth: Int, hasGuidanceEmbedding: Bool,
+    latentFrames: Int, latentHeight: Int, latentWidth: Int
+  ) {
+    self.headCount = headCount
+    self.headWidth = headWidth
+    self.mlpWidth = mlpWidth
+    self.doubleBlockCount = doubleBlockCount
+    self.singleBlockCount = singleBlockCount
+    self.refinerBlockCount = refinerBlockCount
+    self.inChannels = inChannels
+    self.outChannels = outChannels
+    self.patchVolume = patchVolume
+    self.textTokenCount = textTokenCount
+    self.textWidth = textWidth
+    self.pooledWidth = pooledWidth
+    self.hasGuidanceEmbedding = hasGuidanceEmbedding
+    self.latentFrames = latentFrames
+    self.latentHeight = latentHeight
+    self.latentWidth = latentWidth
+  }
+
+  /// D.
+  package var width: Int { headCount * headWidth }
+  /// Elements of one channel of a latent.
+  var latentArea: Int { latentFrames * latentHeight * latentWidth }
+  /// L: video tokens of a sample.
+  package var videoTokenCount: Int { latentArea / patchVolume }
+  /// Elements of a latent.
+  var latentCount: Int { outChannels * latentArea }
+}
+
+/// Everything else of a run that costs memory, operations or words.
+package struct WorkloadSizes: Codable, Equatable, Sendable {
+  package enum Method: String, Codable, Sendable {
+    /// W2SVD, and DMD2 as its case without pull.
+    case distributionMatching
+    case consistency
+    /// Nothing is distilled.
+    case none
+  }
+
+  package var network: NetworkSizes
+  /// Elements of the flat vector of W, padding included; the generator has as many.
+  package var networkElementCount: Int
+  package var adapterElementCount: Int
+  package var adapterRank: Int
+  /// 0 without adversarial term.
+  package var headElementCount: Int
+  package var headWidth: Int
+  /// Elements of texts that are held for the whole run.
+  package var storedTextElementCounts: [Int]
+
+  package var microbatchCount: Int
+  package var samplesPerMicrobatch: Int
+  package var recomputes: Bool
+  package var teachStepCount: Int
+
+  package var method: Method
+  package var distillStepCount: Int
+  /// K; a rollout from its own samples runs up to K − 1 steps silently.
+  package var generatorStepCount: Int
+  package var simulatesRollout: Bool
+  /// A generator turn every so many steps.
+  package var criticRatio: Int
+  /// Whether the weak real DiT runs with the adapter.
+  package var pullsRealDiT: Bool
+  /// Whether real passes run twice, with and without condition.
+  package var isGuided: Bool
+  package var hasGroundTruthTerm: Bool
+  package var keepsGeneratorAverage: Bool
+
+  /// Clips that are sampled at once in the evaluation.
+  package var evaluationBatch: Int
+  package var bucketByteCount: Int
+
+  package init(
+    network: NetworkSizes, networkElementCount: Int, adapterElementCount: Int, adapterRank: Int,
+    headElementCount: Int, headWidth: Int, storedTextElementCounts: [Int] = [],
+    microbatchCount: Int, samplesPerMicrobatch: Int, recomputes: Bool, teachStepCount: Int,
+    method: Method, distillStepCount: Int, generatorStepCount: Int, simulatesRollout: Bool,
+    criticRatio: Int, pullsRealDiT: Bool, isGuided: Bool, hasGroundTruthTerm: Bool,
+    keepsGeneratorAverage: Bool, evaluationBatch: Int, bucketByteCount: Int
+  ) {
+    self.network = network
+    self.networkElementCount = networkElementCount
+    self.adapterElementCount = adapterElementCount
+    self.adapterRank = adapterRank
+    self.headElementCount = headElementCount
+    self.headWidth = headWidth
+    self.storedTextElementCounts = storedTextElementCounts
+    self.microbatchCount = microbatchCount
+    self.samplesPerMicrobatch = samplesPerMicrobatch
+    self.recomputes = recomputes
+    self.teachStepCount = teachStepCount
+    self.method = method
+    self.distillStepCount = distillStepCount
+    self.generatorStepCount = generatorStepCount
+    self.simulatesRollout = simulatesRollout
+    self.criticRatio = criticRatio
+    self.pullsRealDiT = pullsRealDiT
+    self.isGuided = isGuided
+    self.hasGroundTruthTerm = hasGroundTruthTerm
+    self.keepsGeneratorAverage = keepsGeneratorAverage
+    self.evaluationBatch = evaluationBatch
+    self.bucketByteCount = bucketByteCount
+  }
+}

@@ -1,0 +1,81 @@
+// A plan for people: the layout and why, then bytes per rank, operations, words.
+
+import Foundation
+import Planning
+
+extension RunPlan {
+  /// What `plan.txt` holds and `--dry-run` prints.
+  package var text: String {
+    var lines = ["mesh: \(shape); \(reason)", ""]
+    lines += memoryTable
+    lines.append("")
+    for phase in costs.phases { lines.append(line(of: phase)) }
+    if let memoryPerRank {
+      lines.append(
+        fits
+          ? "every rank keeps within \(Self.bytes(memoryPerRank))"
+          : "does not fit: a rank needs \(Self.bytes(costs.peakByteCountPerRank)), it may take "
+            + "\(Self.bytes(memoryPerRank)); set model.recompute, batch.samples or a smaller model")
+    }
+    return lines.joined(separator: "\n") + "\n"
+  }
+
+  /// Peaks by role and category, smallest and largest over ranks.
+  private var memoryTable: [String] {
+    let memory = costs.memory
+    var lines = ["peak bytes per rank (tensors; the program itself takes some 30 MiB more)"]
+    for role in PlannedRole.allCases {
+      for category in PlannedCategory.allCases {
+        let peaks = memory.map { $0.peakByteCount(role, category) }
+        guard let largest = peaks.max(), let smallest = peaks.min(), largest > 0 else { continue }
+        lines.append(Self.row("\(role.rawValue) \(category.rawValue)", smallest, largest))
+      }
+    }
+    let totals = memory.map(\.totalPeakByteCount)
+    lines.append(Self.row("at the fullest moment", totals.min() ?? 0, totals.max() ?? 0))
+    lines.append(Self.row("over all ranks", costs.totalPeakByteCount, costs.totalPeakByteCount))
+    return lines
+  }
+
+  private func line(of phase: PhaseCosts) -> String {
+    let operations = phase.operationsPerStep.reduce(0, +)
+    let peak = phase.memory.map(\.totalPeakByteCount).max() ?? 0
+    let unit = phase.stepCount == 0 ? "pass" : "step"
+    var text =
+      "\(phase.name): \(Self.bytes(peak)) per rank, "
+      + "\(Self.format(operations / 1e9)) GFLOP per \(unit)"
+    if phase.stepCount > 0 {
+      text += ", \(Self.bytes(phase.exchangeByteCountPerStep)) sent per step over all ranks"
+    }
+    if let gigaflopsPerRank, phase.stepCount > 0 {
+      let seconds = phase.seconds(gigaflops: gigaflopsPerRank)
+      text +=
+        ", at least \(Self.format(seconds)) s per step and "
+        + "\(Self.format(seconds * Double(phase.stepCount))) s in all at "
+        + "\(Self.format(gigaflopsPerRank)) GFLOP/s per rank (products only)"
+    }
+    return text
+  }
+
+  private static func row(_ name: String, _ smallest: Int, _ largest: Int) -> String {
+    let range =
+      smallest == largest ? bytes(largest) : "\(bytes(smallest)) to \(bytes(largest))"
+    return "  " + name.padding(toLength: 26, withPad: " ", startingAt: 0) + range
+  }
+
+  private static func format(_ value: Double) -> String {
+    String(format: value >= 100 ? "%.0f" : "%.3g", value)
+  }
+
+  /// "12.3 MiB".
+  package static func bytes(_ count: Int) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    var value = Double(count)
+    var unit = 0
+    while value >= 1024, unit + 1 < units.count {
+      value /= 1024
+      unit += 1
+    }
+    return unit == 0 ? "\(count) B" : String(format: "%.1f %@", value, units[unit])
+  }
+}

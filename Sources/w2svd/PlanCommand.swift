@@ -1,0 +1,110 @@
+// `w2svd plan`: what a run will take, before it is started.
+
+import ArgumentParser
+import Foundation
+import MeshLayout
+import Planning
+import Training
+
+struct PlanCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "plan",
+    abstract: "Tells layout, memory, operations and traffic of a run; allocates nothing.",
+    discussion: """
+      Bytes are the tensors of one rank by role and category at their peaks, as the ledger of the run \
+      will book them, and their sum at the fullest moment. Times are lower bounds from matrix products \
+      and attention alone.
+      """)
+
+  @OptionGroup var source: ConfigurationArguments
+
+  @Option(help: "Ranks that will be started.")
+  var ranks = 1
+
+  @Option(
+    help: ArgumentHelp(
+      "What a rank may take, in bytes or as 512MiB, 16GiB. Default: no limit. Effect: says whether "
+        + "it suffices; exit code 2 if not.", valueName: "bytes"))
+  var memoryPerRank: ByteCount?
+
+  @Option(
+    help: ArgumentHelp(
+      "Rate of Float32 products of one rank in GFLOP/s (doctor measures it). Default: none, no "
+        + "times.", valueName: "gflops"))
+  var gigaflops: Double?
+
+  @Flag(help: "Prints the plan as one JSON object on the last line. Default: off.")
+  var json = false
+
+  func validate() throws {
+    if ranks < 1 { throw ValidationError("--ranks is \(ranks); give at least 1.") }
+    if let gigaflops, !(gigaflops > 0) {
+      throw ValidationError("--gigaflops is \(gigaflops); give a positive rate.")
+    }
+  }
+
+  func run() throws {
+    let plan = Coordinator.plan(
+      try source.read(rankCount: ranks), rankCount: ranks, memoryPerRank: memoryPerRank?.value,
+      gigaflopsPerRank: gigaflops)
+    if json { try printJSON(Summary(plan)) } else { print(plan.text, terminator: "") }
+    if !plan.fits {
+      throw JobError(
+        exitCode: .configuration,
+        "a rank needs \(RunPlan.bytes(plan.costs.peakByteCountPerRank)), more than it may take")
+    }
+  }
+
+  /// The plan as a program wants it.
+  private struct Summary: Encodable {
+    struct Phase: Encodable {
+      let name: String
+      let stepCount: Int
+      let peakBytesPerRank: Int
+      let operationsPerStep: Double
+      let sentBytesPerStep: Int
+      let secondsPerStep: Double?
+    }
+    let mesh: String
+    let ranks: Int
+    let fits: Bool
+    let peakBytesPerRank: Int
+    let peakBytesTotal: Int
+    /// Of the fullest rank.
+    let accounts: [PlannedAccount]
+    let phases: [Phase]
+
+    init(_ plan: RunPlan) {
+      let memory = plan.costs.memory
+      mesh = plan.shape.description
+      ranks = memory.count
+      fits = plan.fits
+      peakBytesPerRank = plan.costs.peakByteCountPerRank
+      peakBytesTotal = plan.costs.totalPeakByteCount
+      accounts =
+        memory.max { $0.totalPeakByteCount < $1.totalPeakByteCount }?.accounts ?? []
+      phases = plan.costs.phases.map { phase in
+        Phase(
+          name: phase.name, stepCount: phase.stepCount,
+          peakBytesPerRank: phase.memory.map(\.totalPeakByteCount).max() ?? 0,
+          operationsPerStep: phase.operationsPerStep.reduce(0, +),
+          sentBytesPerStep: phase.exchangeByteCountPerStep,
+          secondsPerStep: plan.gigaflopsPerRank.map { phase.seconds(gigaflops: $0) })
+      }
+    }
+  }
+}
+
+/// A number of bytes, perhaps with a binary unit.
+struct ByteCount: ExpressibleByArgument {
+  let value: Int
+
+  init?(argument: String) {
+    let units = ["KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "B": 1]
+    let unit = ["KiB", "MiB", "GiB", "TiB", "B"].first { argument.hasSuffix($0) }
+    guard let number = Double(argument.dropLast(unit?.count ?? 0)), number > 0 else { return nil }
+    let bytes = number * Double(unit.flatMap { units[$0] } ?? 1)
+    guard bytes < 1e18 else { return nil }
+    value = Int(bytes)
+  }
+}

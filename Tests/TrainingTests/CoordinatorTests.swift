@@ -1,0 +1,193 @@
+import Foundation
+import MeshLayout
+import Models
+import Planning
+import ProcessMesh
+import Tensors
+import TestSupport
+import Testing
+import VideoData
+
+@testable import Training
+
+/// A case of the comparison between the plan and the ledger.
+struct PlannedCase: Sendable, CustomTestStringConvertible {
+  let testDescription: String
+  let rankCount: Int
+  let configuration: RunConfiguration
+
+  init(
+    _ name: String, ranks rankCount: Int = 1, _ change: (inout RunConfiguration) -> Void = { _ in }
+  ) {
+    var configuration = RunConfiguration()
+    configuration.data.frameCount = 9
+    configuration.data.size = 32
+    configuration.data.shortSide = 32
+    configuration.model.heads = 2
+    configuration.model.headWidth = 16
+    configuration.model.doubleBlocks = 2
+    configuration.model.singleBlocks = 2
+    configuration.model.textTokens = 3
+    configuration.model.textWidth = 24
+    configuration.model.pooledWidth = 16
+    configuration.batch.microbatches = 4
+    configuration.teach.steps = 2
+    configuration.distill.steps = 3
+    configuration.distill.criticRatio = 2
+    configuration.distill.loraRank = 4
+    configuration.distill.discriminatorWidth = 32
+    change(&configuration)
+    testDescription = "\(name), \(rankCount) ranks"
+    self.rankCount = rankCount
+    self.configuration = configuration
+  }
+
+  static let all = [
+    PlannedCase("stored"),
+    PlannedCase("stored", ranks: 2),
+    PlannedCase("stored", ranks: 4),
+    PlannedCase("recomputed") { $0.model.recompute = true },
+    PlannedCase("recomputed", ranks: 2) { $0.model.recompute = true },
+    PlannedCase("many text tokens, three samples") {
+      $0.model.textTokens = 37
+      $0.batch.samples = 3
+    },
+    PlannedCase("uneven shares", ranks: 3) { $0.batch.microbatches = 8 },
+    PlannedCase("all terms", ranks: 2) {
+      $0.distill.rollout = .data
+      $0.distill.lambdaGroundTruth = 0.5
+      $0.distill.lambdaAdversarial = 0.1
+      $0.distill.guidance = 3
+      $0.model.guidanceEmbedding = true
+    },
+    PlannedCase("all terms, recomputed") {
+      $0.distill.lambdaAdversarial = 0.1
+      $0.model.recompute = true
+      $0.model.doubleBlocks = 1
+      $0.model.singleBlocks = 4
+    },
+    PlannedCase("wide and short") {
+      $0.model.heads = 4
+      $0.model.headWidth = 32
+      $0.data.frameCount = 5
+      $0.batch.samples = 1
+    },
+    PlannedCase("DMD2") { $0.distill.method = .dmd2 },
+    PlannedCase("LCM", ranks: 2) { $0.distill.method = .lcm },
+  ]
+}
+
+/// The peaks of one rank's ledger after a phase.
+private struct MeasuredPhase: Sendable {
+  let entries: [MemoryLedger.Entry]
+  let total: Int
+
+  init(_ ledger: MemoryLedger) {
+    entries = ledger.entries
+    total = ledger.totalPeakByteCount
+  }
+
+  func peak(_ role: PlannedRole, _ category: PlannedCategory) -> Int {
+    entries.first {
+      $0.role.rawValue == role.rawValue && $0.category.rawValue == category.rawValue
+    }?.peakByteCount ?? 0
+  }
+}
+
+/// Runs teach and distill as the main job does.
+private func measure(
+  _ configuration: RunConfiguration, _ prepared: PreparedSet, on transport: any Transport,
+  in folder: String
+) throws -> [MeasuredPhase] {
+  let context = try RunContext(
+    configuration: configuration, folder: RunFolder(folder), transport: transport,
+    reporter: Reporter(), isStopRequested: { false })
+  let networks = Networks(
+    configuration.transformer, nullTokenCount: configuration.model.textTokens,
+    arena: context.arena)
+  networks.base.parameters.initialize(seed: 1)
+  let batches = TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0)
+  func teach() throws {
+    try TeachPhase(context: context, networks: networks, batches: batches)
+      .run(from: 0) { _, _ in }
+  }
+  func distill() throws {
+    if configuration.distill.method == .lcm {
+      try ConsistencyPhase(context: context, networks: networks, batches: batches)
+        .run(from: 0) { _, _ in }
+    } else {
+      try DistillPhase(context: context, networks: networks, batches: batches)
+        .run(from: 0) { _, _ in }
+    }
+  }
+  try teach()
+  let taught = MeasuredPhase(context.arena.ledger)
+  context.arena.resetPeaks()
+  try distill()
+  return [taught, MeasuredPhase(context.arena.ledger)]
+}
+
+@Suite struct CoordinatorTests {
+  @Test(arguments: PlannedCase.all)
+  func `the plan tells what the ledger books`(_ planned: PlannedCase) throws {
+    let configuration = planned.configuration
+    let measured = try withTemporaryFolder { folder in
+      var options = configuration.preparationOptions
+      options.proceduralPeople = 1
+      options.proceduralFrames = 24
+      let prepared = try PreparedSet.prepare(
+        from: .procedural, options: options, in: folder.appending(path: "prepared"))
+      let runFolder = folder.path + "/run"
+      return try InProcessMesh.run(size: planned.rankCount) { transport in
+        try measure(configuration, prepared, on: transport, in: runFolder)
+      }
+    }
+    let plan = Coordinator.plan(configuration, rankCount: planned.rankCount)
+    for rank in 0..<planned.rankCount {
+      for (phase, found) in zip(plan.costs.phases, measured[rank]) {
+        let expected = phase.memory[rank]
+        for role in PlannedRole.allCases {
+          for category in [.parameters, .gradients, .optimizer, .ema] as [PlannedCategory] {
+            #expect(
+              expected.peakByteCount(role, category) == found.peak(role, category),
+              "\(phase.name), rank \(rank), \(role.rawValue) \(category.rawValue)")
+          }
+        }
+        // Contract 4.5: lifetimes of temporaries are the compiler's, the rest is exact.
+        #expect(
+          abs(expected.totalPeakByteCount - found.total) * 20 <= found.total,
+          "\(phase.name), rank \(rank): planned \(expected), booked \(found)")
+      }
+    }
+  }
+
+  @Test func `a plan says whether the memory suffices`() {
+    let configuration = PlannedCase("stored").configuration
+    let peak = Coordinator.plan(configuration, rankCount: 2).costs.peakByteCountPerRank
+    let enough = Coordinator.plan(configuration, rankCount: 2, memoryPerRank: peak)
+    let short = Coordinator.plan(configuration, rankCount: 2, memoryPerRank: peak - 1)
+    #expect(enough.fits && !short.fits)
+    #expect(short.text.contains("does not fit"))
+  }
+
+  @Test func `a plan of the 13 B model allocates nothing and needs tens of gigabytes`() {
+    var configuration = RunConfiguration()
+    configuration.model.heads = 24
+    configuration.model.headWidth = 128
+    configuration.model.doubleBlocks = 20
+    configuration.model.singleBlocks = 40
+    configuration.model.refinerBlocks = 2
+    configuration.model.recompute = true
+    let sizes = WorkloadSizes(configuration)
+    #expect(sizes.networkElementCount > 12_000_000_000)
+    let costs = Coordinator.plan(configuration, rankCount: 8).costs
+    #expect(costs.peakByteCountPerRank > 2 * 4 * sizes.networkElementCount)
+  }
+
+  @Test func `a plan survives JSON`() throws {
+    let plan = Coordinator.plan(PlannedCase("stored").configuration, rankCount: 3)
+    let decoded = try JSONDecoder().decode(RunPlan.self, from: JSONEncoder().encode(plan))
+    #expect(decoded.costs == plan.costs && decoded.shape == plan.shape)
+    #expect(decoded.text == plan.text)
+  }
+}

@@ -117,7 +117,8 @@ extension RunConfiguration {
     check.positive("model.textWidth", model.textWidth)
     check.positive("model.pooledWidth", model.pooledWidth)
     check.require(
-      "distill.loraRank", distill.loraRank <= model.heads * model.headWidth,
+      "distill.loraRank",
+      model.heads < 1 || distill.loraRank <= model.heads * model.headWidth,
       "must be at most the model width \(model.heads * model.headWidth), found "
         + "\(distill.loraRank)")
   }

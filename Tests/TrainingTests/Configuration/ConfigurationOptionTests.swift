@@ -53,7 +53,7 @@ import Testing
           if let number = Int(text) {
             [.scalar("\(number + 3)")]
           } else if let number = Double(text) {
-            [.scalar("\(number / 3)")]
+            [.scalar("\(number / 3 + 0.1)")]
           } else {
             ["dmd2", "data", "euler", "x: \"y\" # z\\"].map { .scalar($0) }
           }

@@ -20,22 +20,26 @@ struct CheckpointCommand: ParsableCommand {
 
     /// All checkpoints that are meant, newest first.
     /// - Throws: `JobError` if there is none.
-    func candidates() throws -> [CheckpointStore.Candidate] {
+    func candidates() throws -> [StepFolder] {
       let run = try StoredRun(path)
       if let step = run.step {
         let number = Int(step.lastPathComponent.drop { !$0.isNumber }) ?? 0
-        return [CheckpointStore.Candidate(step: number, folder: step)]
+        return [StepFolder(step: number, folder: step)]
       }
-      var found = CheckpointStore(run.folder.checkpoints).candidates()
-      if found.isEmpty { found = CheckpointStore(run.folder.url).candidates() }
+      var found = Self.steps(in: run.folder.checkpoints)
+      if found.isEmpty { found = Self.steps(in: run.folder.url) }
       if found.isEmpty, run.folder.url.lastPathComponent.hasPrefix("step-") {
-        found = [CheckpointStore.Candidate(step: 0, folder: run.folder.url)]
+        found = [StepFolder(step: 0, folder: run.folder.url)]
       }
       guard !found.isEmpty else {
         throw JobError(
           exitCode: .configuration, "\(run.folder.url.path) has no checkpoints; give a run folder")
       }
       return found
+    }
+
+    private static func steps(in folder: URL) -> [StepFolder] {
+      CheckpointStore(folder).candidates().map { StepFolder(step: $0.step, folder: $0.folder) }
     }
 
     /// The step folder, or the newest checkpoint of the run that opens.
@@ -192,4 +196,10 @@ struct CheckpointCommand: ParsableCommand {
       }
     }
   }
+}
+
+/// A folder that is named like a checkpoint, or that the user says is one.
+struct StepFolder {
+  let step: Int
+  let folder: URL
 }

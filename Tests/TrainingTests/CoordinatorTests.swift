@@ -1,3 +1,5 @@
+import Autodiff
+import Diffusion
 import Foundation
 import MeshLayout
 import Models

@@ -33,11 +33,15 @@ struct PhaseTwins {
 
   private func stage() -> Stage {
     let ledger = PlannedLedger()
-    return Stage(
+    let stage = Stage(
       ledger: ledger,
       exchange: ExchangeTwin(ledger, rank: rank, bucketByteCount: sizes.bucketByteCount),
       base: ledger.allocate(sizes.networkElementCount, .base, .parameters),
       texts: sizes.storedTextElementCounts.map { ledger.allocate($0, .common, .parameters) })
+    // Partial sums of the step before are kept for the next one, into the next phase too.
+    stage.exchange.reduceScatter(
+      ShardPartition(count: sizes.networkElementCount, shardCount: rankCount))
+    return stage
   }
 
   private func optimizer(

@@ -62,7 +62,7 @@ struct WorkerCommand: ParsableCommand {
         try readConfiguration(rankCount: transport.size).yaml
       }
       let resolved = try ConfigurationReader.read(yaml: configuration)
-      let plan = Coordinator.plan(resolved, rankCount: transport.size)
+      let plan = try Coordinator.plan(resolved, rankCount: transport.size)
       if dryRun {
         if transport.isRoot { print(configuration, plan.text, separator: "\n") }
         return ExitCode.done.rawValue

@@ -44,7 +44,7 @@ struct PlanCommand: ParsableCommand {
   }
 
   func run() throws {
-    let plan = Coordinator.plan(
+    let plan = try Coordinator.plan(
       try source.read(rankCount: ranks), rankCount: ranks, memoryPerRank: memoryPerRank?.value,
       gigaflopsPerRank: gigaflops)
     if json { try printJSON(Summary(plan)) } else { print(plan.text, terminator: "") }

@@ -53,7 +53,7 @@ func `a block is the request rounded up`(elementCount: Int, byteCount: Int) {
   #expect(memory.peakByteCount(.fake, .parameters) == blockByteCount(elementCount: 9_000))
 }
 
-@Test(arguments: [(1, 1), (2, 2), (3, 3), (4, 3), (8, 4), (16, 5)])
+@Test(arguments: [(1, 1), (2, 2), (3, 2), (4, 3), (8, 4), (16, 5)])
 func `gradient buffers grow with the logarithm of the microbatches`(
   microbatchCount: Int, buffers: Int
 ) throws {

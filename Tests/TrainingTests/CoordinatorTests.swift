@@ -144,7 +144,7 @@ private func measure(
         try measure(configuration, prepared, on: transport, in: runFolder)
       }
     }
-    let plan = Coordinator.plan(configuration, rankCount: planned.rankCount)
+    let plan = try Coordinator.plan(configuration, rankCount: planned.rankCount)
     for rank in 0..<planned.rankCount {
       for (phase, found) in zip(plan.costs.phases, measured[rank]) {
         let expected = phase.memory[rank]
@@ -163,16 +163,16 @@ private func measure(
     }
   }
 
-  @Test func `a plan says whether the memory suffices`() {
+  @Test func `a plan says whether the memory suffices`() throws {
     let configuration = PlannedCase("stored").configuration
-    let peak = Coordinator.plan(configuration, rankCount: 2).costs.peakByteCountPerRank
-    let enough = Coordinator.plan(configuration, rankCount: 2, memoryPerRank: peak)
-    let short = Coordinator.plan(configuration, rankCount: 2, memoryPerRank: peak - 1)
+    let peak = try Coordinator.plan(configuration, rankCount: 2).costs.peakByteCountPerRank
+    let enough = try Coordinator.plan(configuration, rankCount: 2, memoryPerRank: peak)
+    let short = try Coordinator.plan(configuration, rankCount: 2, memoryPerRank: peak - 1)
     #expect(enough.fits && !short.fits)
     #expect(short.text.contains("does not fit"))
   }
 
-  @Test func `a plan of the 13 B model allocates nothing and needs tens of gigabytes`() {
+  @Test func `a plan of the 13 B model allocates nothing and needs tens of gigabytes`() throws {
     var configuration = RunConfiguration()
     configuration.model.heads = 24
     configuration.model.headWidth = 128
@@ -182,12 +182,12 @@ private func measure(
     configuration.model.recompute = true
     let sizes = WorkloadSizes(configuration)
     #expect(sizes.networkElementCount > 12_000_000_000)
-    let costs = Coordinator.plan(configuration, rankCount: 8).costs
+    let costs = try Coordinator.plan(configuration, rankCount: 8).costs
     #expect(costs.peakByteCountPerRank > 2 * 4 * sizes.networkElementCount)
   }
 
   @Test func `a plan survives JSON`() throws {
-    let plan = Coordinator.plan(PlannedCase("stored").configuration, rankCount: 3)
+    let plan = try Coordinator.plan(PlannedCase("stored").configuration, rankCount: 3)
     let decoded = try JSONDecoder().decode(RunPlan.self, from: JSONEncoder().encode(plan))
     #expect(decoded.costs == plan.costs && decoded.shape == plan.shape)
     #expect(decoded.text == plan.text)

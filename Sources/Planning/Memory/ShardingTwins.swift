@@ -85,14 +85,10 @@ func microbatchSum(
 ) -> [PlannedLedger.Block] {
   var counter = BinaryCounter<[PlannedLedger.Block]>()
   let combine = { (left: [PlannedLedger.Block], right: [PlannedLedger.Block]) in left }
-  // The parameters hold the buffers they were bound to last, even after these were added up.
-  var bound: [PlannedLedger.Block] = []
   for microbatch in 0..<microbatchCount {
     let partials = targets.map { ledger.allocate($0.elementCount, $0.role, .gradients) }
-    bound = partials
     body(microbatch)
     counter.push(partials, combine: combine)
   }
-  withExtendedLifetime(bound) {}
   return counter.finish(combine: combine) ?? []
 }

@@ -32,22 +32,17 @@ package enum Coordinator {
   /// - Parameters:
   ///   - memoryPerRank: bytes that a rank may take; the plan says whether they suffice.
   ///   - gigaflopsPerRank: measured rate of products; without it the plan tells no times.
-  /// - Precondition: `configuration.validate(rankCount:)` found nothing.
+  /// - Throws: what `configuration.validate(rankCount:)` tells as a problem.
   package static func plan(
     _ configuration: RunConfiguration, rankCount: Int, memoryPerRank: Int? = nil,
     gigaflopsPerRank: Double? = nil
-  ) -> RunPlan {
+  ) throws(MeshLayoutError) -> RunPlan {
     let reason =
       rankCount == 1
       ? "one rank holds everything"
       : "colocated: every rank holds all weights and 1/\(rankCount) of the optimizer state and "
         + "averages; gradients are reduced to their owners"
-    let costs: RunCosts
-    do {
-      costs = try CostModel.costs(of: WorkloadSizes(configuration), rankCount: rankCount)
-    } catch {
-      preconditionFailure("\(error)")
-    }
+    let costs = try CostModel.costs(of: WorkloadSizes(configuration), rankCount: rankCount)
     return RunPlan(
       shape: MeshShape([.zero: rankCount]), reason: reason, costs: costs,
       memoryPerRank: memoryPerRank, gigaflopsPerRank: gigaflopsPerRank)

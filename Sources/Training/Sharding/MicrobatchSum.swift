@@ -47,6 +47,8 @@ package enum MicrobatchSum {
         target.parameters.bindGradients(to: partial)
       }
       try body(microbatch)
+      // Unbound first: a bound buffer would stay alive after it has been added to its neighbor.
+      targets.forEach { $0.parameters.bindGradients(to: nil) }
       counter.push(partials, combine: combine)
     }
     guard let sum = counter.finish(combine: combine) else {

@@ -21,7 +21,8 @@ import Testing
     "distill.flowShift", "distill.scoreShift", "distill.scoreMinimum", "distill.scoreMaximum",
     "distill.lambdaGroundTruth", "distill.lambdaAdversarial", "distill.lambdaDiscriminator",
     "distill.discriminatorWidth", "distill.loraRank", "distill.loraAlpha",
-    "distill.generatorLearningRate", "distill.criticLearningRate", "distill.beta1",
+    "distill.generatorLearningRate", "distill.schedule", "distill.criticLearningRate",
+    "distill.beta1",
     "distill.beta2", "distill.weightDecay", "distill.clip", "distill.ema",
     "distill.consistencyEMA",
     "sample.clips", "sample.teacherSteps", "sample.rule",
@@ -55,7 +56,7 @@ import Testing
           } else if let number = Double(text) {
             [.scalar("\(number / 3 + 0.1)")]
           } else {
-            ["dmd2", "data", "euler", "x: \"y\" # z\\"].map { .scalar($0) }
+            ["dmd2", "data", "constant", "euler", "x: \"y\" # z\\"].map { .scalar($0) }
           }
         }
       _ = values.first { option.set(&result, $0) == nil }

@@ -1,4 +1,5 @@
 import Autodiff
+import Basics
 import Compression
 import DenseKernels
 import Diffusion
@@ -40,7 +41,11 @@ import Testing
         let networks = Networks(
           configuration.transformer, nullTokenCount: configuration.model.textTokens,
           arena: context.arena)
-        networks.base.parameters.initialize(seed: 4)
+        // Random gates: those of a fresh network are zero and let no gradient reach the LoRA.
+        let base = networks.base.parameters
+        base.initialize(seed: 4)
+        let noise = RandomStream(seed: 4, purpose: .tests).normals(count: base.values.count)
+        Float.add(0.05, Buffer(noise), to: base.values)
         func checksum(_ buffer: Buffer<Float>?) -> UInt32 {
           guard let buffer else { return 0 }
           return buffer.withBytes { CRC32C.checksum(of: $0) }

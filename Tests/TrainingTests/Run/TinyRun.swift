@@ -84,7 +84,7 @@ enum TinyRun {
       do {
         let job = try MainJob(
           configuration: configuration, folder: runFolder, resume: resume, transport: transport,
-          reporter: reporter, plan: Coordinator.plan(configuration, rankCount: transport.size),
+          reporter: reporter, plan: try Coordinator.plan(configuration, rankCount: transport.size),
           environment: [],
           isStopRequested: {
             if let stopAt {

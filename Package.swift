@@ -2,7 +2,6 @@
 // W2SVD: targets in layer order, lowest first. A module imports only from rows above it;
 // `Tests/Checks/check-imports` compares every import with this table.
 
-import Foundation
 import PackageDescription
 
 let settings: [SwiftSetting] = [
@@ -44,7 +43,7 @@ func tests(of name: String, _ dependencies: [Target.Dependency] = [], resources:
     resources: resources, swiftSettings: settings)
 }
 
-let layers: [Target] = [
+let targets: [Target] = [
   // System libraries and C kernels; one Swift importer each.
   system("COpenMPI", pkgConfig: "ompi-c", apt: "libopenmpi-dev"),
   system("COpenBLAS", pkgConfig: "openblas", apt: "libopenblas-dev"),
@@ -141,22 +140,6 @@ let layers: [Target] = [
       "Autodiff", "ProcessMesh", "Tensors", "Compression", "DenseKernels", "MeshLayout", "Basics",
     ]),
 ]
-
-/// While the modules are being written, a folder that is not there yet is not a target.
-func exists(_ target: Target) -> Bool {
-  let root = Context.packageDirectory
-  let folders = [target.path, "Sources/\(target.name)", "Tests/\(target.name)"].compactMap(\.self)
-  return folders.contains { FileManager.default.fileExists(atPath: "\(root)/\($0)") }
-}
-
-/// Likewise a dependency on one of ours that is not there yet.
-let targets = layers.filter(exists)
-let absent = Set(layers.map(\.name)).subtracting(targets.map(\.name))
-for target in targets {
-  target.dependencies.removeAll { dependency in
-    if case .byNameItem(let name, _) = dependency { absent.contains(name) } else { false }
-  }
-}
 
 let package = Package(
   name: "w2svd",

@@ -142,7 +142,7 @@ package enum ConfigurationReader {
     func distance(_ candidate: String) -> Int {
       let candidateLast = candidate.split(separator: ".").last.map(String.init) ?? candidate
       return min(
-        editDistance(key, candidate), 1 + editDistance(last, candidateLast))
+        editDistance(key, candidate), 2 + editDistance(last, candidateLast))
     }
     let keys = RunConfiguration.options.map(\.key)
     return keys.min { distance($0) < distance($1) } ?? ""

@@ -95,7 +95,7 @@ let targets: [Target] = [
     dependencies: [
       "Training", "ProcessMesh", "MessagePassing", "DenseKernels", "Basics", argumentParser,
     ],
-    swiftSettings: settings),
+    exclude: ["README.md"], swiftSettings: settings),
   .executableTarget(
     name: "w2svd",
     dependencies: [
@@ -103,7 +103,7 @@ let targets: [Target] = [
       "Exchange", "Autodiff", "ProcessMesh", "Tensors", "Compression", "DenseKernels", "MeshLayout",
       "Basics", argumentParser,
     ],
-    swiftSettings: settings),
+    exclude: ["README.md"], swiftSettings: settings),
 
   // Comparers, temporary folders, seeded streams: for tests only.
   .target(

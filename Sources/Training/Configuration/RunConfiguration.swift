@@ -54,7 +54,7 @@ package struct RunConfiguration: Equatable, Sendable {
   }
 
   package struct Teach: Equatable, Sendable {
-    package var steps = 700
+    package var steps = 1_000
     package var learningRate = 1e-3
     package var warmupSteps = 50
     package var beta1 = 0.9
@@ -76,7 +76,7 @@ package struct RunConfiguration: Equatable, Sendable {
 
   package struct Distill: Equatable, Sendable {
     package var method = Method.w2s
-    package var steps = 560
+    package var steps = 480
     package var generatorSteps = 4
     package var criticRatio = 4
     package var alphaWeak = 0.25

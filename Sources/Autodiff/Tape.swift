@@ -59,14 +59,25 @@ package final class Tape<Scalar: KernelScalar> {
 
   package let arena: Arena
   package let role: MemoryRole
+  /// How linear layers and attention read their operands.
+  package let precision: ProductPrecision
   package let isRecording: Bool
   private var nodes: [Node] = []
 
   /// - Parameter isRecording: false runs the same forward code and stores nothing for a gradient.
-  package init(arena: Arena, role: MemoryRole, isRecording: Bool = true) {
+  package init(
+    arena: Arena, role: MemoryRole, precision: ProductPrecision = .float32,
+    isRecording: Bool = true
+  ) {
     self.arena = arena
     self.role = role
+    self.precision = precision
     self.isRecording = isRecording
+  }
+
+  /// A tape that computes alike and stores nothing.
+  package func silent(role: MemoryRole? = nil) -> Tape {
+    Tape(arena: arena, role: role ?? self.role, precision: precision, isRecording: false)
   }
 
   // MARK: Leaves
@@ -127,7 +138,7 @@ package final class Tape<Scalar: KernelScalar> {
     _ inputs: [Value<Scalar>],
     _ body: @escaping (Tape<Scalar>, [Value<Scalar>]) -> [Value<Scalar>]
   ) -> [Value<Scalar>] {
-    let forward = Tape(arena: arena, role: role, isRecording: false)
+    let forward = silent()
     let outputs = body(forward, inputs.map(\.detached))
     guard isRecording else { return outputs.map(\.detached) }
 
@@ -139,7 +150,7 @@ package final class Tape<Scalar: KernelScalar> {
       Node(
         shape: [], gradient: nil,
         step: .recomputation(outputs: outputNodes) { [unowned self] outputGradients in
-          let again = Tape(arena: arena, role: role)
+          let again = Tape(arena: arena, role: role, precision: precision)
           let leaves = zip(tensors, inputNodes).map { tensor, node in
             node.map { again.leaf(tensor, gradient: self.gradient(ofNode: $0)) }
               ?? Value(constant: tensor)

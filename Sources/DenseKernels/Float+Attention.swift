@@ -7,7 +7,6 @@
 // Source: FlashAttention-2 (2307.08691), algorithms 1 and 2. Formulas: KernelScalar+SlowAttention.swift.
 
 import CKernels
-import COpenBLAS
 
 /// How attention is cut: scores of `queryCount` × `keyCount` exist at a time.
 package enum AttentionTiles {
@@ -20,12 +19,13 @@ package enum AttentionTiles {
 extension Float {
   package static func attention(
     query: Buffer<Self>, key: Buffer<Self>, value: Buffer<Self>, mask: AttentionMask?,
-    shape: AttentionShape, into output: Buffer<Self>, logSumExp: Buffer<Self>
+    shape: AttentionShape, precision: ProductPrecision, into output: Buffer<Self>,
+    logSumExp: Buffer<Self>
   ) {
     shape.require(
       queries: [("query", query), ("output", output)], keys: [("key", key), ("value", value)],
       logSumExp: logSumExp, mask: mask)
-    let work = AttentionWorkspace(shape: shape, scoreTileCount: 1)
+    let work = AttentionWorkspace(shape: shape, precision: precision, scoreTileCount: 1)
     let (stride, scale) = (
       shape.headCount * shape.headWidth, 1 / Float(shape.headWidth).squareRoot()
     )
@@ -44,15 +44,15 @@ extension Float {
             let k = unsafe HeadRows(key.base + offset, tile.count, stride)
             let v = unsafe HeadRows(value.base + offset, tile.count, stride)
             let scores = unsafe work.scores(rows, tile)
-            unsafe product(q, k.transposed, shape.headWidth, scale, 0, into: scores)
+            unsafe work.product(q, k.transposed, shape.headWidth, scale, false, into: scores)
             unsafe w2svd_softmax_tile(
               scores.base, rows, tile.count, scores.stride, work.bias(of: tile), work.maximum,
               work.total, work.factor)
             if index > 0 {
               unsafe w2svd_scale_rows(o.base, stride, rows, shape.headWidth, work.factor)
             }
-            unsafe product(
-              scores, v, tile.count, 1, index > 0 ? 1 : 0, into: o, columns: shape.headWidth)
+            unsafe work.product(
+              scores, v, tile.count, 1, index > 0, into: o, columns: shape.headWidth)
           }
           if tiles.isEmpty {
             for r in 0..<rows {
@@ -80,7 +80,8 @@ extension Float {
   package static func attentionBackward(
     outputGradient: Buffer<Self>, query: Buffer<Self>, key: Buffer<Self>, value: Buffer<Self>,
     output: Buffer<Self>, logSumExp: Buffer<Self>, mask: AttentionMask?, shape: AttentionShape,
-    queryGradient: Buffer<Self>, keyGradient: Buffer<Self>, valueGradient: Buffer<Self>
+    precision: ProductPrecision, queryGradient: Buffer<Self>, keyGradient: Buffer<Self>,
+    valueGradient: Buffer<Self>
   ) {
     shape.require(
       queries: [
@@ -91,7 +92,7 @@ extension Float {
         ("key", key), ("value", value), ("keyGradient", keyGradient),
         ("valueGradient", valueGradient),
       ], logSumExp: logSumExp, mask: mask)
-    let work = AttentionWorkspace(shape: shape, scoreTileCount: 2)
+    let work = AttentionWorkspace(shape: shape, precision: precision, scoreTileCount: 2)
     let (stride, width) = (shape.headCount * shape.headWidth, shape.headWidth)
     let scale = 1 / Float(width).squareRoot()
     for b in 0..<shape.sampleCount {
@@ -124,33 +125,20 @@ extension Float {
             let dv = unsafe HeadRows(valueGradient.base + offset, tile.count, stride)
             let p = unsafe work.scores(rows, tile)
             let ds = unsafe work.scoreGradients(rows, tile)
-            unsafe product(q, k.transposed, width, scale, 0, into: p)
+            unsafe work.product(q, k.transposed, width, scale, false, into: p)
             unsafe w2svd_probabilities(
               p.base, rows, tile.count, p.stride, work.bias(of: tile), work.maximum)
-            unsafe product(p.transposed, dO, rows, 1, 1, into: dv, columns: width)
-            unsafe product(dO, v.transposed, width, 1, 0, into: ds)
+            unsafe work.product(p.transposed, dO, rows, 1, true, into: dv, columns: width)
+            unsafe work.product(dO, v.transposed, width, 1, false, into: ds)
             unsafe w2svd_score_gradients(
               p.base, ds.base, rows, tile.count, p.stride, work.correction, scale)
-            unsafe product(ds, k, tile.count, 1, 1, into: dq, columns: width)
-            unsafe product(ds.transposed, q, rows, 1, 1, into: dk, columns: width)
+            unsafe work.product(ds, k, tile.count, 1, true, into: dq, columns: width)
+            unsafe work.product(ds.transposed, q, rows, 1, true, into: dk, columns: width)
           }
         }
       }
     }
   }
-}
-
-/// c = scale · a b + beta · c, where c has the rows of a.
-@unsafe
-private func product(
-  _ a: HeadRows, _ b: HeadRows, _ inner: Int, _ scale: Float, _ beta: Float, into c: HeadRows,
-  columns: Int? = nil
-) {
-  unsafe cblas_sgemm(
-    CblasRowMajor, a.isTransposed ? CblasTrans : CblasNoTrans,
-    b.isTransposed ? CblasTrans : CblasNoTrans, Int32(c.rows), Int32(columns ?? b.rows),
-    Int32(inner), scale, a.base, blasInteger(a.stride), b.base, blasInteger(b.stride), beta,
-    c.base, blasInteger(c.stride))
 }
 
 /// Rows of one head among its neighbors, or of a tile of scores.
@@ -159,7 +147,7 @@ private struct HeadRows {
   let base: UnsafeMutablePointer<Float>
   let rows: Int
   let stride: Int
-  var isTransposed = false
+  private(set) var isTransposed = false
 
   init(_ base: UnsafeMutablePointer<Float>, _ rows: Int, _ stride: Int) {
     unsafe self.base = base
@@ -174,7 +162,8 @@ private struct HeadRows {
   }
 }
 
-/// The memory of one call: one or two tiles of scores, a few numbers per row, a mask row per sample.
+/// The memory of one call: one or two tiles of scores, a few numbers per row, a mask row per sample,
+/// packed operands of bfloat16 products.
 @safe
 private final class AttentionWorkspace {
   struct KeyTile {
@@ -184,7 +173,9 @@ private final class AttentionWorkspace {
     let isMasked: Bool
   }
 
+  private let precision: ProductPrecision
   private let memory: UnsafeMutableRawPointer
+  private let packing: UnsafeMutableRawPointer
   private let floats: UnsafeMutablePointer<Float>
   private let tileElementCount: Int
   private let biasRow: UnsafeMutablePointer<Float>
@@ -193,10 +184,22 @@ private final class AttentionWorkspace {
   let factor: UnsafeMutablePointer<Float>
   let correction: UnsafeMutablePointer<Float>
 
-  init(shape: AttentionShape, scoreTileCount: Int) {
+  init(shape: AttentionShape, precision: ProductPrecision, scoreTileCount: Int) {
+    self.precision = precision
     let rows = AttentionTiles.queryCount
-    tileElementCount =
-      min(rows, shape.queryCount) * Self.rounded(min(AttentionTiles.keyCount, shape.keyCount))
+    let tileRows = min(rows, shape.queryCount)
+    let tileKeys = min(AttentionTiles.keyCount, shape.keyCount)
+    // The three kinds of products of a tile: scores, outputs or dq, and dk or dv.
+    let packingByteCount =
+      precision == .float32
+      ? 64
+      : [
+        productWorkspaceByteCount(rows: tileRows, inner: shape.headWidth, columns: tileKeys),
+        productWorkspaceByteCount(rows: tileRows, inner: tileKeys, columns: shape.headWidth),
+        productWorkspaceByteCount(rows: tileKeys, inner: tileRows, columns: shape.headWidth),
+      ].reduce(64, max)
+    unsafe packing = .allocate(byteCount: packingByteCount, alignment: 64)
+    tileElementCount = tileRows * Self.rounded(tileKeys)
     let elementCount = scoreTileCount * tileElementCount + 4 * rows + shape.keyCount
     unsafe memory = .allocate(byteCount: elementCount * 4, alignment: 64)
     unsafe floats = memory.bindMemory(to: Float.self, capacity: elementCount)
@@ -207,7 +210,23 @@ private final class AttentionWorkspace {
     unsafe biasRow = correction + rows
   }
 
-  deinit { unsafe memory.deallocate() }
+  deinit {
+    unsafe memory.deallocate()
+    unsafe packing.deallocate()
+  }
+
+  /// c = scale · a b, or c += scale · a b, where c has the rows of a.
+  @unsafe
+  func product(
+    _ a: HeadRows, _ b: HeadRows, _ inner: Int, _ scale: Float, _ accumulating: Bool,
+    into c: HeadRows, columns: Int? = nil
+  ) {
+    unsafe multiplyStrided(
+      StridedOperand(a.base, stride: a.stride, isTransposed: a.isTransposed),
+      StridedOperand(b.base, stride: b.stride, isTransposed: b.isTransposed), scale: scale,
+      accumulating: accumulating, precision: precision, rows: c.rows, inner: inner,
+      columns: columns ?? b.rows, into: c.base, stride: c.stride, workspace: packing)
+  }
 
   private static func rounded(_ count: Int) -> Int { (count + 15) / 16 * 16 }
 

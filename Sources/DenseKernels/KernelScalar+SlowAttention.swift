@@ -4,20 +4,25 @@
 // Backward: dp_j = do·v_j,  D = do·o,  ds_j = p_j (dp_j − D),
 //           dv_j += p_j do,  dq += Σ_j ds_j k_j / √K,  dk_j += ds_j q / √K.
 // A query that sees no key gives a zero output, lse = −∞ and no gradient.
+// Every product reads its operands in the given precision: q k, p v, do v, p do, ds k, ds q; the sum
+// below the softmax and D do not.
 
 import Foundation
 
 extension KernelScalar {
   package static func attention(
     query: Buffer<Self>, key: Buffer<Self>, value: Buffer<Self>, mask: AttentionMask?,
-    shape: AttentionShape, into output: Buffer<Self>, logSumExp: Buffer<Self>
+    shape: AttentionShape, precision: ProductPrecision, into output: Buffer<Self>,
+    logSumExp: Buffer<Self>
   ) {
     shape.require(
       queries: [("query", query), ("output", output)], keys: [("key", key), ("value", value)],
       logSumExp: logSumExp, mask: mask)
     forEachQuery(of: shape, mask) { b, n, i, visible in
       let q = shape.queryStart(b, i, n)
-      let scores = visible.map { scaledDot(query, q, key, shape.keyStart(b, $0, n), shape) }
+      let scores = visible.map {
+        scaledDot(query, q, key, shape.keyStart(b, $0, n), shape, precision)
+      }
       let largest = scores.max() ?? 0
       let weights = scores.map { Self(exp(Double($0 - largest))) }
       let total = weights.reduce(0, +)
@@ -26,7 +31,8 @@ extension KernelScalar {
       for c in 0..<shape.headWidth { output[q + c] = 0 }
       for (j, weight) in zip(visible, weights) {
         let v = shape.keyStart(b, j, n)
-        for c in 0..<shape.headWidth { output[q + c] += weight / total * value[v + c] }
+        let p = precision.rounded(weight) / total
+        for c in 0..<shape.headWidth { output[q + c] += p * precision.rounded(value[v + c]) }
       }
     }
   }
@@ -34,7 +40,8 @@ extension KernelScalar {
   package static func attentionBackward(
     outputGradient: Buffer<Self>, query: Buffer<Self>, key: Buffer<Self>, value: Buffer<Self>,
     output: Buffer<Self>, logSumExp: Buffer<Self>, mask: AttentionMask?, shape: AttentionShape,
-    queryGradient: Buffer<Self>, keyGradient: Buffer<Self>, valueGradient: Buffer<Self>
+    precision: ProductPrecision, queryGradient: Buffer<Self>, keyGradient: Buffer<Self>,
+    valueGradient: Buffer<Self>
   ) {
     shape.require(
       queries: [
@@ -52,15 +59,17 @@ extension KernelScalar {
       for c in 0..<shape.headWidth { correction += outputGradient[q + c] * output[q + c] }
       for j in visible {
         let k = shape.keyStart(b, j, n)
-        let score = scaledDot(query, q, key, k, shape)
+        let score = scaledDot(query, q, key, k, shape, precision)
         let p = Self(exp(Double(score - logSumExp[shape.rowStart(b, n) + i])))
         var dp: Self = 0
-        for c in 0..<shape.headWidth { dp += outputGradient[q + c] * value[k + c] }
-        let ds = p * (dp - correction) * scale
         for c in 0..<shape.headWidth {
-          valueGradient[k + c] += p * outputGradient[q + c]
-          queryGradient[q + c] += ds * key[k + c]
-          keyGradient[k + c] += ds * query[q + c]
+          dp += precision.rounded(outputGradient[q + c]) * precision.rounded(value[k + c])
+        }
+        let ds = precision.rounded(p * (dp - correction) * scale)
+        for c in 0..<shape.headWidth {
+          valueGradient[k + c] += precision.rounded(p) * precision.rounded(outputGradient[q + c])
+          queryGradient[q + c] += ds * precision.rounded(key[k + c])
+          keyGradient[k + c] += ds * precision.rounded(query[q + c])
         }
       }
     }
@@ -84,10 +93,13 @@ extension KernelScalar {
   }
 
   private static func scaledDot(
-    _ x: Buffer<Self>, _ xStart: Int, _ y: Buffer<Self>, _ yStart: Int, _ shape: AttentionShape
+    _ x: Buffer<Self>, _ xStart: Int, _ y: Buffer<Self>, _ yStart: Int, _ shape: AttentionShape,
+    _ precision: ProductPrecision
   ) -> Self {
     var sum: Self = 0
-    for c in 0..<shape.headWidth { sum += x[xStart + c] * y[yStart + c] }
+    for c in 0..<shape.headWidth {
+      sum += precision.rounded(x[xStart + c]) * precision.rounded(y[yStart + c])
+    }
     return sum / Self(shape.headWidth).squareRoot()
   }
 }

@@ -9,14 +9,15 @@ extension KernelScalar {
   // MARK: Products
 
   package static func multiply(
-    _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool, into c: Matrix<Self>
+    _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool,
+    precision: ProductPrecision, into c: Matrix<Self>
   ) {
     let (rows, inner, columns) = productSizes(a, b, c)
     for i in 0..<rows {
       for j in 0..<columns {
         // c[i, j] = scale Σ_k a[i, k] b[k, j]
         var sum: Self = 0
-        for k in 0..<inner { sum += a[i, k] * b[k, j] }
+        for k in 0..<inner { sum += precision.rounded(a[i, k]) * precision.rounded(b[k, j]) }
         let index = i * c.stride + j
         c.buffer[index] = accumulating ? c.buffer[index] + scale * sum : scale * sum
       }

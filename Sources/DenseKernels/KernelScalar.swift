@@ -46,6 +46,25 @@ package struct Matrix<Element: BitwiseCopyable> {
   }
 }
 
+/// How the operands of a product are read; sums are always in the scalar type.
+package enum ProductPrecision: String, CaseIterable, Codable, Sendable {
+  /// As they are.
+  case float32 = "fp32"
+  /// Rounded to the nearest bfloat16 first. A product of two is exact in Float32.
+  case bfloat16 = "bf16"
+
+  /// What a product takes an operand's element for.
+  package func rounded<Scalar: KernelScalar>(_ x: Scalar) -> Scalar {
+    switch self {
+    case .float32: return x
+    case .bfloat16:
+      let bits = Float(x).bitPattern
+      guard Float(x).isFinite else { return x }
+      return Scalar(Float(bitPattern: (bits &+ 0x7fff &+ (bits >> 16 & 1)) & 0xffff_0000))
+    }
+  }
+}
+
 /// Elementwise functions of one variable with their derivatives.
 package enum Activation: Hashable, Sendable {
   /// 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), diffusers' `gelu-approximate`.
@@ -131,7 +150,8 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
 
   /// c = scale · a b, or c += scale · a b when `accumulating`. `c` is not transposed.
   static func multiply(
-    _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool, into c: Matrix<Self>)
+    _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool,
+    precision: ProductPrecision, into c: Matrix<Self>)
 
   /// x[r, :] += bias, for `rowCount` rows of `bias.count`.
   static func addBias(_ bias: Buffer<Self>, toRowsOf x: Buffer<Self>, rowCount: Int)
@@ -177,12 +197,14 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
   /// per query and head, B×N×Lq. - Source: FlashAttention-2 (2307.08691), algorithms 1 and 2.
   static func attention(
     query: Buffer<Self>, key: Buffer<Self>, value: Buffer<Self>, mask: AttentionMask?,
-    shape: AttentionShape, into output: Buffer<Self>, logSumExp: Buffer<Self>)
+    shape: AttentionShape, precision: ProductPrecision, into output: Buffer<Self>,
+    logSumExp: Buffer<Self>)
 
   static func attentionBackward(
     outputGradient: Buffer<Self>, query: Buffer<Self>, key: Buffer<Self>, value: Buffer<Self>,
     output: Buffer<Self>, logSumExp: Buffer<Self>, mask: AttentionMask?, shape: AttentionShape,
-    queryGradient: Buffer<Self>, keyGradient: Buffer<Self>, valueGradient: Buffer<Self>)
+    precision: ProductPrecision, queryGradient: Buffer<Self>, keyGradient: Buffer<Self>,
+    valueGradient: Buffer<Self>)
 
   // MARK: Elementwise
 
@@ -237,4 +259,13 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
   /// y[i at axes order] = x: dimension d of y is dimension `axes[d]` of x (as numpy.transpose).
   static func permute(
     _ x: Buffer<Self>, shape: [Int], axes: [Int], into y: Buffer<Self>)
+}
+
+extension KernelScalar {
+  /// `multiply` of operands as they are.
+  package static func multiply(
+    _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool, into c: Matrix<Self>
+  ) {
+    multiply(a, b, scale: scale, accumulating: accumulating, precision: .float32, into: c)
+  }
 }

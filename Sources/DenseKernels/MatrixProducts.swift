@@ -1,14 +1,32 @@
-// Matrix products by OpenBLAS. Sizes are checked here, at 64 bits, against what its C interface takes.
+// Matrix products: OpenBLAS on operands as they are, our kernel on operands rounded to bfloat16.
+// Sizes are checked here, at 64 bits, against what the C interfaces take.
 
+import CKernels
 import COpenBLAS
 
 extension Float {
   package static func multiply(
-    _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool, into c: Matrix<Self>
+    _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool,
+    precision: ProductPrecision, into c: Matrix<Self>
   ) {
     let (rows, inner, columns) = productSizes(a, b, c)
     guard rows > 0 && columns > 0 else { return }
-    unsafe cblas_sgemm(
+    unsafe multiplyStrided(
+      StridedOperand(a), StridedOperand(b), scale: scale, accumulating: accumulating,
+      precision: precision, rows: rows, inner: inner, columns: columns, into: c.buffer.base,
+      stride: max(c.stride, c.columnCount, 1), workspace: nil)
+  }
+}
+
+extension Double {
+  package static func multiply(
+    _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool,
+    precision: ProductPrecision, into c: Matrix<Self>
+  ) {
+    let (rows, inner, columns) = productSizes(a, b, c)
+    guard rows > 0 && columns > 0 else { return }
+    let (a, b) = (a.rounded(to: precision), b.rounded(to: precision))
+    unsafe cblas_dgemm(
       CblasRowMajor, a.isTransposed ? CblasTrans : CblasNoTrans,
       b.isTransposed ? CblasTrans : CblasNoTrans, blasInteger(rows), blasInteger(columns),
       blasInteger(inner), scale, a.buffer.base, a.leadingSize, b.buffer.base, b.leadingSize,
@@ -16,17 +34,99 @@ extension Float {
   }
 }
 
-extension Double {
-  package static func multiply(
-    _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool, into c: Matrix<Self>
-  ) {
-    let (rows, inner, columns) = productSizes(a, b, c)
-    guard rows > 0 && columns > 0 else { return }
-    unsafe cblas_dgemm(
+extension ProductPrecision {
+  /// Whether this CPU multiplies in this precision at full speed; elsewhere bfloat16 operands are
+  /// rounded and multiplied as Float32: the same products, summed in another order.
+  package var isFast: Bool { self == .float32 || w2svd_has_bfloat16() != 0 }
+}
+
+/// An operand in memory: rows `stride` apart, read as they are or transposed.
+@unsafe
+struct StridedOperand {
+  let base: UnsafePointer<Float>
+  let stride: Int
+  let isTransposed: Bool
+
+  init(_ base: UnsafePointer<Float>, stride: Int, isTransposed: Bool = false) {
+    unsafe self.base = base
+    unsafe self.stride = stride
+    unsafe self.isTransposed = isTransposed
+  }
+
+  init(_ matrix: Matrix<Float>) {
+    unsafe self.init(
+      matrix.buffer.base, stride: max(matrix.stride, matrix.columnCount, 1),
+      isTransposed: matrix.isTransposed)
+  }
+
+  var transposed: StridedOperand {
+    unsafe StridedOperand(base, stride: stride, isTransposed: !isTransposed)
+  }
+}
+
+/// c = scale · a b, or c += scale · a b, on memory whose sizes the caller has checked.
+///
+/// - Parameter workspace: of at least `productWorkspaceByteCount`; nil allocates it.
+@unsafe
+func multiplyStrided(
+  _ a: StridedOperand, _ b: StridedOperand, scale: Float, accumulating: Bool,
+  precision: ProductPrecision, rows: Int, inner: Int, columns: Int,
+  into c: UnsafeMutablePointer<Float>, stride: Int, workspace: UnsafeMutableRawPointer?
+) {
+  switch precision {
+  case .bfloat16 where precision.isFast && inner > 0:
+    let memory =
+      unsafe workspace
+      ?? .allocate(
+        byteCount: productWorkspaceByteCount(rows: rows, inner: inner, columns: columns),
+        alignment: 64)
+    unsafe w2svd_multiply_bfloat16(
+      a.base, a.stride, a.isTransposed ? 1 : 0, b.base, b.stride, b.isTransposed ? 1 : 0, c,
+      stride, rows, inner, columns, scale, accumulating ? 1 : 0, memory)
+    if unsafe workspace == nil { unsafe memory.deallocate() }
+  case .bfloat16:
+    let left = unsafe roundedCopy(
+      of: a, a.isTransposed ? inner : rows, a.isTransposed ? rows : inner)
+    let right = unsafe roundedCopy(
+      of: b, b.isTransposed ? columns : inner, b.isTransposed ? inner : columns)
+    unsafe multiplyStrided(
+      StridedOperand(left), StridedOperand(right), scale: scale, accumulating: accumulating,
+      precision: .float32, rows: rows, inner: inner, columns: columns, into: c, stride: stride,
+      workspace: nil)
+  case .float32:
+    unsafe cblas_sgemm(
       CblasRowMajor, a.isTransposed ? CblasTrans : CblasNoTrans,
       b.isTransposed ? CblasTrans : CblasNoTrans, blasInteger(rows), blasInteger(columns),
-      blasInteger(inner), scale, a.buffer.base, a.leadingSize, b.buffer.base, b.leadingSize,
-      accumulating ? 1 : 0, c.buffer.base, c.leadingSize)
+      blasInteger(inner), scale, a.base, blasInteger(a.stride), b.base, blasInteger(b.stride),
+      accumulating ? 1 : 0, c, blasInteger(stride))
+  }
+}
+
+/// Bytes that a product of these sizes packs its bfloat16 operands into.
+func productWorkspaceByteCount(rows: Int, inner: Int, columns: Int) -> Int {
+  guard w2svd_has_bfloat16() != 0 && rows > 0 && inner > 0 && columns > 0 else { return 64 }
+  return w2svd_multiply_bfloat16_workspace(rows, inner, columns)
+}
+
+@unsafe
+private func roundedCopy(of operand: StridedOperand, _ rows: Int, _ columns: Int) -> Matrix<Float> {
+  let copy = Buffer<Float>(zeroed: rows * columns)
+  for r in 0..<rows {
+    for k in 0..<columns {
+      copy[r * columns + k] = unsafe ProductPrecision.bfloat16.rounded(
+        operand.base[r * operand.stride + k])
+    }
+  }
+  return Matrix(copy, rows: rows, columns: columns, isTransposed: unsafe operand.isTransposed)
+}
+
+extension Matrix where Element == Double {
+  /// The matrix with its elements rounded, itself where nothing is to be rounded.
+  fileprivate func rounded(to precision: ProductPrecision) -> Matrix {
+    guard precision != .float32 else { return self }
+    return Matrix(
+      Buffer(buffer.array.map { precision.rounded($0) }), rows: rowCount, columns: columnCount,
+      stride: stride, isTransposed: isTransposed)
   }
 }
 

@@ -3,9 +3,10 @@ import TestSupport
 import Testing
 
 struct FloatAttentionTests {
-  private func run<S: KernelScalar>(_: S.Type, _ shape: AttentionShape, _ mask: AttentionMask?)
-    -> [[Double]]
-  {
+  private func run<S: KernelScalar>(
+    _: S.Type, _ shape: AttentionShape, _ mask: AttentionMask?,
+    _ precision: ProductPrecision = .float32
+  ) -> [[Double]] {
     let queries = shape.sampleCount * shape.queryCount * shape.headCount * shape.headWidth
     let keys = shape.sampleCount * shape.keyCount * shape.headCount * shape.headWidth
     let (q, k, v): (Buffer<S>, Buffer<S>, Buffer<S>) = (
@@ -14,14 +15,15 @@ struct FloatAttentionTests {
     let output: Buffer<S> = poisoned(queries)
     let logSumExp: Buffer<S> = poisoned(shape.sampleCount * shape.headCount * shape.queryCount)
     S.attention(
-      query: q, key: k, value: v, mask: mask, shape: shape, into: output, logSumExp: logSumExp)
+      query: q, key: k, value: v, mask: mask, shape: shape, precision: precision, into: output,
+      logSumExp: logSumExp)
     let (dq, dk, dv): (Buffer<S>, Buffer<S>, Buffer<S>) = (
       startedGradient(queries), startedGradient(keys), startedGradient(keys)
     )
     S.attentionBackward(
       outputGradient: normals(queries, 4), query: q, key: k, value: v, output: output,
-      logSumExp: logSumExp, mask: mask, shape: shape, queryGradient: dq, keyGradient: dk,
-      valueGradient: dv)
+      logSumExp: logSumExp, mask: mask, shape: shape, precision: precision, queryGradient: dq,
+      keyGradient: dk, valueGradient: dv)
     return doubles(output, logSumExp, dq, dk, dv)
   }
 
@@ -44,6 +46,24 @@ struct FloatAttentionTests {
       AttentionShape(
         sampleCount: isSmall ? 2 : 1, queryCount: tokens, keyCount: tokens,
         headCount: isSmall ? 3 : 1, headWidth: width))
+  }
+
+  /// Weights and score gradients that lie next to the middle between two bfloat16 numbers may be
+  /// rounded apart: 2⁻⁸ of their magnitude each, of which sums over keys see an average.
+  @Test(arguments: [(7, 8), (129, 64), (300, 128), (700, 16)])
+  func `attention on bfloat16 operands agrees with the slow twin`(tokens: Int, width: Int) {
+    let shape = AttentionShape(
+      sampleCount: 2, queryCount: tokens, keyCount: tokens, headCount: 2, headWidth: width)
+    let masks = [
+      nil, AttentionMask(visibleKeys: (0..<(2 * tokens)).map { UInt8($0 % 5 == 2 ? 0 : 1) }),
+    ]
+    for mask in masks {
+      let fast = run(Float.self, shape, mask, .bfloat16)
+      DenseKernelsTests.expectAgreement(
+        fast, run(Double.self, shape, mask, .bfloat16), absolute: 1 / 256, relative: 1 / 256,
+        "\(shape)")
+      #expect(fast != run(Float.self, shape, mask, .float32))
+    }
   }
 
   @Test func `queries and keys may differ in number`() {
@@ -75,7 +95,7 @@ struct FloatAttentionTests {
     let (output, logSumExp): (Buffer<Float>, Buffer<Float>) = (poisoned(16), poisoned(2))
     Float.attention(
       query: normals(16, 1), key: normals(24, 2), value: value, mask: mask, shape: shape,
-      into: output, logSumExp: logSumExp)
+      precision: .float32, into: output, logSumExp: logSumExp)
     #expect(output[8..<16].array == value[0..<8].array)
     expectAgreement(shape, mask)
   }
@@ -102,8 +122,8 @@ struct FloatAttentionTests {
     let value: Buffer<Float> = normals(2400, 1)
     let (output, logSumExp): (Buffer<Float>, Buffer<Float>) = (poisoned(4), poisoned(1))
     Float.attention(
-      query: Buffer([400, 0, 0, 0]), key: key, value: value, mask: nil, shape: shape, into: output,
-      logSumExp: logSumExp)
+      query: Buffer([400, 0, 0, 0]), key: key, value: value, mask: nil, shape: shape,
+      precision: .float32, into: output, logSumExp: logSumExp)
     // Scores are 200 j: the last key has all the weight.
     #expect(output.array == value[2396..<2400].array)
     #expect(logSumExp[0] == 200 * 599)
@@ -129,7 +149,7 @@ struct FloatAttentionTests {
       func forward(_ inputs: [Buffer<Double>]) -> Buffer<Double> {
         Double.attention(
           query: inputs[0], key: inputs[1], value: inputs[2], mask: mask, shape: shape,
-          into: output, logSumExp: logSumExp)
+          precision: .float32, into: output, logSumExp: logSumExp)
         return output
       }
       _ = forward(inputs)
@@ -137,7 +157,8 @@ struct FloatAttentionTests {
       Double.attentionBackward(
         outputGradient: weights, query: inputs[0], key: inputs[1], value: inputs[2],
         output: output, logSumExp: logSumExp, mask: mask, shape: shape,
-        queryGradient: gradients[0], keyGradient: gradients[1], valueGradient: gradients[2])
+        precision: .float32, queryGradient: gradients[0], keyGradient: gradients[1],
+        valueGradient: gradients[2])
       expectGradients(
         gradients.map(withoutStart), at: inputs.map(\.array), outputWeights: weights.array,
         forward: forward)

@@ -18,6 +18,17 @@ struct MatrixProductsTests {
     Case(rows: 7, inner: 0, columns: 5, extraStride: 0),
   ]
 
+  /// Around the tile of 12 × 32, the blocks of 240 rows, 512 k and 1024 columns, and pairs of k.
+  static let blockCases = [
+    Case(rows: 12, inner: 2, columns: 32, extraStride: 0),
+    Case(rows: 13, inner: 31, columns: 17, extraStride: 3),
+    Case(rows: 11, inner: 33, columns: 49, extraStride: 1),
+    Case(rows: 241, inner: 513, columns: 16, extraStride: 0),
+    Case(rows: 25, inner: 1025, columns: 33, extraStride: 5),
+    Case(rows: 14, inner: 5, columns: 1025, extraStride: 0),
+    Case(rows: 481, inner: 64, columns: 1, extraStride: 2),
+  ]
+
   private func matrix<S: KernelScalar>(
     _: S.Type, _ rows: Int, _ columns: Int, _ extra: Int, isTransposed: Bool, _ number: Int
   ) -> Matrix<S> {
@@ -29,12 +40,12 @@ struct MatrixProductsTests {
 
   /// c = scale Σ a b (+ c) from the definition, in Float64.
   private func expected(
-    _ a: Matrix<Double>, _ b: Matrix<Double>, _ c: Matrix<Double>, _ keep: Double
-  )
-    -> [Double]
-  {
+    _ a: Matrix<Double>, _ b: Matrix<Double>, _ c: Matrix<Double>, _ keep: Double,
+    _ precision: ProductPrecision
+  ) -> [Double] {
     func element(_ m: Matrix<Double>, _ i: Int, _ j: Int) -> Double {
-      m.buffer[m.isTransposed ? j * m.stride + i : i * m.stride + j]
+      let x = m.buffer[m.isTransposed ? j * m.stride + i : i * m.stride + j]
+      return precision == .float32 ? x : Self.nearestBFloat16(x)
     }
     var result = c.buffer.array
     for i in 0..<c.rowCount {
@@ -47,8 +58,16 @@ struct MatrixProductsTests {
     return result
   }
 
+  /// The multiple of the last of eight significant bits that is nearest, the even one of two.
+  private static func nearestBFloat16(_ x: Double) -> Double {
+    guard x != 0 else { return 0 }
+    let unit = Double(sign: .plus, exponent: x.exponent - 7, significand: 1)
+    return (x / unit).rounded(.toNearestOrEven) * unit
+  }
+
   private func product<S: KernelScalar>(
-    _: S.Type, _ test: Case, _ transposesA: Bool, _ transposesB: Bool, accumulating: Bool
+    _: S.Type, _ test: Case, _ transposesA: Bool, _ transposesB: Bool, accumulating: Bool,
+    precision: ProductPrecision = .float32
   ) -> (actual: [S], expected: [Double]) {
     func operands<T: KernelScalar>(_: T.Type) -> (Matrix<T>, Matrix<T>, Matrix<T>) {
       (
@@ -58,25 +77,35 @@ struct MatrixProductsTests {
       )
     }
     let (a, b, c) = operands(S.self)
-    S.multiply(a, b, scale: 0.5, accumulating: accumulating, into: c)
+    S.multiply(a, b, scale: 0.5, accumulating: accumulating, precision: precision, into: c)
     let (a64, b64, c64) = operands(Double.self)
-    return (c.buffer.array, expected(a64, b64, c64, accumulating ? 1 : 0))
+    return (c.buffer.array, expected(a64, b64, c64, accumulating ? 1 : 0, precision))
   }
 
   /// A sum of `inner` products of normals: inner · ε times their magnitude of about 8 at most.
   /// What lies between the columns and the stride must stay as it was, and the bound checks it too.
-  @Test(arguments: cases, [false, true])
+  @Test(arguments: cases + blockCases, ProductPrecision.allCases)
   func `products agree with the definition for every transposition`(
-    test: Case, accumulating: Bool
+    test: Case, precision: ProductPrecision
   ) {
+    for accumulating in [false, true] {
+      expectAgreement(test, accumulating: accumulating, precision: precision)
+    }
+  }
+
+  private func expectAgreement(_ test: Case, accumulating: Bool, precision: ProductPrecision) {
     for (transposesA, transposesB) in [(false, false), (false, true), (true, false), (true, true)] {
       let label = "\(test) \(transposesA) \(transposesB) \(accumulating)"
       let bound = Double(test.inner + 2) * 8
-      let fast = product(Float.self, test, transposesA, transposesB, accumulating: accumulating)
+      let fast = product(
+        Float.self, test, transposesA, transposesB, accumulating: accumulating,
+        precision: precision)
       #expect(
         difference(fast.actual.map(Double.init), fast.expected, absolute: bound * epsilon) == nil,
         "\(label)")
-      let slow = product(Double.self, test, transposesA, transposesB, accumulating: accumulating)
+      let slow = product(
+        Double.self, test, transposesA, transposesB, accumulating: accumulating,
+        precision: precision)
       #expect(
         difference(slow.actual, slow.expected, absolute: bound * Double.ulpOfOne) == nil,
         "\(label)")
@@ -89,6 +118,29 @@ struct MatrixProductsTests {
       product(Float.self, test, false, true, accumulating: false).actual
     }
     #expect(runs[0] == runs[1])
+  }
+
+  @Test func `splitting the rows of a product of bfloat16 operands changes no bit`() {
+    let test = Case(rows: 500, inner: 300, columns: 70, extraStride: 0)
+    let a: Buffer<Float> = normals(test.rows * test.inner, 1)
+    let b = Matrix<Float>(
+      normals(test.inner * test.columns, 2), rows: test.inner, columns: test.columns)
+    let (whole, split) = (
+      Buffer<Float>(zeroed: test.rows * test.columns),
+      Buffer<Float>(zeroed: test.rows * test.columns)
+    )
+    func multiply(_ rows: Range<Int>, into target: Buffer<Float>) {
+      Float.multiply(
+        Matrix(
+          a[(rows.lowerBound * test.inner)..<(rows.upperBound * test.inner)], rows: rows.count,
+          columns: test.inner), b, scale: 1, accumulating: false, precision: .bfloat16,
+        into: Matrix(
+          target[(rows.lowerBound * test.columns)..<(rows.upperBound * test.columns)],
+          rows: rows.count, columns: test.columns))
+    }
+    multiply(0..<500, into: whole)
+    for rows in [0..<1, 1..<242, 242..<500] { multiply(rows, into: split) }
+    #expect(whole.array == split.array)
   }
 
   /// What lets data-parallel and sequence-parallel layouts agree in every bit (specs §6). It holds

@@ -240,8 +240,8 @@ private final class Ring {
     let elements = Sampler(
       schedule: SamplingSchedule(stepCount: stepCount, shift: 1), rule: rule
     ).sample(
-      from: noise(11, 0, count: Self.measured), denoiser: RingNetwork(set: set), arena: arena,
-      role: .common
+      from: noise(11, 0, count: Self.measured), denoiser: RingNetwork(set: set),
+      on: Tape(arena: arena, role: .common, isRecording: false)
     ) { noise(12, $0, count: Self.measured) }.array
     return (0..<Self.measured).map { SIMD2(elements[2 * $0], elements[2 * $0 + 1]) }
   }

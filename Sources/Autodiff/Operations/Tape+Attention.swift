@@ -22,13 +22,13 @@ extension Tape {
     let logSumExp = result([shape.sampleCount, headCount, shape.queryCount])
     Scalar.attention(
       query: query.tensor.buffer, key: key.tensor.buffer, value: value.tensor.buffer, mask: mask,
-      shape: shape, into: output.buffer, logSumExp: logSumExp.buffer)
+      shape: shape, precision: precision, into: output.buffer, logSumExp: logSumExp.buffer)
     return record(output, from: [query, key, value]) { [unowned self] outputGradient, gradients in
       let unwanted = { (value: Value<Scalar>) in self.scratch(value.shape) }
       Scalar.attentionBackward(
         outputGradient: outputGradient.buffer, query: query.tensor.buffer,
         key: key.tensor.buffer, value: value.tensor.buffer, output: output.buffer,
-        logSumExp: logSumExp.buffer, mask: mask, shape: shape,
+        logSumExp: logSumExp.buffer, mask: mask, shape: shape, precision: precision,
         queryGradient: (gradients[0] ?? unwanted(query)).buffer,
         keyGradient: (gradients[1] ?? unwanted(key)).buffer,
         valueGradient: (gradients[2] ?? unwanted(value)).buffer)

@@ -36,16 +36,19 @@ extension Tape {
     let xMatrix = Matrix(x.tensor.buffer, rows: rowCount, columns: inputWidth)
     let yMatrix = Matrix(output.buffer, rows: rowCount, columns: outputWidth)
     let weightMatrix = Matrix(weight.value.buffer, rows: outputWidth, columns: inputWidth)
-    Scalar.multiply(xMatrix, weightMatrix.transposed, scale: 1, accumulating: false, into: yMatrix)
+    Scalar.multiply(
+      xMatrix, weightMatrix.transposed, scale: 1, accumulating: false, precision: precision,
+      into: yMatrix)
     if let bias {
       Scalar.addBias(bias.value.buffer, toRowsOf: output.buffer, rowCount: rowCount)
     }
     guard let update, update.scale != 0 else {
       let inputs = [x, use(weight)] + (bias.map { [use($0)] } ?? [])
-      return record(output, from: inputs) { outputGradient, gradients in
+      return record(output, from: inputs) { [precision] outputGradient, gradients in
         let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
         Self.addLinearGradients(
-          dy, x: xMatrix, weight: weightMatrix, input: gradients[0], weightGradient: gradients[1])
+          dy, x: xMatrix, weight: weightMatrix, input: gradients[0], weightGradient: gradients[1],
+          precision: precision)
         if gradients.count > 2, let sums = gradients[2] {
           Scalar.addColumnSums(of: outputGradient.buffer, rowCount: rowCount, to: sums.buffer)
         }
@@ -59,25 +62,31 @@ extension Tape {
     let downMatrix = Matrix(update.down.value.buffer, rows: rank, columns: inputWidth)
     let upMatrix = Matrix(update.up.value.buffer, rows: outputWidth, columns: rank)
     Scalar.multiply(
-      xMatrix, downMatrix.transposed, scale: 1, accumulating: false, into: hiddenMatrix)
+      xMatrix, downMatrix.transposed, scale: 1, accumulating: false, precision: precision,
+      into: hiddenMatrix)
     Scalar.multiply(
-      hiddenMatrix, upMatrix.transposed, scale: scale, accumulating: true, into: yMatrix)
+      hiddenMatrix, upMatrix.transposed, scale: scale, accumulating: true, precision: precision,
+      into: yMatrix)
     let inputs =
       [x, use(weight), use(update.down), use(update.up)] + (bias.map { [use($0)] } ?? [])
-    return record(output, from: inputs) { [arena, role] outputGradient, gradients in
+    return record(output, from: inputs) { [arena, role, precision] outputGradient, gradients in
       let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
       Self.addLinearGradients(
-        dy, x: xMatrix, weight: weightMatrix, input: gradients[0], weightGradient: gradients[1])
+        dy, x: xMatrix, weight: weightMatrix, input: gradients[0], weightGradient: gradients[1],
+        precision: precision)
       let hiddenGradient = Tensor<Scalar>(
         shape: [rowCount, rank], in: arena, booking: Booking(role, .workspace))
       let dh = Matrix(hiddenGradient.buffer, rows: rowCount, columns: rank)
-      Scalar.multiply(dy, upMatrix, scale: scale, accumulating: false, into: dh)
+      Scalar.multiply(
+        dy, upMatrix, scale: scale, accumulating: false, precision: precision, into: dh)
       Self.addLinearGradients(
-        dh, x: xMatrix, weight: downMatrix, input: gradients[0], weightGradient: gradients[2])
+        dh, x: xMatrix, weight: downMatrix, input: gradients[0], weightGradient: gradients[2],
+        precision: precision)
       if let upGradient = gradients[3] {
         Scalar.multiply(
           dy.transposed, Matrix(hidden.buffer, rows: rowCount, columns: rank), scale: scale,
-          accumulating: true, into: Matrix(upGradient.buffer, rows: outputWidth, columns: rank))
+          accumulating: true, precision: precision,
+          into: Matrix(upGradient.buffer, rows: outputWidth, columns: rank))
       }
       if gradients.count > 4, let sums = gradients[4] {
         Scalar.addColumnSums(of: outputGradient.buffer, rowCount: rowCount, to: sums.buffer)
@@ -88,16 +97,16 @@ extension Tape {
   /// dx += dy W; dW += dyᵀ x.
   private static func addLinearGradients(
     _ dy: Matrix<Scalar>, x: Matrix<Scalar>, weight: Matrix<Scalar>, input: Tensor<Scalar>?,
-    weightGradient: Tensor<Scalar>?
+    weightGradient: Tensor<Scalar>?, precision: ProductPrecision
   ) {
     if let input {
       Scalar.multiply(
-        dy, weight, scale: 1, accumulating: true,
+        dy, weight, scale: 1, accumulating: true, precision: precision,
         into: Matrix(input.buffer, rows: x.rowCount, columns: x.columnCount))
     }
     if let weightGradient {
       Scalar.multiply(
-        dy.transposed, x, scale: 1, accumulating: true,
+        dy.transposed, x, scale: 1, accumulating: true, precision: precision,
         into: Matrix(weightGradient.buffer, rows: weight.rowCount, columns: weight.columnCount))
     }
   }

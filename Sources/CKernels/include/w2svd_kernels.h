@@ -29,6 +29,17 @@ void w2svd_gated_residual(const float *x, const float *gate, const float *h, flo
 void w2svd_gated_residual_backward(const float *dy, const float *gate, const float *h, float *dh,
                                    float *dgate, size_t groups, size_t rows, size_t width);
 
+// Products of bfloat16 operands (products.c): c = scale · a b, or c += where `accumulating`. a is
+// rows × inner and b inner × columns, both stored row by row or crossed (transposed); strides in
+// elements. Needs a CPU that has vdpbf16ps, sizes above zero and a workspace of that many bytes,
+// which smaller sizes never exceed, aligned to 64.
+int w2svd_has_bfloat16(void);
+size_t w2svd_multiply_bfloat16_workspace(size_t rows, size_t inner, size_t columns);
+void w2svd_multiply_bfloat16(const float *a, size_t a_stride, int a_crossed, const float *b,
+                             size_t b_stride, int b_crossed, float *c, size_t c_stride,
+                             size_t rows, size_t inner, size_t columns, float scale,
+                             int accumulating, void *workspace);
+
 // Reductions (reductions.c): Float64, 32 fixed lanes, the same order on every CPU.
 double w2svd_sum(const float *x, size_t count);
 double w2svd_sum_of_magnitudes(const float *x, size_t count);

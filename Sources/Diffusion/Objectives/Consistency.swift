@@ -32,7 +32,7 @@ package struct ConsistencyObjective: Sendable {
     generator: some Denoiser<Scalar>, target: some Denoiser<Scalar>, teacher: some Denoiser<Scalar>,
     on tape: Tape<Scalar>
   ) -> ObjectiveTerm<Scalar> {
-    let silent = Tape<Scalar>(arena: tape.arena, role: tape.role, isRecording: false)
+    let silent = tape.silent()
     let booking = Booking(tape.role, .activations)
     let later = times.map(\.later)
     let earlier = times.map(\.earlier)

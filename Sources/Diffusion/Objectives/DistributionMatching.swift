@@ -31,7 +31,7 @@ package struct DistributionMatching: Sendable {
     generated: Value<Scalar>, noise: Tensor<Scalar>, times: [Double],
     fake: some Denoiser<Scalar>, real: some Denoiser<Scalar>, on tape: Tape<Scalar>
   ) -> Result<Scalar> {
-    let silent = Tape<Scalar>(arena: tape.arena, role: .base, isRecording: false)
+    let silent = tape.silent(role: .base)
     let noisy = FlowMatching.noised(
       generated.tensor, noise: noise, times: times, in: tape.arena,
       booking: Booking(.base, .activations))

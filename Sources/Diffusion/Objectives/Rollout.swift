@@ -27,7 +27,7 @@ package struct Rollout: Sendable {
 
   /// x = y − τ_k v_θ(y, τ_k), with y at τ_k from the source. (9)
   ///
-  /// - Parameter depth: k − 1, in 0 ..< K; the same on every rank. At depth 0, y is `noise` exactly.
+  /// - Parameter depth: k − 1, in 0 ..< K. At depth 0, y is `noise` exactly.
   /// - Parameter truth: x_gt, read by `data` only. `freshNoise(i)`: ε after simulated step i.
   /// - Shapes: noise, truth [B, …] → [B, …].
   package func generate<Scalar: KernelScalar>(
@@ -48,8 +48,7 @@ package struct Rollout: Sendable {
         booking: Booking(tape.role, .activations))
     case .simulate:
       start = Sampler(schedule: schedule, rule: .renoise).sample(
-        from: noise, denoiser: generator, arena: tape.arena, role: tape.role, stepCount: depth,
-        freshNoise: freshNoise)
+        from: noise, denoiser: generator, on: tape, stepCount: depth, freshNoise: freshNoise)
     }
     let y = Value(constant: start)
     let velocity = generator.velocity(of: y, times: times, on: tape)

@@ -1,6 +1,6 @@
 // From noise to a sample in K network evaluations.
 
-import Autodiff
+package import Autodiff
 package import DenseKernels
 package import Tensors
 
@@ -24,11 +24,12 @@ package struct Sampler: Sendable {
 
   /// The clean sample that grows out of `noise`.
   ///
+  /// - Parameter tape: says where and how to compute; nothing is recorded on it.
   /// - Parameter stepCount: stop in front of step `stepCount` (counted from 0) and return the state
   ///   there; nil runs all. `freshNoise(k)` is drawn for the re-noising after step k.
-  /// - Shapes: [B, …] → [B, …]. - Cost: one velocity a step; nothing is recorded.
+  /// - Shapes: [B, …] → [B, …]. - Cost: one velocity a step.
   package func sample<Scalar: KernelScalar>(
-    from noise: Tensor<Scalar>, denoiser: some Denoiser<Scalar>, arena: Arena, role: MemoryRole,
+    from noise: Tensor<Scalar>, denoiser: some Denoiser<Scalar>, on tape: Tape<Scalar>,
     stepCount: Int? = nil, freshNoise: (_ step: Int) -> Tensor<Scalar>
   ) -> Tensor<Scalar> {
     let stepCount = stepCount ?? schedule.stepCount
@@ -36,13 +37,14 @@ package struct Sampler: Sendable {
       (0...schedule.stepCount).contains(stepCount),
       "\(stepCount) steps of a schedule of \(schedule.stepCount)")
     let batch = noise.shape.first ?? 0
-    let booking = Booking(role, .activations)
+    let arena = tape.arena
+    let booking = Booking(tape.role, .activations)
     var state = noise
     for step in 0..<stepCount {
       let (time, next) = (schedule.times[step], schedule.times[step + 1])
-      let tape = Tape<Scalar>(arena: arena, role: role, isRecording: false)
+      let silent = tape.silent()
       let times = Array(repeating: time, count: batch)
-      let velocity = denoiser.velocity(of: Value(constant: state), times: times, on: tape).tensor
+      let velocity = denoiser.velocity(of: Value(constant: state), times: times, on: silent).tensor
       switch rule {
       case .euler:
         let moved = Tensor<Scalar>(shape: state.shape, in: arena, booking: booking)

@@ -53,6 +53,11 @@ extension RunConfiguration {
       "model.recompute", \.model.recompute,
       "Recomputes each block in the backward pass instead of storing its activations."),
 
+    .choice(
+      "compute.precision", \.compute.precision,
+      "Operands of the networks' matrix products: bf16 (sums, parameters and all else stay fp32), "
+        + "fp32, or auto (bf16 where every rank's CPU multiplies it itself)."),
+
     .integer(
       "batch.microbatches", \.batch.microbatches, "microbatches",
       "Units of work of a step; at most this many ranks can take part."),
@@ -95,6 +100,10 @@ extension RunConfiguration {
       "distill.rollout", \.distill.rollout,
       "Input of the generator in training: simulate (its own earlier steps) or data (noised truth)."
     ),
+    .choice(
+      "distill.depths", \.distill.depths,
+      "Which of the student's steps a training step trains: shared draws one for all microbatches, "
+        + "spread gives them to the microbatches in turn (less noise, uneven work per rank)."),
     .number("distill.flowShift", \.distill.flowShift, "", "Time shift of every sampling schedule."),
     .number("distill.scoreShift", \.distill.scoreShift, "", "Time shift of the score terms."),
     .number(

@@ -9,6 +9,7 @@ package struct RunConfiguration: Equatable, Sendable {
   package var seed = 0
   package var data = Data()
   package var model = Model()
+  package var compute = Compute()
   package var batch = Batch()
   package var teach = Teach()
   package var distill = Distill()
@@ -48,6 +49,17 @@ package struct RunConfiguration: Equatable, Sendable {
     package var recompute = false
   }
 
+  package struct Compute: Equatable, Sendable {
+    package var precision = PrecisionChoice.auto
+  }
+
+  /// How the networks' products read their operands.
+  package enum PrecisionChoice: String, CaseIterable, Sendable {
+    /// bf16 where every rank's CPU multiplies it itself, else fp32.
+    case auto
+    case fp32, bf16
+  }
+
   package struct Batch: Equatable, Sendable {
     package var microbatches = 8
     package var samples = 2
@@ -74,6 +86,11 @@ package struct RunConfiguration: Equatable, Sendable {
     case constant, cosine
   }
 
+  /// Which of the K steps the microbatches of one training step train.
+  package enum Depths: String, CaseIterable, Sendable {
+    case shared, spread
+  }
+
   package struct Distill: Equatable, Sendable {
     package var method = Method.w2s
     package var steps = 480
@@ -83,6 +100,7 @@ package struct RunConfiguration: Equatable, Sendable {
     package var alphaStrong = 1.0
     package var guidance = 1.0
     package var rollout = RolloutSource.simulate
+    package var depths = Depths.spread
     package var flowShift = 3.0
     package var scoreShift = 3.0
     package var scoreMinimum = 0.02

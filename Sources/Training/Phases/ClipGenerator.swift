@@ -82,8 +82,8 @@ package struct ClipGenerator {
       sampleShape: latentShape, in: context.arena, booking: booking)
     let model = sampler.role == .teacher ? teacher : student
     let latents = sampler.sampler.sample(
-      from: noise, denoiser: BoundDenoiser(model, conditions: conditions), arena: context.arena,
-      role: sampler.role == .teacher ? .base : .generator
+      from: noise, denoiser: BoundDenoiser(model, conditions: conditions),
+      on: context.tape(sampler.role == .teacher ? .base : .generator, isRecording: false)
     ) { step in
       normalTensor(
         numbers.map {

@@ -87,7 +87,7 @@ package struct ConsistencyPhase {
       unconditional: BoundDenoiser(
         networks.base, conditions: batch.conditions.map { _ in Condition() }),
       scale: options.guidance)
-    let tape = Tape<Float>(arena: context.arena, role: .generator)
+    let tape = context.tape(.generator)
     let term = objective.evaluate(
       clean: batch.latents, noise: noise, times: times,
       generator: BoundDenoiser(

@@ -4,7 +4,7 @@
 // critic turn uses again. Each turn differentiates one role only: the other roles' parameters are
 // frozen on its tapes, because gradients are bound to a role's set inside `MicrobatchSum` alone.
 //
-//   generator turn   x = y − τ_k v_θ(y, τ_k)          rollout, k the same on every rank       (9)
+//   generator turn   x = y − τ_k v_θ(y, τ_k)          rollout, k shared or spread              (9)
 //                    x_t, then x_F and x_R silently   fake at alphaStrong, real at alphaWeak  (12)(13)
 //                    g = (x_F − x_R) / mean|x − x_R|  + ground truth + adversarial            (15)(18)(20)
 //   critic turn      ‖F_φ(x_t, t) − (ε − x)‖²         + discriminator                         (10)(20)
@@ -82,14 +82,12 @@ package struct DistillPhase {
     context.reporter.begin(phase: Self.name, step: firstStep)
     for step in firstStep..<max(options.steps, firstStep) {
       meter.begin()
-      let depth = RandomStream(seed: context.seed, purpose: .rolloutDepth, step: step)
-        .integer(below: options.generatorSteps, at: 0)
       var generated: [Int: Tensor<Float>] = [:]
       var metrics: [(name: String, value: MetricsValue)] = []
       if step % options.criticRatio == 0 {
-        metrics += try generatorTurn(step: step, depth: depth, generated: &generated)
+        metrics += try generatorTurn(step: step, generated: &generated)
       }
-      let (losses, criticMetrics) = try criticTurn(step: step, depth: depth, generated: generated)
+      let (losses, criticMetrics) = try criticTurn(step: step, generated: generated)
       let agreement = try context.agreeOnStep(losses: losses)
       try meter.record(
         step: step, agreement: agreement,
@@ -103,7 +101,7 @@ package struct DistillPhase {
   // MARK: Generator turn
 
   private func generatorTurn(
-    step: Int, depth: Int, generated: inout [Int: Tensor<Float>]
+    step: Int, generated: inout [Int: Tensor<Float>]
   ) throws -> [(name: String, value: MetricsValue)] {
     var losses: [Double] = []
     var samples: [Int: Tensor<Float>] = [:]
@@ -112,8 +110,8 @@ package struct DistillPhase {
       arena: context.arena
     ) { microbatch in
       let batch = batches.batch(step: step, microbatch: microbatch, in: context.arena)
-      let tape = Tape<Float>(arena: context.arena, role: .generator)
-      let x = generate(batch, step: step, depth: depth, on: tape)
+      let tape = context.tape(.generator)
+      let x = generate(batch, step: step, microbatch: microbatch, on: tape)
       samples[microbatch] = x.tensor
       losses.append(differentiateGenerator(x, batch: batch, step: step, on: tape))
     }
@@ -122,7 +120,7 @@ package struct DistillPhase {
       gradientSum: gradients[0], microbatchCount: context.configuration.batch.microbatches,
       learningRate: options.generatorRate(step: step))
     let agreement = try context.agreeOnStep(losses: losses)
-    return [("generator_loss", .number(agreement.meanLoss)), ("depth", .integer(depth + 1))]
+    return [("generator_loss", .number(agreement.meanLoss))]
       + outcome.metrics(prefix: "generator_")
   }
 
@@ -165,7 +163,7 @@ package struct DistillPhase {
   // MARK: Critic turn
 
   private func criticTurn(
-    step: Int, depth: Int, generated: [Int: Tensor<Float>]
+    step: Int, generated: [Int: Tensor<Float>]
   ) throws -> (losses: [Double], metrics: [(name: String, value: MetricsValue)]) {
     var losses: [Double] = []
     var targets = [GradientTarget(adapter.parameters, role: .fake)]
@@ -174,10 +172,10 @@ package struct DistillPhase {
       of: targets, over: context.microbatches, arena: context.arena
     ) { microbatch in
       let batch = batches.batch(step: step, microbatch: microbatch, in: context.arena)
-      let silent = Tape<Float>(arena: context.arena, role: .generator, isRecording: false)
+      let silent = context.tape(.generator, isRecording: false)
       let x =
         generated[microbatch]
-        ?? generate(batch, step: step, depth: depth, on: silent).tensor
+        ?? generate(batch, step: step, microbatch: microbatch, on: silent).tensor
       losses.append(differentiateCritic(x, batch: batch, step: step))
     }
     let microbatchCount = context.configuration.batch.microbatches
@@ -198,7 +196,7 @@ package struct DistillPhase {
   ) -> Double {
     let times = scoreTimes(.criticTime, batch, step)
     let noise = noise(.criticNoise, batch, step: step)
-    let tape = Tape<Float>(arena: context.arena, role: .fake)
+    let tape = context.tape(.fake)
     let noisy = FlowMatching.noised(
       x, noise: noise, times: times, in: context.arena, booking: Booking(.fake, .activations))
     let fake = BoundDenoiser(
@@ -223,11 +221,25 @@ package struct DistillPhase {
 
   // MARK: Parts of both turns
 
+  /// k − 1: the step of the student's schedule that a microbatch trains.
+  ///
+  /// Shared depths let all ranks run the same passes (specification 2, note ii). Spread ones put all
+  /// K steps into every update, which then waits for none of them.
+  private func depth(step: Int, microbatch: Int) -> Int {
+    let draw = RandomStream(seed: context.seed, purpose: .rolloutDepth, step: step)
+      .integer(below: options.generatorSteps, at: 0)
+    switch options.depths {
+    case .shared: return draw
+    case .spread: return (draw + microbatch) % options.generatorSteps
+    }
+  }
+
   private func generate(
-    _ batch: TrainingBatch, step: Int, depth: Int, on tape: Tape<Float>
+    _ batch: TrainingBatch, step: Int, microbatch: Int, on tape: Tape<Float>
   ) -> Value<Float> {
     rollout.generate(
-      depth: depth, noise: noise(.rolloutNoise, batch, step: step), truth: batch.latents,
+      depth: depth(step: step, microbatch: microbatch),
+      noise: noise(.rolloutNoise, batch, step: step), truth: batch.latents,
       generator: BoundDenoiser(
         generator, conditions: batch.conditions, recompute: recompute && tape.isRecording),
       on: tape

@@ -87,7 +87,7 @@ package struct TeachPhase {
       sampleShape: Array(batch.latents.shape.dropFirst()), in: context.arena, booking: booking)
     let noisy = FlowMatching.noised(
       batch.latents, noise: noise, times: times, in: context.arena, booking: booking)
-    let tape = Tape<Float>(arena: context.arena, role: .base)
+    let tape = context.tape(.base)
     let denoiser = BoundDenoiser(
       networks.base, conditions: batch.conditions,
       recompute: context.configuration.model.recompute)

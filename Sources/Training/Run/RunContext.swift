@@ -1,6 +1,7 @@
 // What every phase of a run is given: who we are, where things go, and how a step is agreed on.
 
-import DenseKernels
+package import Autodiff
+package import DenseKernels
 package import Exchange
 import Foundation
 import MeshLayout
@@ -17,12 +18,15 @@ package final class RunContext {
   package let exchange: BucketExchange
   /// The microbatches of every step that this rank computes.
   package let microbatches: Range<Int>
+  /// How the networks' products read their operands, the same on all ranks.
+  package let precision: ProductPrecision
   /// Talks to the user and to the files of the run; silent on ranks other than 0.
   package let reporter: Reporter
   /// Whether somebody asked this rank to stop; a parameter, so that tests can ask.
   private let isStopRequested: () -> Bool
 
   /// - Throws: `MeshLayoutError` when there are more ranks than microbatches.
+  /// - Collective: over the transport.
   package init(
     configuration: RunConfiguration, folder: RunFolder, transport: any Transport,
     reporter: Reporter, isStopRequested: @escaping () -> Bool = { StopSignal.isReceived }
@@ -42,6 +46,18 @@ package final class RunContext {
     microbatches = try MicrobatchShare(
       microbatchCount: configuration.batch.microbatches, rankCount: transport.size
     ).range(of: transport.rank)
+    switch configuration.compute.precision {
+    case .fp32: precision = .float32
+    case .bf16: precision = .bfloat16
+    case .auto:
+      let isFast = try transport.allGather(value: ProductPrecision.bfloat16.isFast)
+      precision = isFast.allSatisfy(\.self) ? .bfloat16 : .float32
+    }
+  }
+
+  /// A tape for one pass of a network.
+  package func tape(_ role: MemoryRole, isRecording: Bool = true) -> Tape<Float> {
+    Tape(arena: arena, role: role, precision: precision, isRecording: isRecording)
   }
 
   package var seed: UInt64 { UInt64(configuration.seed) }

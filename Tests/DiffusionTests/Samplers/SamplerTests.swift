@@ -11,7 +11,7 @@ struct SamplerTests {
     bench: Bench<Double>
   ) -> [Double] {
     Sampler(schedule: SamplingSchedule(stepCount: stepCount, shift: shift), rule: .euler)
-      .sample(from: noise, denoiser: denoiser, arena: bench.arena, role: .common) { _ in
+      .sample(from: noise, denoiser: denoiser, on: bench.tape(recording: false)) { _ in
         preconditionFailure("Euler steps draw no noise")
       }.array
   }
@@ -69,7 +69,7 @@ struct SamplerTests {
     let spy = SpyDenoiser(GaussianDenoiser(mean: 0.5, deviation: 0.8))
     var drawn: [Int] = []
     let sample = Sampler(schedule: schedule, rule: .renoise)
-      .sample(from: noise, denoiser: spy, arena: bench.arena, role: .common) { step in
+      .sample(from: noise, denoiser: spy, on: bench.tape(recording: false)) { step in
         drawn.append(step)
         return bench.normals([2, 4], 100 + step)
       }
@@ -97,7 +97,7 @@ struct SamplerTests {
     let spy = SpyDenoiser(GaussianDenoiser(mean: 1, deviation: 0.5))
     func sample(_ stepCount: Int?) -> [Double] {
       sampler.sample(
-        from: noise, denoiser: spy, arena: bench.arena, role: .common, stepCount: stepCount
+        from: noise, denoiser: spy, on: bench.tape(recording: false), stepCount: stepCount
       ) { bench.normals([1, 6], 100 + $0) }.array
     }
     let whole = sample(nil)

@@ -13,11 +13,12 @@ import Testing
     "model.checkpoint", "model.heads", "model.headWidth", "model.doubleBlocks",
     "model.singleBlocks", "model.refinerBlocks", "model.mlpRatio", "model.textTokens",
     "model.textWidth", "model.pooledWidth", "model.guidanceEmbedding", "model.recompute",
+    "compute.precision",
     "batch.microbatches", "batch.samples",
     "teach.steps", "teach.learningRate", "teach.warmupSteps", "teach.beta1", "teach.beta2",
     "teach.weightDecay", "teach.clip", "teach.ema", "teach.shift",
     "distill.method", "distill.steps", "distill.generatorSteps", "distill.criticRatio",
-    "distill.alphaWeak", "distill.alphaStrong", "distill.guidance", "distill.rollout",
+    "distill.alphaWeak", "distill.alphaStrong", "distill.guidance", "distill.rollout", "distill.depths",
     "distill.flowShift", "distill.scoreShift", "distill.scoreMinimum", "distill.scoreMaximum",
     "distill.lambdaGroundTruth", "distill.lambdaAdversarial", "distill.lambdaDiscriminator",
     "distill.discriminatorWidth", "distill.loraRank", "distill.loraAlpha",
@@ -48,7 +49,7 @@ import Testing
         switch text {
         case "true": [.scalar("false")]
         case "false": [.scalar("true")]
-        case "auto": [.scalar("3"), .scalar("planes"), .scalar("colocated")]
+        case "auto": [.scalar("3"), .scalar("planes"), .scalar("colocated"), .scalar("bf16")]
         case "[]": [.list(["a b.mp4", "c\"d\\e, f.mp4"])]
         default:
           if let number = Int(text) {
@@ -56,7 +57,7 @@ import Testing
           } else if let number = Double(text) {
             [.scalar("\(number / 3 + 0.1)")]
           } else {
-            ["dmd2", "data", "constant", "euler", "x: \"y\" # z\\"].map { .scalar($0) }
+            ["dmd2", "data", "shared", "constant", "euler", "x: \"y\" # z\\"].map { .scalar($0) }
           }
         }
       _ = values.first { option.set(&result, $0) == nil }

@@ -1,5 +1,6 @@
 // The prepare phase: decode, scale, keep the busiest window, split, fit the codec, store.
 
+import Basics
 package import Foundation
 
 /// Where the videos of a run come from.
@@ -24,7 +25,7 @@ extension PreparedSet {
     in folder: URL, reader: VideoReader = VideoReader(), say: (String) -> Void = { _ in }
   ) throws -> PreparedSet {
     let problems = options.problems()
-    precondition(problems.isEmpty, "options with problems: \(problems.joined(separator: "; "))")
+    require(problems.isEmpty, "options with problems: \(problems.joined(separator: "; "))")
     let inputs = try Inputs(origin: origin)
     let fingerprint = try inputs.fingerprint(with: options)
     if let stored = try? listing(in: folder), stored.fingerprint == fingerprint {
@@ -54,7 +55,7 @@ extension PreparedSet {
     init(origin: ClipOrigin) throws {
       switch origin {
       case .files(let files):
-        precondition(!files.isEmpty, "an empty list of files; use .procedural")
+        require(!files.isEmpty, "an empty list of files; use .procedural")
         self.files = files
         skipsBadFiles = false
       case .folder(let folder):

@@ -53,7 +53,7 @@ package final class ModelFolderWriter {
   /// Appends Float32 elements to a tensor, converted to its declared type.
   package func append(_ values: Buffer<Float>, to name: String) throws {
     guard let shard = shardOfTensor[name] else {
-      preconditionFailure("\(url.plainPath) was declared without tensor \(name)")
+      trap("\(url.plainPath) was declared without tensor \(name)")
     }
     do { try shards[shard].append(values, to: name) } catch {
       abandon()

@@ -14,7 +14,7 @@ package struct TensorDeclaration: Hashable, Codable, Sendable {
   package let shape: [Int]
 
   package init(_ name: String, _ type: StoredType, shape: [Int]) {
-    precondition(shape.allSatisfy { $0 >= 0 }, "\(name) has a negative size in shape \(shape)")
+    require(shape.allSatisfy { $0 >= 0 }, "\(name) has a negative size in shape \(shape)")
     self.name = name
     self.type = type
     self.shape = shape
@@ -51,11 +51,11 @@ package struct SafetensorsHeader: Sendable {
     let ordered = tensors.sorted {
       ($1.type.byteCount, $0.name) < ($0.type.byteCount, $1.name)
     }
-    precondition(
+    require(
       Set(ordered.map(\.name)).count == ordered.count,
       "\(ordered.count) tensors share \(Set(ordered.map(\.name)).count) names")
     let json = Self.json(of: ordered, metadata: metadata)
-    precondition(
+    require(
       json.count <= Self.largestJSONByteCount,
       "a header of \(json.count) bytes, at most \(Self.largestJSONByteCount) are allowed")
     self.dataStart = Self.lengthFieldByteCount + json.count

@@ -32,7 +32,7 @@ package struct MetricsRecord: Hashable, Sendable {
     peakByteCount: Int, further: [(name: String, value: MetricsValue)] = []
   ) {
     let names = Self.fixedFields + further.map(\.name)
-    precondition(Set(names).count == names.count, "a field twice among \(names)")
+    require(Set(names).count == names.count, "a field twice among \(names)")
     self.phase = phase
     self.step = step
     self.loss = loss

@@ -218,7 +218,7 @@ package final class MainJob {
         firstGlobalStep: configuration.teach.steps, mustStop: mustStop, parts: parts)
     }
     guard let generator = networks.generator else {
-      preconditionFailure("distillation left no generator")
+      trap("distillation left no generator")
     }
     let memory = try MemoryRecord(context.arena.ledger, transport)
     let hasTrained = firstStep < configuration.distill.steps

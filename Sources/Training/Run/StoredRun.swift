@@ -2,6 +2,7 @@
 // from the final folders or from a checkpoint.
 
 import Autodiff
+import Basics
 package import Checkpoints
 import DenseKernels
 package import Foundation
@@ -71,7 +72,7 @@ package struct StoredRun: Sendable {
   package func network(
     _ role: RunFolder.FinalRole, in arena: Arena
   ) throws -> ConditionedTransformer<Float> {
-    precondition(role != .fake, "the fake DiT is an adapter on the real one")
+    Basics.require(role != .fake, "the fake DiT is an adapter on the real one")
     if let step { return try CheckpointNetworks(step).network(role, usesAverage: true, in: arena) }
     let url = folder.final(role)
     guard FileManager.default.fileExists(atPath: url.path) else {

@@ -3,6 +3,7 @@
 // A file appears under its name only when it is whole (written aside, then renamed). Equal frames
 // give equal bytes: one thread and ffmpeg's bit-exact flags.
 
+import Basics
 package import Foundation
 
 package struct VideoWriter: Sendable {
@@ -20,7 +21,7 @@ package struct VideoWriter: Sendable {
     _ video: Video, to file: URL, framesPerSecond: Double = 25, upscale: Int = 1,
     constantRateFactor: Int = 12
   ) throws {
-    precondition(upscale >= 1 && video.frameCount > 0, "no frames, or upscale \(upscale) < 1")
+    require(upscale >= 1 && video.frameCount > 0, "no frames, or upscale \(upscale) < 1")
     let filter =
       "scale=iw*\(upscale):ih*\(upscale):flags=neighbor+accurate_rnd+full_chroma_int,"
       + "pad=ceil(iw/2)*2:ceil(ih/2)*2,format=yuv420p"
@@ -36,7 +37,7 @@ package struct VideoWriter: Sendable {
   /// One frame as PNG, each pixel upscale×upscale large.
   /// - Throws: `toolMissing`, `toolFailed`, `unwritable`.
   package func writePNG(_ image: Video, to file: URL, upscale: Int = 1) throws {
-    precondition(
+    require(
       upscale >= 1 && image.frameCount == 1, "an image has 1 frame, not \(image.frameCount)")
     try encode(
       image, framesPerSecond: 1,

@@ -106,6 +106,7 @@ package struct DistillPhase {
     step: Int, depth: Int, generated: inout [Int: Tensor<Float>]
   ) throws -> [(name: String, value: MetricsValue)] {
     var losses: [Double] = []
+    var readings: [String: [Double]] = [:]
     var samples: [Int: Tensor<Float>] = [:]
     let gradients = MicrobatchSum.gradients(
       of: [GradientTarget(generator.parameters, role: .generator)], over: context.microbatches,
@@ -115,19 +116,24 @@ package struct DistillPhase {
       let tape = Tape<Float>(arena: context.arena, role: .generator)
       let x = generate(batch, step: step, depth: depth, on: tape)
       samples[microbatch] = x.tensor
-      losses.append(differentiateGenerator(x, batch: batch, step: step, on: tape))
+      losses.append(
+        differentiateGenerator(x, batch: batch, step: step, on: tape, readings: &readings))
     }
     generated = samples
     let outcome = try generatorOptimizer.step(
       gradientSum: gradients[0], microbatchCount: context.configuration.batch.microbatches,
       learningRate: options.generatorRate(step: step))
-    let agreement = try context.agreeOnStep(losses: losses)
-    return [("generator_loss", .number(agreement.meanLoss)), ("depth", .integer(depth + 1))]
-      + outcome.metrics(prefix: "generator_")
+    let agreement = try context.agreeOnStep(losses: losses, readings: readings)
+    return [
+      ("generator_loss", .number(agreement.meanLoss)), ("depth", .integer(depth + 1)),
+      ("matching_distance", .number(agreement.mean(of: "distance"))),
+      ("matching_nonfinite", .number(agreement.sum(of: "nonfinite"))),
+    ] + outcome.metrics(prefix: "generator_")
   }
 
   private func differentiateGenerator(
-    _ x: Value<Float>, batch: TrainingBatch, step: Int, on tape: Tape<Float>
+    _ x: Value<Float>, batch: TrainingBatch, step: Int, on tape: Tape<Float>,
+    readings: inout [String: [Double]]
   ) -> Double {
     let times = scoreTimes(.scoreTime, batch, step)
     let fake = BoundDenoiser(
@@ -144,6 +150,8 @@ package struct DistillPhase {
     let result = matching.evaluate(
       generated: x, noise: noise(.scoreNoise, batch, step: step), times: times, fake: fake,
       real: real, on: tape)
+    readings["distance", default: []].append(result.meanDistance)
+    readings["nonfinite", default: []].append(Double(result.nonFiniteCount))
     var terms: [(weight: Double, term: ObjectiveTerm<Float>)] = [(1, result.term)]
     if options.lambdaGroundTruth > 0 {
       terms.append(

@@ -107,4 +107,22 @@ import Testing
     #expect(once.generator == often.generator)
     #expect(once.fake != often.fake)
   }
+
+  @Test func `lines of generator turns tell the distance of the matching and what was not finite`()
+    throws
+  {
+    try withTemporaryFolder { folder in
+      _ = try TinyRun.start(TinyRun.configuration(), in: folder, ranks: 2)
+      let text = try String(contentsOf: folder.appending(path: "metrics.jsonl"), encoding: .utf8)
+      let lines = try text.split(separator: "\n").map {
+        try #require(JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])
+      }.filter { $0["phase"] as? String == "distill" }
+      #expect(lines.count == 5)
+      for (step, line) in lines.enumerated() {
+        let distance = line["matching_distance"] as? Double
+        if step % 2 == 0 { #expect(try #require(distance) > 0) } else { #expect(distance == nil) }
+        #expect(line["matching_nonfinite"] as? Double == (step % 2 == 0 ? 0 : nil))
+      }
+    }
+  }
 }

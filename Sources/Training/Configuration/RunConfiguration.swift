@@ -88,6 +88,7 @@ package struct RunConfiguration: Equatable, Sendable {
     package var scoreMinimum = 0.02
     package var scoreMaximum = 0.98
     package var lambdaGroundTruth = 0.0
+    package var groundTruthTerm = GroundTruthTerm.matched
     package var lambdaAdversarial = 0.0
     package var lambdaDiscriminator = 1e-2
     package var discriminatorWidth = 128

@@ -154,12 +154,15 @@ package struct DistillPhase {
     readings["nonfinite", default: []].append(Double(result.nonFiniteCount))
     var terms: [(weight: Double, term: ObjectiveTerm<Float>)] = [(1, result.term)]
     if options.lambdaGroundTruth > 0 {
-      terms.append(
-        (
-          options.lambdaGroundTruth,
+      let term =
+        switch options.groundTruthTerm {
+        case .matched:
           matching.groundTruth(
             generated: x, fakeEstimate: result.fakeEstimate, truth: batch.latents, on: tape)
-        ))
+        case .plain:
+          GroundTruthRegression().evaluate(generated: x, truth: batch.latents, on: tape)
+        }
+      terms.append((options.lambdaGroundTruth, term))
     }
     if let head {
       let logits = discriminate(x, batch: batch, step: step, head: head, on: tape)

@@ -96,6 +96,25 @@ import Testing
     }
   }
 
+  @Test
+  func
+    `the two readings of the ground-truth term train other generators, each the same on any ranks`()
+    throws
+  {
+    let generators = try GroundTruthTerm.allCases.map { term in
+      let ends = try [1, 4].map { ranks in
+        try run(steps: 2, ranks: ranks) {
+          $0.distill.rollout = .data
+          $0.distill.lambdaGroundTruth = 0.25
+          $0.distill.groundTruthTerm = term
+        }[0]
+      }
+      #expect(ends[0] == ends[1])
+      return ends[0].generator
+    }
+    #expect(Set(generators).count == 2)
+  }
+
   @Test func `critic turns train the fake DiT and leave the generator alone`() throws {
     let adversarial: @Sendable (inout RunConfiguration) -> Void = {
       $0.distill.criticRatio = 100

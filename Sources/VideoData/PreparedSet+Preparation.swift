@@ -17,12 +17,15 @@ package enum ClipOrigin: Sendable {
 extension PreparedSet {
   /// The set in `folder`, made anew where inputs or options have changed.
   /// - Parameters:
+  ///   - isStopRequested: asked before each file and while it is decoded; true stops, and leaves an
+  ///     older set in `folder` as it is.
   ///   - say: gets one line for each thing that a user should know.
   /// - Precondition: `options` have no problems.
-  /// - Throws: `VideoError`; of several bad files one error that has a line for each.
+  /// - Throws: `VideoError`; of several bad files one error that has a line for each; `stopped`.
   package static func prepare(
     from origin: ClipOrigin, options: PreparationOptions = PreparationOptions(),
-    in folder: URL, reader: VideoReader = VideoReader(), say: (String) -> Void = { _ in }
+    in folder: URL, reader: VideoReader = VideoReader(),
+    isStopRequested: () -> Bool = { false }, say: (String) -> Void = { _ in }
   ) throws -> PreparedSet {
     let problems = options.problems()
     require(problems.isEmpty, "options with problems: \(problems.joined(separator: "; "))")
@@ -39,7 +42,8 @@ extension PreparedSet {
       }
     }
     let prepared = try make(
-      inputs: inputs, options: options, fingerprint: fingerprint, reader: reader, say: say)
+      inputs: inputs, options: options, fingerprint: fingerprint, reader: reader,
+      isStopRequested: isStopRequested, say: say)
     try prepared.write(to: folder)
     return prepared
   }
@@ -99,18 +103,27 @@ extension PreparedSet {
 
   private static func make(
     inputs: Inputs, options: PreparationOptions, fingerprint: String, reader: VideoReader,
-    say: (String) -> Void
+    isStopRequested: () -> Bool, say: (String) -> Void
   ) throws -> PreparedSet {
+    func stopIfRequested() throws {
+      if isStopRequested() {
+        throw VideoError(.stopped, "the prepare phase was stopped on request")
+      }
+    }
     var footage: [Footage] = []
     var failures: [VideoError] = []
     for file in inputs.files {
+      try stopIfRequested()
       do {
-        footage.append(try read(file, options: options, reader: reader))
+        footage.append(
+          try read(file, options: options, reader: reader, isStopRequested: isStopRequested))
       } catch let error as VideoError {
-        if error.code == .toolMissing || error.code == .unwritable { throw error }
+        if [.toolMissing, .unwritable, .stopped].contains(error.code) { throw error }
         failures.append(error)
       }
     }
+    // A signal may reach ffmpeg before it reaches us: then a good file looks broken.
+    if !failures.isEmpty { try stopIfRequested() }
     if !failures.isEmpty && !inputs.skipsBadFiles {
       throw failures.count == 1
         ? failures[0]
@@ -131,12 +144,13 @@ extension PreparedSet {
   }
 
   private static func read(
-    _ file: URL, options: PreparationOptions, reader: VideoReader
+    _ file: URL, options: PreparationOptions, reader: VideoReader, isStopRequested: () -> Bool
   ) throws -> Footage {
-    let properties = try reader.probe(file)
+    let properties = try reader.probe(file, isStopRequested: isStopRequested)
     let size = options.scaledSize(height: properties.height, width: properties.width)
     let video = try reader.decode(
-      file, height: size.height, width: size.width, maximumFrameCount: options.maximumFrameCount)
+      file, height: size.height, width: size.width, maximumFrameCount: options.maximumFrameCount,
+      isStopRequested: isStopRequested)
     guard video.frameCount >= options.clipFrameCount else {
       throw VideoError(
         .tooShort,

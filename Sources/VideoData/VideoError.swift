@@ -21,6 +21,8 @@ package struct VideoError: Error, CustomStringConvertible {
     case damagedSet
     /// Several files failed; the message has a line for each.
     case severalFiles
+    /// The caller asked to stop; nothing was written.
+    case stopped
   }
 
   package let code: Code

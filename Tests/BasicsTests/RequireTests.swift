@@ -3,7 +3,7 @@ import Testing
 
 struct RequireTests {
   @Test func `what does not hold ends the process and says where and why`() async throws {
-    let line = #line + 3
+    let line = #line + 1
     let result = await #expect(
       processExitsWith: .failure, observing: [\.standardErrorContent]
     ) { require(2 + 2 == 5, "two and two are \(2 + 2)") }
@@ -13,7 +13,7 @@ struct RequireTests {
   }
 
   @Test func `a trap ends the process and says where and why`() async throws {
-    let line = #line + 3
+    let line = #line + 1
     let result = await #expect(
       processExitsWith: .failure, observing: [\.standardErrorContent]
     ) { trap("nobody comes here, \(3) times") }

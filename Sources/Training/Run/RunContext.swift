@@ -20,7 +20,7 @@ package final class RunContext {
   /// Talks to the user and to the files of the run; silent on ranks other than 0.
   package let reporter: Reporter
   /// Whether somebody asked this rank to stop; a parameter, so that tests can ask.
-  private let isStopRequested: () -> Bool
+  let isStopRequested: () -> Bool
 
   /// - Throws: `MeshLayoutError` when there are more ranks than microbatches.
   package init(

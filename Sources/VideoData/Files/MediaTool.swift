@@ -55,7 +55,8 @@ enum MediaTool {
       }
     } catch {
       throw VideoError(
-        .unwritable, "cannot write to the temporary folder \(scratch.url.path); is the disk full?",
+        .unwritable,
+        "cannot write to the temporary folder \(scratch.url.path); \(VideoError.writingAdvice)",
         cause: error)
     }
     try finish(process, name: name, deadline: deadline, isStopRequested: isStopRequested)

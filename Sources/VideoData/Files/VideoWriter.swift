@@ -54,7 +54,9 @@ package struct VideoWriter: Sendable {
     do {
       try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
     } catch {
-      throw VideoError(.unwritable, "cannot make the folder \(folder.path)", cause: error)
+      throw VideoError(
+        .unwritable, "cannot make the folder \(folder.path); \(VideoError.writingAdvice)",
+        cause: error)
     }
     let scratch = try ScratchFolder(in: folder)
     let whole = scratch.file("encoded")
@@ -66,14 +68,17 @@ package struct VideoWriter: Sendable {
         "-i", "pipe:0", "-threads", "1",
       ] + options + ["file:\(whole.path)"], input: video.bytes, deadline: deadline)
     guard output.status == 0 else {
+      let isDiskFull = output.standardError.contains("No space left on device")
       throw VideoError(
-        .toolFailed, "ffmpeg could not write \(file.path): \(output.firstComplaint)")
+        isDiskFull ? .unwritable : .toolFailed,
+        "ffmpeg could not write \(file.path): \(output.firstComplaint); "
+          + VideoError.writingAdvice)
     }
     do {
       try Data(contentsOf: whole).write(to: file, options: .atomic)
     } catch {
       throw VideoError(
-        .unwritable, "cannot write \(file.path); is the disk full or read-only?", cause: error)
+        .unwritable, "cannot write \(file.path); \(VideoError.writingAdvice)", cause: error)
     }
   }
 }

@@ -6,7 +6,7 @@ import Foundation
 /// descriptions show their whole structure, so of those only the localized sentence is taken.
 package func words(of error: any Error) -> String {
   switch error {
-  case is CocoaError, is POSIXError, is NSError:
+  case _ where error is CocoaError || error is POSIXError || type(of: error) is NSError.Type:
     let sentence = error.localizedDescription
     return sentence.hasSuffix(".") ? String(sentence.dropLast()) : sentence
   default: return "\(error)"

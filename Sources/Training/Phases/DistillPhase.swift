@@ -91,7 +91,7 @@ package struct DistillPhase {
       }
       let (losses, criticMetrics) = try criticTurn(step: step, depth: depth, generated: generated)
       let agreement = try context.agreeOnStep(losses: losses)
-      try meter.record(
+      meter.record(
         step: step, agreement: agreement,
         further: metrics + criticMetrics)
       try save(step + 1, agreement.shouldStop)

@@ -21,6 +21,8 @@ package final class RunContext {
   package let reporter: Reporter
   /// Whether somebody asked this rank to stop; a parameter, so that tests can ask.
   let isStopRequested: () -> Bool
+  /// What this rank failed at by itself; see `attempt`.
+  private var failure: JobError?
 
   /// - Throws: `MeshLayoutError` when there are more ranks than microbatches.
   package init(
@@ -77,6 +79,7 @@ package final class RunContext {
   /// - Parameters:
   ///   - losses: of this rank's microbatches, in order.
   ///   - readings: further numbers of them by name, in the same order; every rank has the same names.
+  /// - Throws: `JobError`, on every rank, what any rank's `attempt` has failed at.
   /// - Collective: over the transport, once a turn.
   package func agreeOnStep(
     losses: [Double], readings: [String: [Double]] = [:]
@@ -85,13 +88,26 @@ package final class RunContext {
       value: StepReport(
         lossBits: losses.map(\.bitPattern),
         readingBits: readings.mapValues { $0.map(\.bitPattern) }, wantsStop: isStopRequested(),
-        peakByteCount: ResourceUsage.current()?.peakByteCount ?? 0))
+        peakByteCount: ResourceUsage.current()?.peakByteCount ?? 0, failure: failure))
+    if let failure = reports.lazy.compactMap(\.failure).first { throw failure }
     let joinedBits = reports.reduce(into: [:]) { $0.merge($1.readingBits, uniquingKeysWith: +) }
     return StepAgreement(
       losses: reports.flatMap { $0.lossBits.map(Double.init(bitPattern:)) },
       readings: joinedBits.mapValues { $0.map(Double.init(bitPattern:)) },
       shouldStop: reports.contains(where: \.wantsStop),
       peakByteCount: reports.reduce(0) { $0 + $1.peakByteCount })
+  }
+
+  /// Does what this rank does alone, between collectives. All ranks hear of a failure at the next
+  /// agreement, or before the next checkpoint, so that none counts a step that is not written down.
+  func attempt(_ body: () throws -> Void) {
+    guard failure == nil else { return }
+    do { try body() } catch { failure = JobError(error) }
+  }
+
+  /// - Throws: what an `attempt` of this rank has failed at.
+  func throwFailure() throws {
+    if let failure { throw failure }
   }
 
   /// Leaves, on all ranks, when any was asked to stop. What was finished is on the disk.
@@ -118,6 +134,7 @@ package final class RunContext {
     let readingBits: [String: [UInt64]]
     let wantsStop: Bool
     let peakByteCount: Int
+    let failure: JobError?
   }
 }
 

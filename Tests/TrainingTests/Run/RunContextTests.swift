@@ -37,6 +37,30 @@ import Testing
     }
   }
 
+  @Test func `what one rank fails at alone ends all of them at the next agreement`() throws {
+    let ends = try InProcessMesh.run(size: 3) { transport -> [String] in
+      let context = try RunContext(
+        configuration: TinyRun.configuration(), folder: RunFolder("/nowhere/"),
+        transport: transport, reporter: Reporter(), isStopRequested: { false })
+      var attemptCount = 0
+      for _ in 0..<2 {
+        context.attempt {
+          attemptCount += 1
+          if transport.rank == 1 { throw JobError(exitCode: .other, "the disk is full") }
+        }
+      }
+      do {
+        _ = try context.agreeOnStep(losses: [])
+        return ["agreed"]
+      } catch let error as JobError {
+        let isOwn = (try? context.throwFailure()) == nil
+        return [error.message, "\(isOwn)", "\(attemptCount)"]
+      }
+    }
+    let other = ["the disk is full", "false", "2"]
+    #expect(ends == [other, ["the disk is full", "true", "1"], other])
+  }
+
   @Test func `a reading that is not a number stays one, with its bits`() throws {
     let odd = Double(nan: 5, signaling: false)
     for agreement in try agreements(ranks: 2, losses: [odd, 1], readings: ["a": [1, odd]]) {

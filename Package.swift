@@ -19,7 +19,6 @@ let kernelFlags: [CSetting] = [
 
 let argumentParser = Target.Dependency.product(
   name: "ArgumentParser", package: "swift-argument-parser")
-let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let protobuf = Target.Dependency.product(name: "SwiftProtobuf", package: "swift-protobuf")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 
@@ -50,8 +49,8 @@ let targets: [Target] = [
   system("CZstd", pkgConfig: "libzstd", apt: "libzstd-dev"),
   .target(name: "CKernels", cSettings: kernelFlags),
 
-  // Random streams, units, clock, events, errors.
-  module("Basics", [logging]),
+  // Random streams, failures that trap, JSON text.
+  module("Basics", []),
   // Axes, coordinates, groups, shard ranges: integer arithmetic only.
   module("MeshLayout", ["Basics"]),
   // Communicators, requests, MPI errors.
@@ -87,7 +86,7 @@ let targets: [Target] = [
     [
       "Planning", "Evaluation", "Diffusion", "Models", "VideoData", "Checkpoints", "Exchange",
       "Autodiff", "ProcessMesh", "Tensors", "Compression", "DenseKernels", "MeshLayout", "Basics",
-      protobuf, yams, logging,
+      protobuf, yams,
     ], excluding: ["Metrics/event.proto"]),
   // Programs: arguments and wiring only.
   .executableTarget(
@@ -145,7 +144,6 @@ let package = Package(
   name: "w2svd",
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
-    .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
     .package(url: "https://github.com/apple/swift-protobuf", exact: "1.39.0"),
     .package(url: "https://github.com/jpsim/Yams", exact: "6.2.2"),
   ],

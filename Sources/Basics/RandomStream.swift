@@ -87,7 +87,7 @@ package struct RandomStream: Sendable {
 
   /// An integer in `0..<count`, by multiplication (bias below count / 2³²).
   package func integer(below count: Int, at index: Int) -> Int {
-    precondition(count > 0, "cannot choose among \(count) values")
+    require(count > 0, "cannot choose among \(count) values")
     return Int((UInt64(word(at: index)) * UInt64(count)) >> 32)
   }
 

@@ -1,6 +1,7 @@
 // The element types of stored tensors, named as in a safetensors header, and the explicit
 // conversions between them and Float32. Bytes are little endian, as on every machine we run on.
 
+import Basics
 import DenseKernels
 
 /// How the elements of a stored tensor are coded.
@@ -82,7 +83,7 @@ extension PositionedFile {
     case .float16: try readConverted(at: offset, into: target) { (x: Float16) in Float(x) }
     case .bfloat16: try readConverted(at: offset, into: target, BFloat16.value(ofBits:))
     case .float64: try readConverted(at: offset, into: target) { (x: Double) in Float(x) }
-    default: preconditionFailure("\(type.rawValue) cannot be read as Float32")
+    default: trap("\(type.rawValue) cannot be read as Float32")
     }
   }
 
@@ -114,7 +115,7 @@ extension Buffer where Element == Float {
     case .float16: try forEachConvertedChunk({ Float16($0) }, body)
     case .bfloat16: try forEachConvertedChunk(BFloat16.bits(of:), body)
     case .float64: try forEachConvertedChunk({ Double($0) }, body)
-    default: preconditionFailure("Float32 cannot be written as \(type.rawValue)")
+    default: trap("Float32 cannot be written as \(type.rawValue)")
     }
   }
 

@@ -3,6 +3,7 @@
 // Goals: 1 exact, 2 fast (one pass over 256 KiB chunks, no allocation), 3 small. A plane is tried
 // only if a sample of its bytes says that it is not noise, so that mantissas cost next to nothing.
 
+import Basics
 import CKernels
 
 /// Encodes messages with reused memory. Not for two threads at once.
@@ -35,14 +36,14 @@ package final class MessageEncoder {
     into message: inout MutableRawSpan
   ) -> Int {
     let rawByteCount = words.byteCount
-    precondition(
+    require(
       rawByteCount % format.byteCount == 0,
       "\(rawByteCount) bytes are no whole number of words of \(format.byteCount) bytes")
     let wordCount = rawByteCount / format.byteCount
     let bound = Self.byteCountBound(wordCount: wordCount, format: format)
-    precondition(
+    require(
       message.byteCount >= bound, "\(message.byteCount) bytes for a message of up to \(bound)")
-    precondition(
+    require(
       (codec == .deltaPlanes ? rawByteCount : nil) == base?.byteCount,
       "codec \(codec) for \(rawByteCount) bytes, base of \(base?.byteCount ?? 0) bytes")
     var baseChecksum: UInt32 = 0

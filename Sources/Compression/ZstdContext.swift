@@ -6,6 +6,7 @@
 // Huffman-code what is left, which negative levels otherwise store. A library that refuses the
 // parameter gets level 1, which is four times slower and shrinks as well.
 
+import Basics
 import CZstd
 
 /// The library that is linked.
@@ -26,7 +27,7 @@ final class ZstdCompressor {
     unsafe self.context = context
     let isForced = unsafe Self.set(context, ZSTD_c_experimentalParam5, 1)
     let isSet = unsafe Self.set(context, ZSTD_c_compressionLevel, isForced ? -1_000 : 1)
-    precondition(isSet, "zstd refuses its own compression levels")
+    require(isSet, "zstd refuses its own compression levels")
   }
 
   deinit { unsafe ZSTD_freeCCtx(context) }

@@ -37,8 +37,11 @@ extension Double {
 extension ProductPrecision {
   /// Whether this CPU multiplies in this precision at full speed; elsewhere bfloat16 operands are
   /// rounded and multiplied as Float32: the same products, summed in another order.
-  package var isFast: Bool { self == .float32 || w2svd_has_bfloat16() != 0 }
+  package var isFast: Bool { self == .float32 || cpuMultipliesBFloat16 }
 }
+
+/// Asked once: a virtual machine may take longer to answer CPUID than a product takes.
+private let cpuMultipliesBFloat16 = w2svd_has_bfloat16() != 0
 
 /// An operand in memory: rows `stride` apart, read as they are or transposed.
 @unsafe
@@ -104,7 +107,7 @@ func multiplyStrided(
 
 /// Bytes that a product of these sizes packs its bfloat16 operands into.
 func productWorkspaceByteCount(rows: Int, inner: Int, columns: Int) -> Int {
-  guard w2svd_has_bfloat16() != 0 && rows > 0 && inner > 0 && columns > 0 else { return 64 }
+  guard cpuMultipliesBFloat16 && rows > 0 && inner > 0 && columns > 0 else { return 64 }
   return w2svd_multiply_bfloat16_workspace(rows, inner, columns)
 }
 

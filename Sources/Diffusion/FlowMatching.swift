@@ -15,7 +15,7 @@ package enum FlowMatching {
   /// time off 1 would mix the clean sample into pure noise.
   /// - Precondition: s > 0.
   package static func shifted(_ u: Double, by s: Double) -> Double {
-    precondition(s > 0, "a time shift of \(s); it must be positive")
+    require(s > 0, "a time shift of \(s); it must be positive")
     return u == 1 ? 1 : s * u / (1 + (s - 1) * u)
   }
 
@@ -25,7 +25,7 @@ package enum FlowMatching {
     _ clean: Tensor<Scalar>, noise: Tensor<Scalar>, times: [Double], in arena: Arena,
     booking: Booking
   ) -> Tensor<Scalar> {
-    precondition(
+    require(
       clean.shape == noise.shape && clean.shape.first == times.count,
       "clean \(clean.shape), noise \(noise.shape) and \(times.count) times")
     let result = Tensor<Scalar>(shape: clean.shape, in: arena, booking: booking)
@@ -46,7 +46,7 @@ package enum FlowMatching {
   package static func cleanEstimate<Scalar: KernelScalar>(
     noisy: Tensor<Scalar>, velocity: Tensor<Scalar>, times: [Double]
   ) -> [Double] {
-    precondition(
+    require(
       noisy.shape == velocity.shape && noisy.shape.first == times.count,
       "noisy \(noisy.shape), velocity \(velocity.shape) and \(times.count) times")
     var result = noisy.doubles
@@ -66,7 +66,7 @@ package struct SamplingSchedule: Hashable, Sendable {
   package var stepCount: Int { times.count - 1 }
 
   package init(stepCount: Int, shift: Double) {
-    precondition(stepCount >= 1, "a schedule of \(stepCount) steps")
+    require(stepCount >= 1, "a schedule of \(stepCount) steps")
     times = (0...stepCount).map {
       FlowMatching.shifted(1 - Double($0) / Double(stepCount), by: shift)
     }

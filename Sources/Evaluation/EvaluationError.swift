@@ -1,3 +1,5 @@
+import Basics
+
 /// What the world can do wrong to an evaluation. Wrong sizes of our own making trap instead.
 package struct EvaluationError: Error, CustomStringConvertible {
   package enum Code: Hashable, Sendable {
@@ -21,6 +23,6 @@ package struct EvaluationError: Error, CustomStringConvertible {
   }
 
   package var description: String {
-    cause.map { "\(message) (\($0))" } ?? message
+    cause.map { "\(message) (\(words(of: $0)))" } ?? message
   }
 }

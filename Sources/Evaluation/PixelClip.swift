@@ -1,5 +1,7 @@
 // The pixels that every metric takes: what a viewer sees, after rounding to 8 bits.
 
+import Basics
+
 /// A clip of RGB frames, frames × height × width × 3, values 0 to 255.
 package struct PixelClip: Hashable, Sendable {
   package static let channelCount = 3
@@ -11,10 +13,10 @@ package struct PixelClip: Hashable, Sendable {
 
   /// - Precondition: at least one frame and `frameCount · height · width · 3` values.
   package init(pixels: [UInt8], frameCount: Int, height: Int, width: Int) {
-    precondition(
+    require(
       frameCount > 0 && height > 0 && width > 0,
       "a clip of \(frameCount) frames of \(height)×\(width) has no pixels")
-    precondition(
+    require(
       pixels.count == frameCount * height * width * Self.channelCount,
       "\(pixels.count) values for \(frameCount)×\(height)×\(width)×\(Self.channelCount)")
     self.pixels = pixels
@@ -37,7 +39,7 @@ package struct PixelClip: Hashable, Sendable {
   package var frameValueCount: Int { height * width * Self.channelCount }
 
   func preconditionSameShape(as other: PixelClip) {
-    precondition(
+    require(
       frameCount == other.frameCount && height == other.height && width == other.width,
       "a clip of \(frameCount)×\(height)×\(width) compared with one of "
         + "\(other.frameCount)×\(other.height)×\(other.width)")

@@ -4,6 +4,7 @@
 // Goals: 1 the same bits for every codec and arrival order, 2 bounded memory, 3 overlap: bucket
 // i + 1 is coded while bucket i is on its way.
 
+import Basics
 import Compression
 package import DenseKernels
 package import MeshLayout
@@ -32,7 +33,7 @@ package final class BucketExchange {
     allocate: @escaping (Int) -> Buffer<Float> = { Buffer(zeroed: $0) }
   ) {
     let problems = configuration.validate()
-    precondition(problems.isEmpty, problems.joined(separator: "; "))
+    require(problems.isEmpty, problems.joined(separator: "; "))
     self.transport = transport
     self.configuration = configuration
     self.allocate = allocate
@@ -276,7 +277,7 @@ package final class BucketExchange {
   }
 
   private func requireFlat(_ flat: Buffer<Float>, _ partition: ShardPartition) {
-    precondition(
+    require(
       flat.count == partition.count,
       "a vector of \(flat.count) elements, a partition of \(partition.count)")
   }

@@ -4,6 +4,7 @@
 // tree over the global block index (contract 4.2). A rank owns whole blocks, so that the partition
 // decides only who computes a leaf.
 
+import Basics
 import Compression
 package import DenseKernels
 package import MeshLayout
@@ -31,7 +32,7 @@ package func globalSquaredNorm(
   shard: Buffer<Float>, partition: ShardPartition, transport: any Transport
 ) throws -> Double {
   requireShard(shard, partition, transport)
-  precondition(
+  require(
     partition.blockLength % normBlockLength == 0,
     "blocks of \(partition.blockLength) do not hold leaves of \(normBlockLength)")
   let own = Buffer(blockSquares(of: shard))
@@ -54,11 +55,11 @@ package func globalSquaredNorm(
 func requireShard(
   _ shard: Buffer<Float>, _ partition: ShardPartition, _ transport: any Transport
 ) {
-  precondition(
+  require(
     partition.shardCount == transport.size,
     "a partition over \(partition.shardCount) ranks in a group of \(transport.size)")
   let range = partition.range(of: transport.rank)
-  precondition(
+  require(
     shard.count == range.count,
     "rank \(transport.rank) owns \(range.count) elements, its shard has \(shard.count)")
 }

@@ -1,6 +1,8 @@
 // Who passes a broadcast to whom: places are counted from the root; the lowest set bit of a place
 // is the distance to its parent, and its children lie at the smaller powers of two.
 
+import Basics
+
 /// The place of one rank in the broadcast tree of a group.
 package struct BinomialTree: Equatable, Sendable {
   /// nil for the root.
@@ -9,7 +11,7 @@ package struct BinomialTree: Equatable, Sendable {
   package let children: [Int]
 
   package init(rank: Int, root: Int, size: Int) {
-    precondition(
+    require(
       rank >= 0 && rank < size && root >= 0 && root < size,
       "rank \(rank) and root \(root) in a group of \(size)")
     let place = (rank - root + size) % size

@@ -3,6 +3,8 @@
 // Rank order is mixed radix with `stages` slowest and `tp` fastest: the axes that talk most are
 // neighbours in rank, hence on one node under the usual placement.
 
+import Basics
+
 /// A named direction of the mesh.
 package enum Axis: String, CaseIterable, Codable, Hashable, Sendable, CodingKeyRepresentable {
   // In rank order, slowest first.
@@ -101,7 +103,7 @@ package struct MeshShape: Equatable, Hashable, Codable, Sendable, CustomStringCo
 
   /// Where `rank` stands on every axis.
   package func coordinates(of rank: Int) -> [Axis: Int] {
-    precondition(rank >= 0 && rank < rankCount, "rank \(rank) of a mesh of \(rankCount)")
+    require(rank >= 0 && rank < rankCount, "rank \(rank) of a mesh of \(rankCount)")
     var rest = rank
     var coordinates: [Axis: Int] = [:]
     for axis in Axis.allCases.reversed() {
@@ -115,7 +117,7 @@ package struct MeshShape: Equatable, Hashable, Codable, Sendable, CustomStringCo
   package func rank(at coordinates: [Axis: Int]) -> Int {
     Axis.allCases.reduce(0) { rank, axis in
       let coordinate = coordinates[axis, default: 0]
-      precondition(
+      require(
         coordinate >= 0 && coordinate < self[axis],
         "coordinate \(coordinate) on axis \(axis.rawValue) of size \(self[axis])")
       return rank * self[axis] + coordinate

@@ -1,6 +1,8 @@
 // Which microbatches a rank computes: contiguous ranges, so that a rank's part of the gradient sum
 // is a contiguous part of the tree (an aligned subtree when both counts are powers of two).
 
+import Basics
+
 /// `microbatchCount` microbatches over `rankCount` ranks; shares differ by at most one.
 package struct MicrobatchShare: Equatable, Sendable {
   package let microbatchCount: Int
@@ -8,7 +10,7 @@ package struct MicrobatchShare: Equatable, Sendable {
 
   /// - Throws: `moreRanksThanMicrobatches`: a rank without work would have no partial sum.
   package init(microbatchCount: Int, rankCount: Int) throws(MeshLayoutError) {
-    precondition(
+    require(
       microbatchCount > 0 && rankCount > 0,
       "\(microbatchCount) microbatches over \(rankCount) ranks: both must be positive")
     guard rankCount <= microbatchCount else {
@@ -25,13 +27,13 @@ package struct MicrobatchShare: Equatable, Sendable {
 
   /// The microbatches of `rank`.
   package func range(of rank: Int) -> Range<Int> {
-    precondition(rank >= 0 && rank < rankCount, "rank \(rank) of \(rankCount)")
+    require(rank >= 0 && rank < rankCount, "rank \(rank) of \(rankCount)")
     return rank * microbatchCount / rankCount..<(rank + 1) * microbatchCount / rankCount
   }
 
   /// The rank that computes `microbatch`.
   package func owner(of microbatch: Int) -> Int {
-    precondition(
+    require(
       microbatch >= 0 && microbatch < microbatchCount,
       "microbatch \(microbatch) of \(microbatchCount)")
     return ((microbatch + 1) * rankCount - 1) / microbatchCount

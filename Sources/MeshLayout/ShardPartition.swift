@@ -1,5 +1,7 @@
 // Which rank owns which range of a flat vector (parameters, gradients, moments, EMA).
 
+import Basics
+
 /// `count` elements over `shardCount` shards: contiguous, in rank order, every element exactly
 /// once; starts are multiples of `blockLength`; shards differ by at most one block; with fewer
 /// blocks than shards some are empty.
@@ -9,7 +11,7 @@ package struct ShardPartition: Equatable, Sendable {
   package let blockLength: Int
 
   package init(count: Int, shardCount: Int, blockLength: Int = 4096) {
-    precondition(
+    require(
       count >= 0 && shardCount > 0 && blockLength > 0,
       "\(count) elements, \(shardCount) shards, blocks of \(blockLength)")
     self.count = count
@@ -21,7 +23,7 @@ package struct ShardPartition: Equatable, Sendable {
 
   /// The elements of `shard`.
   package func range(of shard: Int) -> Range<Int> {
-    precondition(shard >= 0 && shard < shardCount, "shard \(shard) of \(shardCount)")
+    require(shard >= 0 && shard < shardCount, "shard \(shard) of \(shardCount)")
     let first = shard * blockCount / shardCount
     let end = (shard + 1) * blockCount / shardCount
     return min(first * blockLength, count)..<min(end * blockLength, count)
@@ -29,7 +31,7 @@ package struct ShardPartition: Equatable, Sendable {
 
   /// The shard that holds `element`.
   package func owner(of element: Int) -> Int {
-    precondition(element >= 0 && element < count, "element \(element) of \(count)")
+    require(element >= 0 && element < count, "element \(element) of \(count)")
     return ((element / blockLength + 1) * shardCount - 1) / blockCount
   }
 
@@ -41,7 +43,7 @@ package struct ShardPartition: Equatable, Sendable {
 
   /// The parts of `range` by owner, in order, empty ones left out.
   package func parts(of range: Range<Int>) -> [(shard: Int, range: Range<Int>)] {
-    precondition(
+    require(
       range.lowerBound >= 0 && range.upperBound <= count, "range \(range) of \(count) elements")
     if range.isEmpty { return [] }
     return (owner(of: range.lowerBound)...owner(of: range.upperBound - 1)).compactMap { shard in

@@ -3,6 +3,8 @@
 // unchanged. An aligned power-of-two range of operands is a subtree, so a rank that owns such a
 // range does its subtree alone and the rest of the tree runs across ranks, with the same bits.
 
+import Basics
+
 /// Reduces operands `0..<count` in the fixed tree order.
 ///
 /// `operand` is asked once for every index, in rising order.
@@ -13,11 +15,11 @@ package func treeReduce<Partial, Failure: Error>(
   operand: (Int) throws(Failure) -> Partial,
   combine: (Partial, Partial) throws(Failure) -> Partial
 ) throws(Failure) -> Partial {
-  precondition(count > 0, "a reduction of \(count) operands has no value")
+  require(count > 0, "a reduction of \(count) operands has no value")
   var counter = BinaryCounter<Partial>()
   for index in 0..<count { try counter.push(operand(index), combine: combine) }
   guard let result = try counter.finish(combine: combine) else {
-    preconditionFailure("a counter of \(count) operands is empty")
+    trap("a counter of \(count) operands is empty")
   }
   return result
 }

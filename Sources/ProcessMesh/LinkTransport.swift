@@ -4,6 +4,7 @@
 // Every collective takes the next number of its group as its tag. Ranks start collectives in the
 // same order, so the numbers agree, and several may be on their way at once without mixing.
 
+import Basics
 import MeshLayout
 
 /// One message on its way, out or in.
@@ -108,7 +109,7 @@ package final class LinkTransport<Link: MessageLink>: Transport {
   }
 
   package func startAllToAll(_ payloads: [[UInt8]]) throws -> PendingOperation {
-    precondition(payloads.count == size, "\(payloads.count) payloads for \(size) ranks")
+    require(payloads.count == size, "\(payloads.count) payloads for \(size) ranks")
     let tag = begin("allToAll", byteCount: payloads.reduce(0) { $0 + $1.count })
     let sends = try peers.flatMap { try link.startSend(payloads[$0], to: [$0], tag: tag) }
     return try PendingOperation(
@@ -116,7 +117,7 @@ package final class LinkTransport<Link: MessageLink>: Transport {
   }
 
   package func split(color: Int, key: Int) throws -> any Transport {
-    precondition(color >= 0, "color \(color) of a split")
+    require(color >= 0, "color \(color) of a split")
     link.history.record("split", groupSize: size, byteCount: 0)
     return LinkTransport(try link.split(color: color, key: key))
   }
@@ -148,13 +149,13 @@ package final class LinkTransport<Link: MessageLink>: Transport {
   }
 
   private func checkRank(_ peer: Int) {
-    precondition(peer >= 0 && peer < size, "rank \(peer) in a group of \(size)")
+    require(peer >= 0 && peer < size, "rank \(peer) in a group of \(size)")
   }
 
   private func checkMessage(peer: Int, tag: Int) {
     checkRank(peer)
-    precondition(peer != rank, "rank \(rank) exchanges messages with itself")
-    precondition(
+    require(peer != rank, "rank \(rank) exchanges messages with itself")
+    require(
       tag >= 0 && tag < Self.firstCollectiveTag, "tag \(tag), not below \(Self.firstCollectiveTag)")
   }
 }

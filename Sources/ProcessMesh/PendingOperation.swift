@@ -1,6 +1,8 @@
 // A started collective. It owns its buffers until `wait()`, so no one can touch memory that is
 // still on its way; forgetting it traps, because the peers would wait forever.
 
+import Basics
+
 /// What a transport leaves running; the way in for implementers of `Transport`.
 package protocol StartedOperation: AnyObject {
   /// Does what can be done without waiting; true when all is done.
@@ -29,7 +31,7 @@ package struct PendingOperation: ~Copyable {
 
   /// The received payloads, by rank.
   package consuming func wait() throws -> [[UInt8]] {
-    guard let operation else { preconditionFailure("\(name) was waited for twice") }
+    guard let operation else { trap("\(name) was waited for twice") }
     self.operation = nil
     return try operation.finish()
   }
@@ -39,9 +41,8 @@ package struct PendingOperation: ~Copyable {
 
   deinit {
     // On the way out after a peer's failure there is nothing left to wait for.
-    // `fatalError`, since an optimized `precondition` does not print its message.
     if let operation, !operation.isBroken {
-      fatalError("a started \(name) was dropped without wait() or abandon()")
+      trap("a started \(name) was dropped without wait() or abandon()")
     }
   }
 }

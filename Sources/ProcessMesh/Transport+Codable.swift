@@ -1,5 +1,6 @@
 // Values as JSON between ranks: plans, configurations, piece lists. Not for tensors.
 
+import Basics
 import Foundation
 
 extension Transport {
@@ -8,7 +9,7 @@ extension Transport {
   /// - Throws: `malformedPayload` when the value does not decode.
   /// - Collective: over the group; `root` and the type must agree.
   package func broadcast<Value: Codable>(value: Value?, root: Int) throws -> Value {
-    if rank == root { precondition(value != nil, "root \(root) broadcasts nothing") }
+    if rank == root { require(value != nil, "root \(root) broadcasts nothing") }
     // An encoding that fails on the root must not leave the others waiting.
     let encoded = try agreeing { rank == root ? try Self.encode(value) : [] }
     return try decode(broadcast(encoded, root: root), from: root)

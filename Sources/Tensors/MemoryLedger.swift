@@ -1,6 +1,8 @@
 // Who holds how many bytes: every block of tensor storage is booked here by role and category.
 // `w2svd plan` prints the same table before a run (contract 4.5).
 
+import Basics
+
 /// Whose memory it is.
 package enum MemoryRole: String, CaseIterable, Codable, Sendable {
   /// The frozen base W, which real and fake share.
@@ -65,7 +67,7 @@ package struct MemoryLedger: Sendable {
   mutating func release(_ byteCount: Int, from booking: Booking) {
     live[booking.index] -= byteCount
     totalLiveByteCount -= byteCount
-    precondition(live[booking.index] >= 0, "\(booking) gave back more bytes than it holds")
+    require(live[booking.index] >= 0, "\(booking) gave back more bytes than it holds")
   }
 
   package func liveByteCount(of booking: Booking) -> Int { live[booking.index] }

@@ -4,6 +4,7 @@
 //
 // An arena belongs to one rank and one thread: it is deliberately not Sendable.
 
+import Basics
 package import DenseKernels
 
 /// A pool of memory blocks with a ledger.
@@ -19,7 +20,7 @@ package final class Arena {
   package func allocate<Element: BitwiseCopyable>(
     _ type: Element.Type, count: Int, booking: Booking, zeroed: Bool = false
   ) -> Buffer<Element> {
-    precondition(count >= 0, "cannot allocate \(count) elements")
+    require(count >= 0, "cannot allocate \(count) elements")
     let byteCount = Self.blockByteCount(forAtLeast: count * MemoryLayout<Element>.stride)
     let block: MemoryBlock
     if let pooled = freeBlocks[byteCount]?.popLast() {

@@ -1,5 +1,6 @@
 // A shaped, contiguous, row-major array in arena storage.
 
+import Basics
 package import DenseKernels
 
 /// A reference to shaped elements; copies of the handle see the same memory.
@@ -9,7 +10,7 @@ package struct Tensor<Scalar: KernelScalar> {
 
   /// - Precondition: the buffer holds exactly the product of `shape`.
   package init(_ buffer: Buffer<Scalar>, shape: [Int]) {
-    precondition(
+    require(
       shape.allSatisfy { $0 >= 0 } && shape.reduce(1, *) == buffer.count,
       "shape \(shape) does not have the \(buffer.count) elements of its buffer")
     self.buffer = buffer
@@ -36,7 +37,7 @@ package struct Tensor<Scalar: KernelScalar> {
 
   /// Rows `range` of the first dimension, without a copy.
   package func rows(_ range: Range<Int>) -> Tensor {
-    precondition(
+    require(
       !shape.isEmpty && range.upperBound <= shape[0], "rows \(range) of a tensor \(shape)")
     let rowCount = shape.dropFirst().reduce(1, *)
     return Tensor(

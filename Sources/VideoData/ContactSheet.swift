@@ -1,13 +1,15 @@
 // Many clips in one picture: a row for each clip, a column for each chosen frame.
 
+import Basics
+
 package enum ContactSheet {
   /// - Shapes: clips of one F×H×W → one frame, rows · (H + gap) by columns · (W + gap), less a gap.
   /// - Parameters:
   ///   - columnCount: frames shown of each clip, evenly spaced, first and last included.
   ///   - gap: white pixels between pictures.
   package static func draw(_ clips: [Video], columnCount: Int, gap: Int = 2) -> Video {
-    guard let first = clips.first else { preconditionFailure("a sheet of no clips") }
-    precondition(
+    guard let first = clips.first else { trap("a sheet of no clips") }
+    require(
       clips.allSatisfy {
         $0.height == first.height && $0.width == first.width && $0.frameCount > 0
       }, "clips of a sheet have one size and at least a frame")

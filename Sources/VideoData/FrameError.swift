@@ -1,14 +1,15 @@
 // Squared error and PSNR on bytes. Sums are exact integers, so no order matters.
 
+import Basics
 import Foundation
 
 /// Mean squared error over all bytes, in units of byte².
 /// - Precondition: both videos have one shape and at least a frame.
 package func meanSquaredError(_ a: Video, _ b: Video) -> Double {
-  precondition(
+  require(
     a.frameCount == b.frameCount && a.height == b.height && a.width == b.width,
     "comparing \(a.frameCount)×\(a.height)×\(a.width) with \(b.frameCount)×\(b.height)×\(b.width)")
-  precondition(!a.bytes.isEmpty, "comparing videos without frames")
+  require(!a.bytes.isEmpty, "comparing videos without frames")
   var sum = 0
   for index in a.bytes.indices {
     let difference = Int(a.bytes[index]) - Int(b.bytes[index])

@@ -1,5 +1,6 @@
 // The prepare phase: decode, scale, keep the busiest window, split, fit the codec, store.
 
+import Basics
 package import Foundation
 
 /// Where the videos of a run come from.
@@ -16,15 +17,18 @@ package enum ClipOrigin: Sendable {
 extension PreparedSet {
   /// The set in `folder`, made anew where inputs or options have changed.
   /// - Parameters:
+  ///   - isStopRequested: asked before each file and while it is decoded; true stops, and leaves an
+  ///     older set in `folder` as it is.
   ///   - say: gets one line for each thing that a user should know.
   /// - Precondition: `options` have no problems.
-  /// - Throws: `VideoError`; of several bad files one error that has a line for each.
+  /// - Throws: `VideoError`; of several bad files one error that has a line for each; `stopped`.
   package static func prepare(
     from origin: ClipOrigin, options: PreparationOptions = PreparationOptions(),
-    in folder: URL, reader: VideoReader = VideoReader(), say: (String) -> Void = { _ in }
+    in folder: URL, reader: VideoReader = VideoReader(),
+    isStopRequested: () -> Bool = { false }, say: (String) -> Void = { _ in }
   ) throws -> PreparedSet {
     let problems = options.problems()
-    precondition(problems.isEmpty, "options with problems: \(problems.joined(separator: "; "))")
+    require(problems.isEmpty, "options with problems: \(problems.joined(separator: "; "))")
     let inputs = try Inputs(origin: origin)
     let fingerprint = try inputs.fingerprint(with: options)
     if let stored = try? listing(in: folder), stored.fingerprint == fingerprint {
@@ -38,7 +42,8 @@ extension PreparedSet {
       }
     }
     let prepared = try make(
-      inputs: inputs, options: options, fingerprint: fingerprint, reader: reader, say: say)
+      inputs: inputs, options: options, fingerprint: fingerprint, reader: reader,
+      isStopRequested: isStopRequested, say: say)
     try prepared.write(to: folder)
     return prepared
   }
@@ -54,7 +59,7 @@ extension PreparedSet {
     init(origin: ClipOrigin) throws {
       switch origin {
       case .files(let files):
-        precondition(!files.isEmpty, "an empty list of files; use .procedural")
+        require(!files.isEmpty, "an empty list of files; use .procedural")
         self.files = files
         skipsBadFiles = false
       case .folder(let folder):
@@ -98,18 +103,27 @@ extension PreparedSet {
 
   private static func make(
     inputs: Inputs, options: PreparationOptions, fingerprint: String, reader: VideoReader,
-    say: (String) -> Void
+    isStopRequested: () -> Bool, say: (String) -> Void
   ) throws -> PreparedSet {
+    func stopIfRequested() throws {
+      if isStopRequested() {
+        throw VideoError(.stopped, "the prepare phase was stopped on request")
+      }
+    }
     var footage: [Footage] = []
     var failures: [VideoError] = []
     for file in inputs.files {
+      try stopIfRequested()
       do {
-        footage.append(try read(file, options: options, reader: reader))
+        footage.append(
+          try read(file, options: options, reader: reader, isStopRequested: isStopRequested))
       } catch let error as VideoError {
-        if error.code == .toolMissing || error.code == .unwritable { throw error }
+        if [.toolMissing, .unwritable, .stopped].contains(error.code) { throw error }
         failures.append(error)
       }
     }
+    // A signal may reach ffmpeg before it reaches us: then a good file looks broken.
+    if !failures.isEmpty { try stopIfRequested() }
     if !failures.isEmpty && !inputs.skipsBadFiles {
       throw failures.count == 1
         ? failures[0]
@@ -130,12 +144,13 @@ extension PreparedSet {
   }
 
   private static func read(
-    _ file: URL, options: PreparationOptions, reader: VideoReader
+    _ file: URL, options: PreparationOptions, reader: VideoReader, isStopRequested: () -> Bool
   ) throws -> Footage {
-    let properties = try reader.probe(file)
+    let properties = try reader.probe(file, isStopRequested: isStopRequested)
     let size = options.scaledSize(height: properties.height, width: properties.width)
     let video = try reader.decode(
-      file, height: size.height, width: size.width, maximumFrameCount: options.maximumFrameCount)
+      file, height: size.height, width: size.width, maximumFrameCount: options.maximumFrameCount,
+      isStopRequested: isStopRequested)
     guard video.frameCount >= options.clipFrameCount else {
       throw VideoError(
         .tooShort,

@@ -129,7 +129,7 @@ extension PreparedSet {
       try FileManager.default.moveItem(at: scratch.url, to: folder)
     } catch {
       throw VideoError(
-        .unwritable, "cannot write the prepared set to \(folder.path); is the disk full?",
+        .unwritable, "cannot write the prepared set to \(folder.path); \(VideoError.writingAdvice)",
         cause: error)
     }
   }

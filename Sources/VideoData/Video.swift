@@ -3,6 +3,8 @@
 //
 // Letters: F frames, H height, W width.
 
+import Basics
+
 /// Frames of RGB bytes, F×H×W×3 row-major.
 package struct Video: Hashable, Sendable {
   package let frameCount: Int
@@ -12,7 +14,7 @@ package struct Video: Hashable, Sendable {
 
   /// - Precondition: `bytes` holds frameCount · height · width · 3 values.
   package init(frameCount: Int, height: Int, width: Int, bytes: [UInt8]) {
-    precondition(
+    require(
       frameCount >= 0 && height > 0 && width > 0
         && bytes.count == frameCount * height * width * 3,
       "\(bytes.count) bytes for \(frameCount) frames of \(height)×\(width)×3")
@@ -31,7 +33,7 @@ package struct Video: Hashable, Sendable {
 
   /// The frames of a range.
   package func frames(_ range: Range<Int>) -> Video {
-    precondition(
+    require(
       range.lowerBound >= 0 && range.upperBound <= frameCount,
       "frames \(range) of a video of \(frameCount)")
     return Video(
@@ -41,7 +43,7 @@ package struct Video: Hashable, Sendable {
 
   /// A rectangle of every frame.
   package func cropped(top: Int, left: Int, height cropHeight: Int, width cropWidth: Int) -> Video {
-    precondition(
+    require(
       top >= 0 && left >= 0 && top + cropHeight <= height && left + cropWidth <= width,
       "a crop of \(cropHeight)×\(cropWidth) at (\(top), \(left)) of frames of \(height)×\(width)")
     var result: [UInt8] = []

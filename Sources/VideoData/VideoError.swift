@@ -1,5 +1,7 @@
 // What can go wrong with video files and with the programs that read them.
 
+import Basics
+
 /// A failure of a user's file, of ffmpeg or of the disk. The message says what to do.
 package struct VideoError: Error, CustomStringConvertible {
   package enum Code: Sendable {
@@ -21,7 +23,12 @@ package struct VideoError: Error, CustomStringConvertible {
     case damagedSet
     /// Several files failed; the message has a line for each.
     case severalFiles
+    /// The caller asked to stop; nothing was written.
+    case stopped
   }
+
+  /// What to do about a file that cannot be written.
+  static let writingAdvice = "free some space or check the permissions, then start again"
 
   package let code: Code
   package let message: String
@@ -34,6 +41,6 @@ package struct VideoError: Error, CustomStringConvertible {
   }
 
   package var description: String {
-    cause.map { "\(message) (\($0))" } ?? message
+    cause.map { "\(message) (\(words(of: $0)))" } ?? message
   }
 }

@@ -62,7 +62,9 @@ struct WorkerCommand: ParsableCommand {
         try readConfiguration(rankCount: transport.size).yaml
       }
       let resolved = try ConfigurationReader.read(yaml: configuration)
-      let plan = try Coordinator.plan(resolved, rankCount: transport.size)
+      let plan = try transport.onRoot {
+        try Coordinator.plan(resolved, rankCount: transport.size)
+      }
       if dryRun {
         if transport.isRoot { print(configuration, plan.text, separator: "\n") }
         return ExitCode.done.rawValue
@@ -88,9 +90,8 @@ struct WorkerCommand: ParsableCommand {
       do {
         yaml = try String(contentsOfFile: config, encoding: .utf8)
       } catch {
-        throw ConfigurationError([
-          ConfigurationProblem("--config", "\(config) cannot be read; check the path")
-        ])
+        throw JobError(
+          exitCode: .configuration, "--config: \(config) cannot be read; check the path")
       }
     }
     var configuration = try ConfigurationReader.read(

@@ -44,8 +44,10 @@ struct PlanCommand: ParsableCommand {
   }
 
   func run() throws {
+    var configuration = try source.read(rankCount: ranks)
+    try configuration.adoptModelFolder()
     let plan = try Coordinator.plan(
-      try source.read(rankCount: ranks), rankCount: ranks, memoryPerRank: memoryPerRank?.value,
+      configuration, rankCount: ranks, memoryPerRank: memoryPerRank?.value,
       gigaflopsPerRank: gigaflops)
     if json { try printJSON(Summary(plan)) } else { print(plan.text, terminator: "") }
     if !plan.fits {

@@ -37,9 +37,8 @@ struct ConfigurationArguments: ParsableArguments {
       do {
         yaml = try String(contentsOfFile: config, encoding: .utf8)
       } catch {
-        throw ConfigurationError([
-          ConfigurationProblem("--config", "\(config) cannot be read; check the path")
-        ])
+        throw JobError(
+          exitCode: .configuration, "--config: \(config) cannot be read; check the path")
       }
     }
     return try ConfigurationReader.read(yaml: yaml, overrides: set, rankCount: rankCount)

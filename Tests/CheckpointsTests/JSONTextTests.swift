@@ -1,3 +1,4 @@
+import Basics
 import Testing
 
 @testable import Checkpoints
@@ -10,7 +11,7 @@ struct JSONTextTests {
 
   @Test func `what is quoted reads back`() {
     for text in ["", "a.b", "\"\\/\u{8}\u{c}\n\r\t\u{1}\u{1f}", "ünïcode 漢字 🙂"] {
-      #expect(string(JSONText.quoted(text)) == text)
+      #expect(string(text.jsonQuoted) == text)
     }
   }
 

@@ -1,4 +1,5 @@
 import Autodiff
+import Checkpoints
 import Diffusion
 import Foundation
 import MeshLayout
@@ -180,7 +181,7 @@ private func measure(
     configuration.model.singleBlocks = 40
     configuration.model.refinerBlocks = 2
     configuration.model.recompute = true
-    let sizes = WorkloadSizes(configuration)
+    let sizes = try WorkloadSizes(configuration)
     #expect(sizes.networkElementCount > 12_000_000_000)
     let costs = try Coordinator.plan(configuration, rankCount: 8).costs
     #expect(costs.peakByteCountPerRank > 2 * 4 * sizes.networkElementCount)
@@ -191,5 +192,52 @@ private func measure(
     let decoded = try JSONDecoder().decode(RunPlan.self, from: JSONEncoder().encode(plan))
     #expect(decoded.costs == plan.costs && decoded.shape == plan.shape)
     #expect(decoded.text == plan.text)
+  }
+
+  /// The keys of the problems that a plan of a changed configuration ends with.
+  private func problems(_ change: (inout RunConfiguration) -> Void) throws -> [String] {
+    var configuration = PlannedCase("stored").configuration
+    change(&configuration)
+    do {
+      _ = try Coordinator.plan(configuration, rankCount: 1)
+      return []
+    } catch let error as ConfigurationError {
+      return error.problems.map(\.key)
+    }
+  }
+
+  @Test func `a plan of sizes that cannot be read is refused`() throws {
+    try withTemporaryFolder { folder in
+      #expect(try problems { $0.model.checkpoint = folder.path } == ["model.checkpoint"])
+      #expect(try problems { $0.model.checkpoint = "/nowhere" } == ["model.checkpoint"])
+      #expect(try problems { $0.data.text = "/nowhere.safetensors" } == ["data.text"])
+      let file = folder.appending(path: "texts.safetensors")
+      try Data("no tensors".utf8).write(to: file)
+      #expect(try problems { $0.data.text = file.path } == ["data.text"])
+    }
+  }
+
+  @Test func `the texts of a file count in the plan, and must have the widths of the model`() throws
+  {
+    try withTemporaryFolder { folder in
+      let file = folder.appending(path: "texts.safetensors")
+      let tensors = [("encoder_hidden_states", [2, 7, 24]), ("pooled_projections", [2, 16])]
+      let writer = try SafetensorsWriter(
+        creating: file, tensors: tensors.map { TensorDeclaration($0, .float32, shape: $1) })
+      for (name, shape) in tensors {
+        try writer.append([Float](repeating: 1, count: shape.reduce(1, *)), to: name)
+      }
+      _ = try writer.finish()
+      var configuration = PlannedCase("stored").configuration
+      configuration.data.text = file.path
+      let sizes = try WorkloadSizes(configuration)
+      #expect(sizes.network.textTokenCount == 7)
+      #expect(sizes.storedTextElementCounts == [7 * 24, 16, 7 * 24, 16])
+      #expect(
+        try problems {
+          $0.data.text = file.path
+          $0.model.textWidth = 25
+        } == ["data.text"])
+    }
   }
 }

@@ -182,4 +182,31 @@ import Testing
         "maximumFrameCount", "latentChannels", "proceduralPeople", "proceduralFrames",
       ])
   }
+
+  // Before the first file and, at the latest, before the second.
+  @Test(arguments: 1...2)
+  func `a stop request leaves the older set as it is, and the next call makes the new one`(
+    question: Int
+  ) throws {
+    try withTemporaryFolder { folder in
+      let old = try TestVideos.make("a.mp4", in: folder, frameCount: 12, width: 48, height: 64)
+      let new = try TestVideos.make("b.mp4", in: folder, frameCount: 22, width: 48, height: 64)
+      let place = folder.appending(path: "prepared")
+      let made = try PreparedSet.prepare(from: .files([old]), options: Self.options, in: place)
+      var questions = 0
+      let error = videoError {
+        _ = try PreparedSet.prepare(
+          from: .files([old, new]), options: Self.options, in: place,
+          isStopRequested: {
+            questions += 1
+            return questions >= question
+          })
+      }
+      #expect(error?.code == .stopped)
+      expectEqual(try PreparedSet(loading: place), made)
+      let both = try PreparedSet.prepare(
+        from: .files([old, new]), options: Self.options, in: place)
+      #expect(both.sources.map(\.name) == ["a", "b"])
+    }
+  }
 }

@@ -149,6 +149,37 @@ import Testing
     #expect(ContinuousClock.now - start < .seconds(20))
   }
 
+  @Test func `a decoder is stopped soon after somebody asks for it`() throws {
+    let start = ContinuousClock.now
+    var questions = 0
+    let error = videoError {
+      _ = try MediaTool.run(
+        "ffmpeg",
+        [
+          "-nostdin", "-loglevel", "error", "-re", "-f", "lavfi", "-i", "testsrc2", "-f", "null",
+          "-",
+        ],
+        deadline: .seconds(60),
+        isStopRequested: {
+          questions += 1
+          return questions == 3
+        })
+    }
+    #expect(error?.code == .stopped)
+    #expect(questions == 3)
+    #expect(ContinuousClock.now - start < .seconds(20))
+  }
+
+  @Test func `a tool that fails when a stop was asked for is no failure of its file`() throws {
+    try withTemporaryFolder { folder in
+      let text = folder.appending(path: "text.mp4")
+      try Data("these are words, not pictures\n".utf8).write(to: text)
+      #expect(videoError { _ = try reader.probe(text) }?.code == .notVideo)
+      #expect(
+        videoError { _ = try reader.probe(text, isStopRequested: { true }) }?.code == .stopped)
+    }
+  }
+
   @Test func `a missing program names the script that installs it`() {
     let error = videoError {
       _ = try MediaTool.run("ffmpeg-not-installed", [], deadline: .seconds(1))

@@ -1,6 +1,7 @@
 // Writes a model in Hugging Face's layout, tensor by tensor. The folder appears under its name only
 // when all of it is on the disk; an older folder of that name is replaced in one step.
 
+import Basics
 package import DenseKernels
 package import Foundation
 
@@ -52,7 +53,7 @@ package final class ModelFolderWriter {
   /// Appends Float32 elements to a tensor, converted to its declared type.
   package func append(_ values: Buffer<Float>, to name: String) throws {
     guard let shard = shardOfTensor[name] else {
-      preconditionFailure("\(url.plainPath) was declared without tensor \(name)")
+      trap("\(url.plainPath) was declared without tensor \(name)")
     }
     do { try shards[shard].append(values, to: name) } catch {
       abandon()
@@ -87,8 +88,8 @@ package final class ModelFolderWriter {
     let total = shards.reduce(0) { $0 + $1.header.fileByteCount - $1.header.dataStart }
     let names = shardOfTensor.sorted { $0.key < $1.key }
       .map { name, shard in
-        "    \(JSONText.quoted(name)): "
-          + JSONText.quoted(layout.shardName(shard, of: shards.count))
+        "    \(name.jsonQuoted): "
+          + layout.shardName(shard, of: shards.count).jsonQuoted
       }
     let text = """
       {

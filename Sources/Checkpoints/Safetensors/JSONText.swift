@@ -33,25 +33,6 @@ struct JSONText {
     return value
   }
 
-  /// `text` in quotes, with the escapes that JSON needs.
-  static func quoted(_ text: String) -> String {
-    var result = "\""
-    for scalar in text.unicodeScalars {
-      switch scalar {
-      case "\"": result += "\\\""
-      case "\\": result += "\\\\"
-      case "\n": result += "\\n"
-      case "\r": result += "\\r"
-      case "\t": result += "\\t"
-      case _ where scalar.value < 0x20:
-        let digits = String(scalar.value, radix: 16)
-        result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-      default: result.unicodeScalars.append(scalar)
-      }
-    }
-    return result + "\""
-  }
-
   private init(bytes: [UInt8]) { self.bytes = bytes }
 
   private func error(_ reason: String) -> JSONSyntaxError {

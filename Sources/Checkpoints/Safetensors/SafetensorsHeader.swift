@@ -5,6 +5,8 @@
 // each range is as long as its shape and type say.
 // Source: huggingface/safetensors, README.md and safetensors/src/tensor.rs.
 
+import Basics
+
 /// One tensor of a file that is to be written: what a header needs to know of it.
 package struct TensorDeclaration: Hashable, Codable, Sendable {
   package let name: String
@@ -12,7 +14,7 @@ package struct TensorDeclaration: Hashable, Codable, Sendable {
   package let shape: [Int]
 
   package init(_ name: String, _ type: StoredType, shape: [Int]) {
-    precondition(shape.allSatisfy { $0 >= 0 }, "\(name) has a negative size in shape \(shape)")
+    require(shape.allSatisfy { $0 >= 0 }, "\(name) has a negative size in shape \(shape)")
     self.name = name
     self.type = type
     self.shape = shape
@@ -49,11 +51,11 @@ package struct SafetensorsHeader: Sendable {
     let ordered = tensors.sorted {
       ($1.type.byteCount, $0.name) < ($0.type.byteCount, $1.name)
     }
-    precondition(
+    require(
       Set(ordered.map(\.name)).count == ordered.count,
       "\(ordered.count) tensors share \(Set(ordered.map(\.name)).count) names")
     let json = Self.json(of: ordered, metadata: metadata)
-    precondition(
+    require(
       json.count <= Self.largestJSONByteCount,
       "a header of \(json.count) bytes, at most \(Self.largestJSONByteCount) are allowed")
     self.dataStart = Self.lengthFieldByteCount + json.count
@@ -76,14 +78,14 @@ package struct SafetensorsHeader: Sendable {
     var members: [String] = []
     if !metadata.isEmpty {
       let pairs = metadata.sorted { $0.key < $1.key }
-        .map { "\(JSONText.quoted($0.key)):\(JSONText.quoted($0.value))" }
+        .map { "\($0.key.jsonQuoted):\($0.value.jsonQuoted)" }
       members.append("\"__metadata__\":{\(pairs.joined(separator: ","))}")
     }
     var start = 0
     for tensor in ordered {
       let shape = tensor.shape.map(String.init).joined(separator: ",")
       members.append(
-        "\(JSONText.quoted(tensor.name)):{\"dtype\":\"\(tensor.type.rawValue)\","
+        "\(tensor.name.jsonQuoted):{\"dtype\":\"\(tensor.type.rawValue)\","
           + "\"shape\":[\(shape)],\"data_offsets\":[\(start),\(start + tensor.byteCount)]}")
       start += tensor.byteCount
     }

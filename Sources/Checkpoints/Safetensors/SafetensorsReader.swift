@@ -1,5 +1,6 @@
 // Reads tensors of one safetensors file, whole or in part, without loading the rest.
 
+import Basics
 package import DenseKernels
 package import Foundation
 
@@ -112,10 +113,10 @@ package final class SafetensorsReader: Sendable {
     of elements: Range<Int>?, in entry: SafetensorsHeader.Entry, targetCount: Int
   ) -> Int {
     let range = elements ?? 0..<entry.tensor.count
-    precondition(
+    require(
       range.lowerBound >= 0 && range.upperBound <= entry.tensor.count,
       "elements \(range) of \(entry.tensor.name), which has \(entry.tensor.count)")
-    precondition(
+    require(
       targetCount == range.count, "a target of \(targetCount) elements for \(range.count)")
     return entry.bytes.lowerBound + range.lowerBound * entry.tensor.type.byteCount
   }

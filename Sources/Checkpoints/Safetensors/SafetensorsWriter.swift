@@ -1,6 +1,7 @@
 // Writes one safetensors file tensor by tensor. The header needs only names, types and shapes, so it
 // goes first and no tensor has to be in memory before its turn.
 
+import Basics
 package import DenseKernels
 package import Foundation
 
@@ -35,7 +36,7 @@ package final class SafetensorsWriter {
   /// rounded to nearest even. Tensors may come in any order, the parts of one in theirs.
   package func append(_ values: Buffer<Float>, to name: String) throws {
     let type = entry(name).tensor.type
-    precondition(type.isConvertible, "\(name) is \(type.rawValue), which Float32 does not become")
+    require(type.isConvertible, "\(name) is \(type.rawValue), which Float32 does not become")
     try values.forEachCodedChunk(as: type) { bytes in try append(bytes: bytes, to: name) }
   }
 
@@ -47,7 +48,7 @@ package final class SafetensorsWriter {
   package func append(bytes: RawSpan, to name: String) throws {
     let entry = entry(name)
     let written = writtenByteCounts[name, default: 0]
-    precondition(
+    require(
       written + bytes.byteCount <= entry.bytes.count,
       "\(written + bytes.byteCount) bytes for \(name), which has \(entry.bytes.count)")
     do {
@@ -65,7 +66,7 @@ package final class SafetensorsWriter {
   package func finish() throws -> Int {
     for entry in header.entries {
       let written = writtenByteCounts[entry.tensor.name, default: 0]
-      precondition(
+      require(
         written == entry.bytes.count,
         "\(written) of \(entry.bytes.count) bytes of \(entry.tensor.name) were written")
     }
@@ -77,7 +78,7 @@ package final class SafetensorsWriter {
 
   func entry(_ name: String) -> SafetensorsHeader.Entry {
     guard let entry = entries[name] else {
-      preconditionFailure("\(path) was declared without tensor \(name)")
+      trap("\(path) was declared without tensor \(name)")
     }
     return entry
   }

@@ -3,6 +3,7 @@
 // No element is handed out before the whole slice it comes from has matched its checksum. Memory stays
 // bounded by one chunk beside the caller's target.
 
+import Basics
 import Compression
 package import DenseKernels
 package import Foundation
@@ -91,7 +92,7 @@ package final class CheckpointReader {
 
   /// Reads a box of a tensor, converted to Float32, row-major in the box.
   package func read(_ name: String, box: TensorBox, into target: Buffer<Float>) throws {
-    precondition(target.count == box.count, "a target of \(target.count) for \(box.count)")
+    require(target.count == box.count, "a target of \(target.count) for \(box.count)")
     for run in box.runs(in: try tensor(name).shape) {
       try read(
         name, elements: run.tensorRange, into: target[run.boxStart..<run.boxStart + run.count])
@@ -127,10 +128,10 @@ package final class CheckpointReader {
     into target: Buffer<Element>,
     _ readPart: (PositionedFile, _ offset: Int, Buffer<Element>) throws -> Void
   ) throws {
-    precondition(
+    require(
       elements.lowerBound >= 0 && elements.upperBound <= tensor.count,
       "elements \(elements) of \(name), which has \(tensor.count)")
-    precondition(
+    require(
       target.count == elements.count,
       "a target of \(target.count) elements for \(elements.count) of \(name)")
     for slice in tensor.slices {

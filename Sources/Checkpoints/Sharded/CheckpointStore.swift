@@ -3,6 +3,7 @@
 // A folder `step-00001200` whose manifest, checksum and file sizes are right is a checkpoint; names that
 // end in `.tmp` are saves that never were. The text file `latest` is a hint for people, not read here.
 
+import Basics
 import DenseKernels
 package import Foundation
 
@@ -72,7 +73,7 @@ package struct CheckpointStore: Sendable {
   /// - Returns: the deleted folders.
   @discardableResult
   package func prune(keep: Int) throws -> [URL] {
-    precondition(keep >= 1, "keeping \(keep) checkpoints would delete the last one")
+    require(keep >= 1, "keeping \(keep) checkpoints would delete the last one")
     var kept = 0
     var deleted: [URL] = []
     for candidate in candidates() {

@@ -4,6 +4,7 @@
 // Goals in order: 1 a crash at any moment leaves a valid older checkpoint, 2 every byte is vouched for
 // by a checksum taken on its way to the disk, 3 speed. The caller gathers and places the barriers.
 
+import Basics
 import Compression
 import DenseKernels
 package import Foundation
@@ -41,7 +42,7 @@ package struct CheckpointWriter: Sendable {
   package func writePieces(_ pieces: [TensorPiece], writer: Int, of writerCount: Int) throws
     -> PieceList
   {
-    precondition(
+    require(
       writer >= 0 && writer < writerCount, "writer \(writer) of \(writerCount) writers")
     do {
       return try write(pieces, writer: writer, of: writerCount)
@@ -64,7 +65,7 @@ package struct CheckpointWriter: Sendable {
   ///   `inputOutput`.
   @discardableResult
   package func commit(_ lists: [PieceList], _ fields: Manifest.Fields) throws -> Manifest {
-    precondition(fields.step == step, "fields of step \(fields.step) for step \(step)")
+    require(fields.step == step, "fields of step \(fields.step) for step \(step)")
     do {
       let manifest = try Manifest(joining: lists, fields: fields)
       for file in manifest.files {
@@ -103,7 +104,7 @@ package struct CheckpointWriter: Sendable {
       let declared = Manifest.Tensor(
         type: piece.values.elementType, shape: piece.shape, slices: [])
       let known = tensors.updateValue(declared, forKey: piece.name) ?? declared
-      precondition(
+      require(
         known == declared, "\(piece.name) is \(known) in one piece, \(declared) in another")
       var start = 0
       for box in piece.boxes {

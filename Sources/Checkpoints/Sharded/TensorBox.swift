@@ -3,6 +3,8 @@
 // two cuts are all the geometry of resharding: a wanted flat range is filled by intersecting it
 // with the runs of the boxes that were saved.
 
+import Basics
+
 /// The elements `offset ..< offset + shape`, per dimension, of a larger tensor.
 package struct TensorBox: Hashable, Codable, Sendable {
   package let offset: [Int]
@@ -10,7 +12,7 @@ package struct TensorBox: Hashable, Codable, Sendable {
 
   /// - Precondition: as many offsets as sizes.
   package init(offset: [Int], shape: [Int]) {
-    precondition(
+    require(
       offset.count == shape.count, "a box with offset \(offset) and shape \(shape)")
     self.offset = offset
     self.shape = shape
@@ -34,7 +36,7 @@ package struct TensorBox: Hashable, Codable, Sendable {
   /// - Cost: at most 2d - 1 boxes for d dimensions.
   package static func boxes(covering range: Range<Int>, of tensor: [Int]) -> [TensorBox] {
     let count = tensor.reduce(1, *)
-    precondition(
+    require(
       range.lowerBound >= 0 && range.upperBound <= count,
       "elements \(range) of a tensor of shape \(tensor), which has \(count)")
     guard !range.isEmpty else { return [] }
@@ -74,7 +76,7 @@ package struct TensorBox: Hashable, Codable, Sendable {
 
   /// The runs of the box in a tensor, in rising order.
   package func runs(in tensor: [Int]) -> Runs {
-    precondition(isInside(tensor), "the box \(self) is not inside a tensor of shape \(tensor)")
+    require(isInside(tensor), "the box \(self) is not inside a tensor of shape \(tensor)")
     return Runs(box: self, tensor: tensor)
   }
 
@@ -100,7 +102,7 @@ package struct TensorBox: Hashable, Codable, Sendable {
     }
 
     package subscript(index: Int) -> Run {
-      precondition(index >= 0 && index < endIndex, "run \(index) of \(endIndex)")
+      require(index >= 0 && index < endIndex, "run \(index) of \(endIndex)")
       var (rest, start) = (index, tensorStart)
       for dimension in outerShape.indices.reversed() {
         start += rest % outerShape[dimension] * outerStrides[dimension]

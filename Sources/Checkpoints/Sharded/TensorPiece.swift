@@ -1,5 +1,6 @@
 // What one writer gives to a checkpoint: a part of a logical tensor, as a box or as a flat range.
 
+import Basics
 package import DenseKernels
 
 /// Elements that can be stored: a buffer lent for the call, or an array that is a copy.
@@ -54,15 +55,15 @@ package struct TensorPiece {
     switch extent {
     case .elements(let range):
       let count = shape.reduce(1, *)
-      precondition(
+      require(
         range.lowerBound >= 0 && range.upperBound <= count,
         "elements \(range) of \(name), which has \(count)")
       wanted = range.count
     case .box(let box):
-      precondition(box.isInside(shape), "\(box) of \(name), which has shape \(shape)")
+      require(box.isInside(shape), "\(box) of \(name), which has shape \(shape)")
       wanted = box.count
     }
-    precondition(
+    require(
       values.count == wanted, "\(values.count) values for \(wanted) elements of \(name)")
     self.name = name
     self.shape = shape

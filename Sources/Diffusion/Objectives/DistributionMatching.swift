@@ -6,6 +6,7 @@
 // equations 11–18; per-sample scope, so that no split over ranks changes a bit.
 
 package import Autodiff
+import Basics
 package import DenseKernels
 package import Tensors
 
@@ -63,7 +64,7 @@ package struct DistributionMatching: Sendable {
     on tape: Tape<Scalar>
   ) -> (term: ObjectiveTerm<Scalar>, meanDistance: Double, nonFiniteCount: Int) {
     let x = generated.tensor.doubles
-    precondition(
+    require(
       x.count == start.count && x.count == target.count,
       "estimates of \(start.count) and \(target.count) elements for \(x.count)")
     let width = x.count / sampleCount

@@ -1,6 +1,7 @@
 // What every objective gives: its value and where its gradient enters the tape.
 
 package import Autodiff
+import Basics
 package import DenseKernels
 package import Tensors
 
@@ -43,7 +44,7 @@ package struct FlowMatchingObjective: Sendable {
     prediction: Value<Scalar>, clean: Tensor<Scalar>, noise: Tensor<Scalar>, on tape: Tape<Scalar>
   ) -> ObjectiveTerm<Scalar> {
     let (v, x, epsilon) = (prediction.tensor.doubles, clean.doubles, noise.doubles)
-    precondition(
+    require(
       v.count == x.count && x.count == epsilon.count,
       "prediction \(prediction.shape), clean \(clean.shape), noise \(noise.shape)")
     let scale = 1 / Double(v.count)

@@ -4,6 +4,7 @@
 // DMD2's backward simulation.
 
 package import Autodiff
+import Basics
 package import DenseKernels
 package import Tensors
 
@@ -34,7 +35,7 @@ package struct Rollout: Sendable {
     depth: Int, noise: Tensor<Scalar>, truth: Tensor<Scalar>?, generator: some Denoiser<Scalar>,
     on tape: Tape<Scalar>, freshNoise: (_ step: Int) -> Tensor<Scalar>
   ) -> Value<Scalar> {
-    precondition(
+    require(
       (0..<schedule.stepCount).contains(depth),
       "depth \(depth) of a schedule of \(schedule.stepCount) steps")
     let time = schedule.times[depth]
@@ -42,7 +43,7 @@ package struct Rollout: Sendable {
     let start: Tensor<Scalar>
     switch source {
     case .data:
-      guard let truth else { preconditionFailure("a rollout from data needs the ground truth") }
+      guard let truth else { trap("a rollout from data needs the ground truth") }
       start = FlowMatching.noised(
         truth, noise: noise, times: times, in: tape.arena,
         booking: Booking(tape.role, .activations))

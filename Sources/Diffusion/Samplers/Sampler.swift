@@ -1,6 +1,7 @@
 // From noise to a sample in K network evaluations.
 
 package import Autodiff
+import Basics
 package import DenseKernels
 package import Tensors
 
@@ -33,7 +34,7 @@ package struct Sampler: Sendable {
     stepCount: Int? = nil, freshNoise: (_ step: Int) -> Tensor<Scalar>
   ) -> Tensor<Scalar> {
     let stepCount = stepCount ?? schedule.stepCount
-    precondition(
+    require(
       (0...schedule.stepCount).contains(stepCount),
       "\(stepCount) steps of a schedule of \(schedule.stepCount)")
     let batch = noise.shape.first ?? 0

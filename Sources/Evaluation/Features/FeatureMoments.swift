@@ -6,6 +6,8 @@
 // and add them on one rank.
 // - Source: Welford 1962; Chan, Golub, LeVeque 1979.
 
+import Basics
+
 /// Count, mean and scatter matrix of a set of feature vectors.
 package struct FeatureMoments: Hashable, Sendable {
   package private(set) var count = 0
@@ -14,22 +16,22 @@ package struct FeatureMoments: Hashable, Sendable {
   package private(set) var scatter: [Double]
 
   package init(featureCount: Int) {
-    precondition(featureCount > 0, "moments of \(featureCount) features")
+    require(featureCount > 0, "moments of \(featureCount) features")
     mean = [Double](repeating: 0, count: featureCount)
     scatter = [Double](repeating: 0, count: featureCount * featureCount)
   }
 
   /// The moments of samples, added in their order. With no sample there is no feature count: trap.
   package init(of samples: [[Float]]) {
-    precondition(!samples.isEmpty, "moments of no samples")
+    require(!samples.isEmpty, "moments of no samples")
     self.init(featureCount: samples[0].count)
     for sample in samples { add(sample) }
   }
 
   /// A Gaussian given by its parameters, as if estimated from `count` samples.
   package init(count: Int, mean: [Double], covariance: [Double]) {
-    precondition(count > 1, "a covariance of \(count) samples")
-    precondition(
+    require(count > 1, "a covariance of \(count) samples")
+    require(
       covariance.count == mean.count * mean.count,
       "\(covariance.count) covariances for \(mean.count) features")
     self.count = count
@@ -42,7 +44,7 @@ package struct FeatureMoments: Hashable, Sendable {
   package mutating func add(_ features: [Float]) { add(features.map { Double($0) }) }
 
   package mutating func add(_ features: [Double]) {
-    precondition(
+    require(
       features.count == featureCount, "\(features.count) features added to \(featureCount)")
     count += 1
     let before = zip(features, mean).map { $0 - $1 }
@@ -52,7 +54,7 @@ package struct FeatureMoments: Hashable, Sendable {
 
   /// Joins a set gathered elsewhere.
   package mutating func merge(_ other: Self) {
-    precondition(
+    require(
       other.featureCount == featureCount,
       "moments of \(other.featureCount) features merged into \(featureCount)")
     guard other.count > 0 else { return }
@@ -96,7 +98,7 @@ package struct FeatureMoments: Hashable, Sendable {
 
   /// The moments of (x − origin) / scale per feature.
   package func rescaled(origin: [Double], scales: [Double]) -> Self {
-    precondition(
+    require(
       origin.count == featureCount && scales.count == featureCount,
       "\(origin.count) origins and \(scales.count) scales for \(featureCount) features")
     var result = self

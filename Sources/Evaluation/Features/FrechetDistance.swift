@@ -10,6 +10,7 @@
 // - Source: Dowson, Landau 1982; Heusel et al. 2017 (1706.08500); bias: Chong, Forsyth 2019
 //   (1911.07023). Covariances are divided by n − 1, as in pytorch-fid.
 
+import Basics
 import DenseKernels
 
 package enum FrechetDistance {
@@ -18,7 +19,7 @@ package enum FrechetDistance {
   /// - Throws: `tooFewSamples` if a set has fewer than two samples, `notFinite`.
   package static func between(_ a: FeatureMoments, _ b: FeatureMoments) throws -> Double {
     let count = a.featureCount
-    precondition(b.featureCount == count, "\(count) features against \(b.featureCount)")
+    require(b.featureCount == count, "\(count) features against \(b.featureCount)")
     let covarianceA = try a.covariance()
     let covarianceB = try b.covariance()
     var result = 0.0

@@ -13,6 +13,8 @@
 //   in features of untrained networks.
 // Letters: F frames, H height, W width, C channels, P output positions, K = 27·C patch size.
 
+import Basics
+
 /// Maps clips of one size to 128 features.
 ///
 /// It keeps work memory, so one instance serves one thread.
@@ -29,7 +31,7 @@ package final class RandomFeatureNetwork {
 
   /// - Parameter seed: chooses the network; the standard one unless a test wants another.
   package init(frameCount: Int, height: Int, width: Int, seed: UInt64 = standardSeed) {
-    precondition(
+    require(
       frameCount > 0 && height > 0 && width > 0,
       "no features of a clip of \(frameCount)×\(height)×\(width)")
     self.frameCount = frameCount
@@ -52,7 +54,7 @@ package final class RandomFeatureNetwork {
 
   /// The features of a clip, its pixels scaled to [−1, 1].
   package func features(of clip: PixelClip) -> [Float] {
-    precondition(
+    require(
       clip.frameCount == frameCount && clip.height == height && clip.width == width,
       "a clip of \(clip.frameCount)×\(clip.height)×\(clip.width) for a network of "
         + "\(frameCount)×\(height)×\(width)")
@@ -61,7 +63,7 @@ package final class RandomFeatureNetwork {
 
   /// The features of F×H×W×3 values in [−1, 1], not rounded to 8 bits.
   package func features(ofSigned values: [Float]) -> [Float] {
-    precondition(
+    require(
       values.count == frameCount * height * width * 3,
       "\(values.count) values for \(frameCount)×\(height)×\(width)×3")
     let activations = layers.reduce(values) { input, layer in layer.rectifiedOutput(of: input) }

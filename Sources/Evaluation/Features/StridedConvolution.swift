@@ -55,7 +55,7 @@ struct StridedConvolution {
 
   /// max(0, convolution): F×H×W×C in, halved extent × output channels out.
   func rectifiedOutput(of values: [Float]) -> [Float] {
-    precondition(
+    require(
       values.count == input.positionCount * inputChannels,
       "\(values.count) values for \(input) of \(inputChannels) channels")
     pad(values)

@@ -7,6 +7,7 @@
 // - Source: Wang, Bovik, Sheikh, Simoncelli 2004, equation 13. Their images are gray; color is the
 //   mean over R, G, B, as in scikit-image's `structural_similarity(channel_axis:)`.
 
+import Basics
 import Foundation
 
 package enum StructuralSimilarity {
@@ -22,7 +23,7 @@ package enum StructuralSimilarity {
   /// - Precondition: frames of at least 11×11.
   package static func mean(_ clip: PixelClip, reference: PixelClip) -> Double {
     clip.preconditionSameShape(as: reference)
-    precondition(
+    require(
       clip.height >= smallestExtent && clip.width >= smallestExtent,
       "frames of \(clip.height)×\(clip.width), the window of SSIM is 11×11")
     var sum = 0.0

@@ -2,6 +2,7 @@
 // A send never waits. A wait ends with an error when a rank has failed, or when the sender has
 // left without sending, so a test fails instead of hanging.
 
+import Basics
 import Foundation
 
 /// The incoming messages of one rank.
@@ -140,7 +141,7 @@ package final class InProcessLink: MessageLink {
   package func wait(for messages: [any LinkMessage]) throws {
     for message in messages {
       guard let incoming = message as? Incoming else {
-        preconditionFailure("a message of another link")
+        trap("a message of another link")
       }
       try incoming.wait()
     }
@@ -161,7 +162,7 @@ package final class InProcessLink: MessageLink {
     }
     joined.sort { $0 < $1 }
     guard let newRank = joined.firstIndex(where: { $0.rank == rank }) else {
-      preconditionFailure("rank \(rank) is not in its own group")
+      trap("rank \(rank) is not in its own group")
     }
     return InProcessLink(
       rank: newRank, members: joined.map { members[$0.rank] },
@@ -196,7 +197,7 @@ private final class Incoming: LinkMessage {
   }
 
   func takeBytes() -> [UInt8] {
-    guard let bytes else { preconditionFailure("a message was read before it was here") }
+    guard let bytes else { trap("a message was read before it was here") }
     return bytes
   }
 }

@@ -1,6 +1,7 @@
 // Ranks as threads of this process: what `swift test` and the one-process programs use instead of
 // mpirun.
 
+import Basics
 import Foundation
 import Synchronization
 
@@ -18,9 +19,9 @@ package enum InProcessMesh {
     size: Int, nodes: [Int]? = nil, watchdog: Duration? = nil,
     _ body: @escaping @Sendable (any Transport) throws -> Result
   ) throws -> [Result] {
-    precondition(size > 0, "a mesh of \(size) ranks")
+    require(size > 0, "a mesh of \(size) ranks")
     let nodes = nodes ?? Array(repeating: 0, count: size)
-    precondition(nodes.count == size, "\(nodes.count) nodes for \(size) ranks")
+    require(nodes.count == size, "\(nodes.count) nodes for \(size) ranks")
     let mailboxes = (0..<size).map { _ in Mailbox() }
     let outcome = Outcome<Result>()
     let finished = DispatchGroup()

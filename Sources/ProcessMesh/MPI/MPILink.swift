@@ -1,5 +1,6 @@
 // Messages between processes, carried by MPI.
 
+import Basics
 package import MessagePassing
 
 /// The transport of ranks that are MPI processes.
@@ -13,7 +14,7 @@ package final class MPILink: MessageLink {
   private let nodes: [Int]
 
   package init(_ communicator: Communicator, nodes: [Int], history: CollectiveHistory) {
-    precondition(
+    require(
       nodes.count == communicator.size, "\(nodes.count) nodes for \(communicator.size) ranks")
     self.communicator = communicator
     self.nodes = nodes
@@ -44,7 +45,7 @@ package final class MPILink: MessageLink {
     try communicator.wait(
       for: messages.map { message in
         guard let message = message as? MPIMessage else {
-          preconditionFailure("a message of another link")
+          trap("a message of another link")
         }
         return message.message
       },

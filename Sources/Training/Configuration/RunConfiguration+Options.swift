@@ -112,6 +112,10 @@ extension RunConfiguration {
     .number(
       "distill.lambdaGroundTruth", \.distill.lambdaGroundTruth, "",
       "Weight of the ground-truth term; needs rollout data."),
+    .choice(
+      "distill.groundTruthTerm", \.distill.groundTruthTerm,
+      "Ground-truth term: matched pulls from the fake DiT's estimate to the truth, normalized as the "
+        + "matching is; plain is the mean squared error of the sample."),
     .number(
       "distill.lambdaAdversarial", \.distill.lambdaAdversarial, "",
       "Weight of the adversarial term in the generator's loss; 0 leaves the discriminator out."),

@@ -66,7 +66,7 @@ package struct RunConfiguration: Equatable, Sendable {
   }
 
   package struct Teach: Equatable, Sendable {
-    package var steps = 1_000
+    package var steps = 1_500
     package var learningRate = 1e-3
     package var warmupSteps = 50
     package var beta1 = 0.9
@@ -106,6 +106,7 @@ package struct RunConfiguration: Equatable, Sendable {
     package var scoreMinimum = 0.02
     package var scoreMaximum = 0.98
     package var lambdaGroundTruth = 0.0
+    package var groundTruthTerm = GroundTruthTerm.matched
     package var lambdaAdversarial = 0.0
     package var lambdaDiscriminator = 1e-2
     package var discriminatorWidth = 128

@@ -39,7 +39,9 @@ package final class EventFileWriter {
       file = try FileHandle(forWritingTo: url)
     } catch {
       throw MetricsError(
-        code: .cannotOpen, message: "cannot make the event file \(url.path)", cause: error)
+        code: .cannotOpen,
+        message: "cannot make the event file \(url.path); \(MetricsError.advice)",
+        cause: error)
     }
     var event = TensorBoardEvent()
     event.wallTime = now
@@ -71,7 +73,8 @@ package final class EventFileWriter {
       try file.write(contentsOf: Data(Self.record(message)))
     } catch {
       throw MetricsError(
-        code: .cannotWrite, message: "cannot write to \(url.path): is the disk full?", cause: error)
+        code: .cannotWrite, message: "cannot write to \(url.path); \(MetricsError.advice)",
+        cause: error)
     }
   }
 

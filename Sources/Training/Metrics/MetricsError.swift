@@ -1,3 +1,5 @@
+import Basics
+
 /// What the world can do wrong to the files that a run writes about itself.
 package struct MetricsError: Error, CustomStringConvertible {
   package enum Code: Hashable, Sendable {
@@ -5,6 +7,9 @@ package struct MetricsError: Error, CustomStringConvertible {
     case cannotRead
     case cannotWrite
   }
+
+  /// What to do about a file that cannot be written.
+  static let advice = "free some space or check the permissions, then start again"
 
   package let code: Code
   /// What is wrong and what to do about it.
@@ -18,6 +23,6 @@ package struct MetricsError: Error, CustomStringConvertible {
   }
 
   package var description: String {
-    cause.map { "\(message) (\($0))" } ?? message
+    cause.map { "\(message) (\(words(of: $0)))" } ?? message
   }
 }

@@ -38,7 +38,8 @@ package final class MetricsLog {
       try file.seekToEnd()
     } catch {
       throw MetricsError(
-        code: .cannotOpen, message: "cannot open \(url.path) for writing metrics", cause: error)
+        code: .cannotOpen, message: "cannot open \(url.path) for writing; \(MetricsError.advice)",
+        cause: error)
     }
   }
 
@@ -50,7 +51,8 @@ package final class MetricsLog {
       try file.write(contentsOf: Data((record.jsonLine + "\n").utf8))
     } catch {
       throw MetricsError(
-        code: .cannotWrite, message: "cannot write to \(url.path): is the disk full?", cause: error)
+        code: .cannotWrite, message: "cannot write to \(url.path); \(MetricsError.advice)",
+        cause: error)
     }
   }
 
@@ -70,7 +72,8 @@ package final class MetricsLog {
       try Data(after).write(to: url, options: .atomic)
     } catch {
       throw MetricsError(
-        code: .cannotWrite, message: "cannot rewrite \(url.path): is the disk full?", cause: error)
+        code: .cannotWrite, message: "cannot rewrite \(url.path); \(MetricsError.advice)",
+        cause: error)
     }
   }
 

@@ -1,5 +1,7 @@
 // One line of `metrics.jsonl`: what a step of a phase cost and what it was worth.
 
+import Basics
+
 /// A value beside the fixed fields of a record.
 package enum MetricsValue: Hashable, Sendable {
   case number(Double)
@@ -30,7 +32,7 @@ package struct MetricsRecord: Hashable, Sendable {
     peakByteCount: Int, further: [(name: String, value: MetricsValue)] = []
   ) {
     let names = Self.fixedFields + further.map(\.name)
-    precondition(Set(names).count == names.count, "a field twice among \(names)")
+    require(Set(names).count == names.count, "a field twice among \(names)")
     self.phase = phase
     self.step = step
     self.loss = loss
@@ -48,7 +50,7 @@ package struct MetricsRecord: Hashable, Sendable {
       ("tokens_per_s", .number(tokensPerSecond)), ("seconds", .number(seconds)),
       ("peak_bytes", .integer(peakByteCount)),
     ]
-    let fields = (fixed + further).map { "\(Self.quoted($0.name)):\(Self.json($0.value))" }
+    let fields = (fixed + further).map { "\($0.name.jsonQuoted):\(Self.json($0.value))" }
     return "{\(fields.joined(separator: ","))}"
   }
 
@@ -59,25 +61,7 @@ package struct MetricsRecord: Hashable, Sendable {
     switch value {
     case .number(let number): number.isFinite ? "\(number)" : "null"
     case .integer(let integer): "\(integer)"
-    case .text(let text): quoted(text)
+    case .text(let text): text.jsonQuoted
     }
-  }
-
-  private static func quoted(_ text: String) -> String {
-    var result = "\""
-    for scalar in text.unicodeScalars {
-      switch scalar {
-      case "\"": result += "\\\""
-      case "\\": result += "\\\\"
-      case "\n": result += "\\n"
-      case "\r": result += "\\r"
-      case "\t": result += "\\t"
-      case _ where scalar.value < 0x20:
-        let digits = String(scalar.value, radix: 16)
-        result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-      default: result.unicodeScalars.append(scalar)
-      }
-    }
-    return result + "\""
   }
 }

@@ -65,7 +65,7 @@ package struct ConsistencyPhase {
       Float.combine(
         decay, average, 1 - decay, generator.parameters.values, into: average)
       let agreement = try context.agreeOnStep(losses: losses)
-      try meter.record(
+      meter.record(
         step: step, agreement: agreement,
         further: outcome.metrics(prefix: "generator_"))
       try save(step + 1, agreement.shouldStop)

@@ -89,7 +89,7 @@ package struct DistillPhase {
       }
       let (losses, criticMetrics) = try criticTurn(step: step, generated: generated)
       let agreement = try context.agreeOnStep(losses: losses)
-      try meter.record(
+      meter.record(
         step: step, agreement: agreement,
         further: metrics + criticMetrics)
       try save(step + 1, agreement.shouldStop)
@@ -104,6 +104,7 @@ package struct DistillPhase {
     step: Int, generated: inout [Int: Tensor<Float>]
   ) throws -> [(name: String, value: MetricsValue)] {
     var losses: [Double] = []
+    var readings: [String: [Double]] = [:]
     var samples: [Int: Tensor<Float>] = [:]
     let gradients = MicrobatchSum.gradients(
       of: [GradientTarget(generator.parameters, role: .generator)], over: context.microbatches,
@@ -113,19 +114,24 @@ package struct DistillPhase {
       let tape = context.tape(.generator)
       let x = generate(batch, step: step, microbatch: microbatch, on: tape)
       samples[microbatch] = x.tensor
-      losses.append(differentiateGenerator(x, batch: batch, step: step, on: tape))
+      losses.append(
+        differentiateGenerator(x, batch: batch, step: step, on: tape, readings: &readings))
     }
     generated = samples
     let outcome = try generatorOptimizer.step(
       gradientSum: gradients[0], microbatchCount: context.configuration.batch.microbatches,
       learningRate: options.generatorRate(step: step))
-    let agreement = try context.agreeOnStep(losses: losses)
-    return [("generator_loss", .number(agreement.meanLoss))]
-      + outcome.metrics(prefix: "generator_")
+    let agreement = try context.agreeOnStep(losses: losses, readings: readings)
+    return [
+      ("generator_loss", .number(agreement.meanLoss)),
+      ("matching_distance", .number(agreement.mean(of: "distance"))),
+      ("matching_nonfinite", .number(agreement.sum(of: "nonfinite"))),
+    ] + outcome.metrics(prefix: "generator_")
   }
 
   private func differentiateGenerator(
-    _ x: Value<Float>, batch: TrainingBatch, step: Int, on tape: Tape<Float>
+    _ x: Value<Float>, batch: TrainingBatch, step: Int, on tape: Tape<Float>,
+    readings: inout [String: [Double]]
   ) -> Double {
     let times = scoreTimes(.scoreTime, batch, step)
     let fake = BoundDenoiser(
@@ -142,14 +148,19 @@ package struct DistillPhase {
     let result = matching.evaluate(
       generated: x, noise: noise(.scoreNoise, batch, step: step), times: times, fake: fake,
       real: real, on: tape)
+    readings["distance", default: []].append(result.meanDistance)
+    readings["nonfinite", default: []].append(Double(result.nonFiniteCount))
     var terms: [(weight: Double, term: ObjectiveTerm<Float>)] = [(1, result.term)]
     if options.lambdaGroundTruth > 0 {
-      terms.append(
-        (
-          options.lambdaGroundTruth,
+      let term =
+        switch options.groundTruthTerm {
+        case .matched:
           matching.groundTruth(
             generated: x, fakeEstimate: result.fakeEstimate, truth: batch.latents, on: tape)
-        ))
+        case .plain:
+          GroundTruthRegression().evaluate(generated: x, truth: batch.latents, on: tape)
+        }
+      terms.append((options.lambdaGroundTruth, term))
     }
     if let head {
       let logits = discriminate(x, batch: batch, step: step, head: head, on: tape)

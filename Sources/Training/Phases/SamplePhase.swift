@@ -2,6 +2,7 @@
 //
 // Rank r makes clip i where i mod size = r; rank 0 writes the files.
 
+import Basics
 package import Foundation
 import Models
 import ProcessMesh
@@ -120,7 +121,7 @@ struct HeldOutCondition {
 package enum Montage {
   /// - Shapes: clips of one F×H×W → F × rows · H × columns · W; unused places are black.
   package static func grid(_ clips: [Video], columnCount: Int = 4) -> Video {
-    guard let first = clips.first else { preconditionFailure("a montage of no clips") }
+    guard let first = clips.first else { trap("a montage of no clips") }
     let columns = min(columnCount, clips.count)
     let rows = (clips.count + columns - 1) / columns
     let blank = [UInt8](repeating: 0, count: first.width * 3)

@@ -26,17 +26,18 @@ final class StepMeter {
   func record(
     step: Int, agreement: RunContext.StepAgreement,
     further: [(name: String, value: MetricsValue)]
-  ) throws {
+  ) {
     let seconds = (ContinuousClock.now - startTime) / .seconds(1)
     let statistics = context.exchange.statistics.take()
     let tokens = Double(context.batchSize * context.configuration.videoTokenCount)
-    try context.reporter.record(
-      MetricsRecord(
-        phase: phase, step: step + 1, loss: agreement.meanLoss,
-        tokensPerSecond: tokens / max(seconds, 1e-9), seconds: seconds,
-        peakByteCount: agreement.peakByteCount,
-        further: further + Self.traffic(statistics)), stepCount: stepCount,
-      globalStep: firstGlobalStep + step + 1)
+    let record = MetricsRecord(
+      phase: phase, step: step + 1, loss: agreement.meanLoss,
+      tokensPerSecond: tokens / max(seconds, 1e-9), seconds: seconds,
+      peakByteCount: agreement.peakByteCount, further: further + Self.traffic(statistics))
+    context.attempt {
+      try context.reporter.record(
+        record, stepCount: stepCount, globalStep: firstGlobalStep + step + 1)
+    }
   }
 
   /// What this rank sent in the step, by kind of message, and what that cost in seconds.

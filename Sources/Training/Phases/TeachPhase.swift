@@ -67,7 +67,7 @@ package struct TeachPhase {
         gradientSum: gradients[0], microbatchCount: context.configuration.batch.microbatches,
         learningRate: rate)
       let agreement = try context.agreeOnStep(losses: losses)
-      try meter.record(
+      meter.record(
         step: step, agreement: agreement,
         further: outcome.metrics(prefix: "") + [("learning_rate", .number(rate))])
       try save(step + 1, agreement.shouldStop)

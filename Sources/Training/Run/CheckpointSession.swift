@@ -45,7 +45,11 @@ package struct CheckpointSession {
   package func save(phase: String, phaseStep: Int, globalStep: Int, parts: [Part]) throws {
     let writer = store.writer(step: globalStep)
     let transport = context.transport
-    try transport.onRoot { try writer.begin() }
+    try transport.onRoot {
+      // Only rank 0 writes metrics; a checkpoint must not go beyond their last line.
+      try context.throwFailure()
+      try writer.begin()
+    }
     let list = try transport.onEveryRank {
       try writer.writePieces(
         parts.flatMap(pieces(of:)), writer: transport.rank, of: transport.size)

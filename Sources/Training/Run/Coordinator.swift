@@ -32,11 +32,12 @@ package enum Coordinator {
   /// - Parameters:
   ///   - memoryPerRank: bytes that a rank may take; the plan says whether they suffice.
   ///   - gigaflopsPerRank: measured rate of products; without it the plan tells no times.
-  /// - Throws: what `configuration.validate(rankCount:)` tells as a problem.
+  /// - Throws: `ConfigurationError` where that folder or file cannot be read or does not fit;
+  ///   `MeshLayoutError`, which `configuration.validate(rankCount:)` tells as a problem.
   package static func plan(
     _ configuration: RunConfiguration, rankCount: Int, memoryPerRank: Int? = nil,
     gigaflopsPerRank: Double? = nil
-  ) throws(MeshLayoutError) -> RunPlan {
+  ) throws -> RunPlan {
     let reason =
       rankCount == 1
       ? "one rank holds everything"
@@ -51,19 +52,29 @@ package enum Coordinator {
 
 extension WorkloadSizes {
   /// The sizes of a run. Nothing of the network is allocated.
-  package init(_ configuration: RunConfiguration) {
+  /// - Throws: `ConfigurationError` where the model folder or the text file cannot be read or does
+  ///   not fit.
+  package init(_ configuration: RunConfiguration) throws {
     let folder =
-      configuration.model.checkpoint.isEmpty
-      ? nil : try? HunyuanVideoFolder(opening: URL(filePath: configuration.model.checkpoint))
+      configuration.model.checkpoint.isEmpty ? nil : try configuration.openModelFolder()
+    let transformer = folder?.configuration ?? configuration.transformer
+    let file = configuration.data.text
+    let text = try blaming("data.text") {
+      file.isEmpty
+        ? nil
+        : try ConditionTexts.Sizes(
+          of: SafetensorsReader(opening: URL(filePath: file)), sourceCount: nil,
+          textWidth: transformer.textEmbeddingWidth,
+          pooledWidth: transformer.pooledProjectionWidth)
+    }
     self.init(
-      configuration, transformer: folder?.configuration ?? configuration.transformer,
-      nullTokenCount: folder?.nullTokenCount ?? configuration.model.textTokens,
-      text: TextSizes(file: configuration.data.text))
+      configuration, transformer: transformer,
+      nullTokenCount: folder?.nullTokenCount ?? configuration.model.textTokens, text: text)
   }
 
   private init(
     _ configuration: RunConfiguration, transformer: HunyuanVideoConfiguration,
-    nullTokenCount: Int, text: TextSizes?
+    nullTokenCount: Int, text: ConditionTexts.Sizes?
   ) {
     let specifications = ConditionedTransformer<Float>.specifications(
       of: transformer, nullTokenCount: nullTokenCount)
@@ -107,20 +118,5 @@ extension WorkloadSizes {
       isGuided: distill.guidance != 1, hasGroundTruthTerm: distill.lambdaGroundTruth > 0,
       keepsGeneratorAverage: distill.ema > 0, evaluationBatch: configuration.evaluate.batch,
       bucketByteCount: configuration.exchange.bucketByteCount)
-  }
-}
-
-/// Sizes of the texts in a file of embeddings, from its header.
-private struct TextSizes {
-  let tokenCount: Int
-  let elementCounts: [Int]
-
-  init?(file: String) {
-    guard !file.isEmpty, let reader = try? SafetensorsReader(opening: URL(filePath: file)),
-      let text = try? reader.declaration(of: "encoder_hidden_states").shape, text.count == 3,
-      let pooled = try? reader.declaration(of: "pooled_projections").shape, pooled.count == 2
-    else { return nil }
-    tokenCount = text[1]
-    elementCounts = (0..<text[0]).flatMap { _ in [text[1] * text[2], pooled[1]] }
   }
 }

@@ -100,18 +100,26 @@ package final class MainJob {
     }
   }
 
+  /// A stop request to rank 0 ends it at once; the next start prepares from the first video again.
   /// - Collective: rank 0 makes the set, the others read it.
   private func prepare(start: StartingPoint?) throws -> PreparedSet {
-    try transport.onRoot {
-      let prepared = try PreparedSet.prepare(
-        from: configuration.clipOrigin, options: configuration.preparationOptions,
-        in: folder.prepared, say: reporter.say)
+    let isStopped = try transport.onRoot { () throws -> Bool in
+      let prepared: PreparedSet
+      do {
+        prepared = try PreparedSet.prepare(
+          from: configuration.clipOrigin, options: configuration.preparationOptions,
+          in: folder.prepared, isStopRequested: context.isStopRequested, say: reporter.say)
+      } catch let error as VideoError where error.code == .stopped {
+        return true
+      }
       let decibels = String(format: "%.1f", prepared.codecPSNR)
       reporter.say(
         "prepare: \(prepared.sources.count) videos, latents \(prepared.latentShape), codec "
           + "\(decibels) dB on held-out clips")
       try start?.requireData(prepared.fingerprint)
+      return false
     }
+    if isStopped { throw StoppedOnSignal() }
     return try transport.onEveryRank { try PreparedSet(loading: folder.prepared) }
   }
 
@@ -218,7 +226,7 @@ package final class MainJob {
         firstGlobalStep: configuration.teach.steps, mustStop: mustStop, parts: parts)
     }
     guard let generator = networks.generator else {
-      preconditionFailure("distillation left no generator")
+      trap("distillation left no generator")
     }
     let memory = try MemoryRecord(context.arena.ledger, transport)
     let hasTrained = firstStep < configuration.distill.steps

@@ -23,7 +23,9 @@ package final class RunContext {
   /// Talks to the user and to the files of the run; silent on ranks other than 0.
   package let reporter: Reporter
   /// Whether somebody asked this rank to stop; a parameter, so that tests can ask.
-  private let isStopRequested: () -> Bool
+  let isStopRequested: () -> Bool
+  /// What this rank failed at by itself; see `attempt`.
+  private var failure: JobError?
 
   /// - Throws: `MeshLayoutError` when there are more ranks than microbatches.
   /// - Collective: over the transport.
@@ -69,28 +71,59 @@ package final class RunContext {
   package struct StepAgreement: Sendable {
     /// Loss of each microbatch, in order.
     package let losses: [Double]
+    /// Further numbers of each microbatch by name, in the same order.
+    package let readings: [String: [Double]]
     package let shouldStop: Bool
     /// Resident memory at its peak, summed over ranks.
     package let peakByteCount: Int
 
     /// The mean in the fixed tree, the same bits on any number of ranks.
-    package var meanLoss: Double {
-      (treeReduce(losses, combine: +) ?? 0) / Double(max(losses.count, 1))
+    package var meanLoss: Double { Self.sum(losses) / Double(max(losses.count, 1)) }
+
+    /// The sum of a reading over all microbatches, in the fixed tree; 0 where there is none.
+    package func sum(of name: String) -> Double { Self.sum(readings[name] ?? []) }
+
+    /// The mean of a reading over all microbatches, in the fixed tree; 0 where there is none.
+    package func mean(of name: String) -> Double {
+      sum(of: name) / Double(max(readings[name]?.count ?? 0, 1))
     }
+
+    private static func sum(_ values: [Double]) -> Double { treeReduce(values, combine: +) ?? 0 }
   }
 
-  /// Joins the losses of all microbatches and the wishes to stop.
-  /// - Parameter losses: of this rank's microbatches, in order.
-  /// - Collective: over the transport, once a step.
-  package func agreeOnStep(losses: [Double]) throws -> StepAgreement {
+  /// Joins the losses and other numbers of all microbatches, and the wishes to stop.
+  /// - Parameters:
+  ///   - losses: of this rank's microbatches, in order.
+  ///   - readings: further numbers of them by name, in the same order; every rank has the same names.
+  /// - Throws: `JobError`, on every rank, what any rank's `attempt` has failed at.
+  /// - Collective: over the transport, once a turn.
+  package func agreeOnStep(
+    losses: [Double], readings: [String: [Double]] = [:]
+  ) throws -> StepAgreement {
     let reports = try transport.allGather(
       value: StepReport(
-        lossBits: losses.map(\.bitPattern), wantsStop: isStopRequested(),
-        peakByteCount: ResourceUsage.current()?.peakByteCount ?? 0))
+        lossBits: losses.map(\.bitPattern),
+        readingBits: readings.mapValues { $0.map(\.bitPattern) }, wantsStop: isStopRequested(),
+        peakByteCount: ResourceUsage.current()?.peakByteCount ?? 0, failure: failure))
+    if let failure = reports.lazy.compactMap(\.failure).first { throw failure }
+    let joinedBits = reports.reduce(into: [:]) { $0.merge($1.readingBits, uniquingKeysWith: +) }
     return StepAgreement(
       losses: reports.flatMap { $0.lossBits.map(Double.init(bitPattern:)) },
+      readings: joinedBits.mapValues { $0.map(Double.init(bitPattern:)) },
       shouldStop: reports.contains(where: \.wantsStop),
       peakByteCount: reports.reduce(0) { $0 + $1.peakByteCount })
+  }
+
+  /// Does what this rank does alone, between collectives. All ranks hear of a failure at the next
+  /// agreement, or before the next checkpoint, so that none counts a step that is not written down.
+  func attempt(_ body: () throws -> Void) {
+    guard failure == nil else { return }
+    do { try body() } catch { failure = JobError(error) }
+  }
+
+  /// - Throws: what an `attempt` of this rank has failed at.
+  func throwFailure() throws {
+    if let failure { throw failure }
   }
 
   /// Leaves, on all ranks, when any was asked to stop. What was finished is on the disk.
@@ -114,8 +147,10 @@ package final class RunContext {
 
   private struct StepReport: Codable {
     let lossBits: [UInt64]
+    let readingBits: [String: [UInt64]]
     let wantsStop: Bool
     let peakByteCount: Int
+    let failure: JobError?
   }
 }
 

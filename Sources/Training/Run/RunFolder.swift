@@ -1,5 +1,6 @@
 // Where everything of a run lies (contract 4.8).
 
+import Basics
 package import Foundation
 
 package struct RunFolder: Sendable {
@@ -48,7 +49,7 @@ package struct RunFolder: Sendable {
   static func cannotWrite(_ place: URL, _ error: any Error) -> JobError {
     JobError(
       exitCode: .other,
-      "\(place.path) could not be written: \(error.localizedDescription); free some space or check "
+      "\(place.path) could not be written: \(words(of: error)); free some space or check "
         + "the permissions, then start again")
   }
 }

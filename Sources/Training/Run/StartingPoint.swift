@@ -32,8 +32,8 @@ struct StartingPoint: Codable {
   let dataFingerprint: String?
 
   /// The checkpoint to start from, verified whole; nil starts from the beginning.
-  /// - Throws: `ConfigurationError` for one that does not fit the configuration; `JobError` for a
-  ///   damaged one that was asked for by name.
+  /// - Throws: `ConfigurationError` for one that does not fit the configuration; `JobError` for one
+  ///   that was asked for by name and is not there, is damaged or does not fit the run folder.
   static func choose(
     _ mode: ResumeMode, in folder: RunFolder, for configuration: RunConfiguration,
     say: (String) -> Void
@@ -41,15 +41,16 @@ struct StartingPoint: Codable {
     switch mode {
     case .never: return nil
     case .checkpoint(let url):
-      let reader = try blaming("--resume") { try CheckpointReader(opening: url) }
+      let reader: CheckpointReader
+      do { reader = try CheckpointReader(opening: url) } catch let error as CheckpointError {
+        throw JobError(exitCode: .configuration, "--resume: \(error)")
+      }
       let newest = CheckpointStore(folder.checkpoints).candidates().first
       guard newest == nil || newest?.step == reader.manifest.fields.step else {
-        throw ConfigurationError([
-          ConfigurationProblem(
-            "--resume",
-            "\(folder.url.path) has checkpoints of other steps than \(url.path): choose an empty "
-              + "folder with --run")
-        ])
+        throw JobError(
+          exitCode: .configuration,
+          "--resume: \(folder.url.path) has checkpoints of other steps than \(url.path): choose an "
+            + "empty folder with --run")
       }
       return try StartingPoint(reader, for: configuration, say: say)
     case .auto:

@@ -2,6 +2,7 @@
 // from the final folders or from a checkpoint.
 
 import Autodiff
+import Basics
 package import Checkpoints
 import DenseKernels
 package import Foundation
@@ -15,7 +16,7 @@ package struct StoredRun: Sendable {
   package let step: URL?
 
   /// A run by name or folder, or one of its checkpoint folders.
-  /// - Throws: `ConfigurationError` if there is no such folder.
+  /// - Throws: `JobError` if there is no such folder.
   package init(_ nameOrFolder: String) throws {
     let isThere = FileManager.default.fileExists(atPath: nameOrFolder + "/.")
     let url =
@@ -23,9 +24,9 @@ package struct StoredRun: Sendable {
       ? URL(filePath: nameOrFolder, directoryHint: .isDirectory).standardizedFileURL
       : RunFolder(nameOrFolder).url
     guard FileManager.default.fileExists(atPath: url.path) else {
-      throw ConfigurationError([
-        ConfigurationProblem("", "there is no folder \(url.path); give a run or a checkpoint of it")
-      ])
+      throw JobError(
+        exitCode: .configuration,
+        "there is no folder \(url.path); give a run or a checkpoint of it")
     }
     let manifest = url.appending(path: Manifest.fileName).path
     if FileManager.default.fileExists(atPath: manifest) {
@@ -45,10 +46,9 @@ package struct StoredRun: Sendable {
         yaml: CheckpointReader(opening: step).manifest.fields.configuration)
     }
     guard let yaml = try? String(contentsOf: folder.configuration, encoding: .utf8) else {
-      throw ConfigurationError([
-        ConfigurationProblem(
-          "", "\(folder.url.path) has no config.yaml, so it is no run; check the path")
-      ])
+      throw JobError(
+        exitCode: .configuration,
+        "\(folder.url.path) has no config.yaml, so it is no run; check the path")
     }
     return try ConfigurationReader.read(yaml: yaml)
   }
@@ -67,20 +67,18 @@ package struct StoredRun: Sendable {
   }
 
   /// The network of a role: the final one, or that of the checkpoint.
-  /// - Throws: `ConfigurationError` where the run does not have it (yet).
+  /// - Throws: `JobError` where the run does not have it (yet).
   package func network(
     _ role: RunFolder.FinalRole, in arena: Arena
   ) throws -> ConditionedTransformer<Float> {
-    precondition(role != .fake, "the fake DiT is an adapter on the real one")
+    require(role != .fake, "the fake DiT is an adapter on the real one")
     if let step { return try CheckpointNetworks(step).network(role, usesAverage: true, in: arena) }
     let url = folder.final(role)
     guard FileManager.default.fileExists(atPath: url.path) else {
-      throw ConfigurationError([
-        ConfigurationProblem(
-          "",
-          "\(folder.url.path) has no final \(role.rawValue) weights yet; let the run finish, or "
-            + "give one of its checkpoints/step-… folders")
-      ])
+      throw JobError(
+        exitCode: .configuration,
+        "\(folder.url.path) has no final \(role.rawValue) weights yet; let the run finish, or "
+          + "give one of its checkpoints/step-… folders")
     }
     let source = try HunyuanVideoFolder(opening: url)
     let networks = Networks(
@@ -152,12 +150,10 @@ package struct CheckpointNetworks {
 
   private func require(_ role: RunFolder.FinalRole) throws {
     guard roles.contains(role) else {
-      throw ConfigurationError([
-        ConfigurationProblem(
-          "",
-          "\(reader.folder.path) holds \(roles.map(\.rawValue).joined(separator: ", ")), no "
-            + "\(role.rawValue): it was saved in the \(reader.manifest.fields.phase) phase")
-      ])
+      throw JobError(
+        exitCode: .configuration,
+        "\(reader.folder.path) holds \(roles.map(\.rawValue).joined(separator: ", ")), no "
+          + "\(role.rawValue): it was saved in the \(reader.manifest.fields.phase) phase")
     }
   }
 

@@ -5,6 +5,7 @@
 // in the exchange, across ranks.
 
 package import Autodiff
+import Basics
 package import DenseKernels
 import MeshLayout
 package import Tensors
@@ -30,7 +31,7 @@ package enum MicrobatchSum {
     of targets: [GradientTarget], over microbatches: Range<Int>, arena: Arena,
     _ body: (_ microbatch: Int) throws -> Void
   ) rethrows -> [Buffer<Float>] {
-    precondition(!microbatches.isEmpty, "a rank without a microbatch has no gradient")
+    require(!microbatches.isEmpty, "a rank without a microbatch has no gradient")
     var counter = BinaryCounter<[Buffer<Float>]>()
     let combine = { (left: [Buffer<Float>], right: [Buffer<Float>]) -> [Buffer<Float>] in
       for (left, right) in zip(left, right) { Float.add(1, right, to: left) }
@@ -52,7 +53,7 @@ package enum MicrobatchSum {
       counter.push(partials, combine: combine)
     }
     guard let sum = counter.finish(combine: combine) else {
-      preconditionFailure("no partial sum of \(microbatches)")
+      trap("no partial sum of \(microbatches)")
     }
     return sum
   }

@@ -52,9 +52,9 @@ package struct ClipSampler: Sendable {
 
   /// - Precondition: at least one source; every frame has room for the crop.
   package init(sources: [Source], seed: UInt64, cropSize: Int, mirrors: Bool, reverses: Bool) {
-    precondition(!sources.isEmpty, "a sampler of no sources")
+    require(!sources.isEmpty, "a sampler of no sources")
     for source in sources {
-      precondition(
+      require(
         source.height >= cropSize && source.width >= cropSize,
         "a crop of \(cropSize) from frames of \(source.height)×\(source.width)")
     }

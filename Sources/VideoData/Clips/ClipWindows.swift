@@ -4,6 +4,8 @@
 // training: the default share, but at least one clip where the video has room for two. A video too
 // short for two clips is trained on whole and has no held-out window.
 
+import Basics
+
 package struct ClipWindows: Hashable, Sendable {
   package let clipFrameCount: Int
   /// The frames that training may see, from 0.
@@ -15,7 +17,7 @@ package struct ClipWindows: Hashable, Sendable {
 
   /// - Precondition: the video holds at least one clip.
   package init(frameCount: Int, clipFrameCount: Int, heldOutShare: Double) {
-    precondition(
+    require(
       clipFrameCount > 0 && frameCount >= clipFrameCount,
       "a clip of \(clipFrameCount) frames from a video of \(frameCount)")
     let hasRoomForTwo = frameCount >= 2 * clipFrameCount && heldOutShare > 0

@@ -1,4 +1,4 @@
-// ffmpeg and ffprobe as child processes: arguments as an array, no shell, a deadline.
+// ffmpeg and ffprobe as child processes: arguments as an array, no shell, a deadline, a stop request.
 //
 // What a child reads and writes goes through files in a scratch folder, so no pipe can fill up and
 // block it, and its last words are there whatever happens to it.
@@ -19,10 +19,16 @@ enum MediaTool {
     }
   }
 
+  /// How often a running tool is asked about: the delay of a stop request.
+  private static let pollInterval = DispatchTimeInterval.milliseconds(50)
+
   /// Runs `name` with `arguments`; `input` is its standard input (nil: nothing).
-  /// - Throws: `toolMissing`, `toolFailed` (not started, past the deadline), `unwritable`.
+  ///
+  /// - Parameter isStopRequested: asked while the tool runs; true stops it.
+  /// - Throws: `toolMissing`, `toolFailed` (not started, past the deadline), `unwritable`, `stopped`.
   static func run(
-    _ name: String, _ arguments: [String], input: [UInt8]? = nil, deadline: Duration
+    _ name: String, _ arguments: [String], input: [UInt8]? = nil, deadline: Duration,
+    isStopRequested: () -> Bool = { false }
   ) throws -> Output {
     guard let program = locate(name) else {
       throw VideoError(
@@ -49,13 +55,17 @@ enum MediaTool {
       }
     } catch {
       throw VideoError(
-        .unwritable, "cannot write to the temporary folder \(scratch.url.path); is the disk full?",
+        .unwritable,
+        "cannot write to the temporary folder \(scratch.url.path); \(VideoError.writingAdvice)",
         cause: error)
     }
-    try finish(process, name: name, deadline: deadline)
+    try finish(process, name: name, deadline: deadline, isStopRequested: isStopRequested)
+    let status = process.terminationReason == .exit ? process.terminationStatus : -1
+    // Who asks a job to stop may have sent the tool the same signal.
+    if status != 0 && isStopRequested() { throw stopped(name) }
     do {
       return Output(
-        status: process.terminationReason == .exit ? process.terminationStatus : -1,
+        status: status,
         standardOutput: [UInt8](try Data(contentsOf: outputFile)),
         standardError: String(decoding: try Data(contentsOf: errorFile), as: UTF8.self))
     } catch {
@@ -63,8 +73,11 @@ enum MediaTool {
     }
   }
 
-  /// Starts the process and waits for its end; a process past its deadline is killed.
-  private static func finish(_ process: Process, name: String, deadline: Duration) throws {
+  /// Starts the process and waits for its end; a process past its deadline, or that nobody waits
+  /// for any more, is killed.
+  private static func finish(
+    _ process: Process, name: String, deadline: Duration, isStopRequested: () -> Bool
+  ) throws {
     let ended = DispatchSemaphore(value: 0)
     process.terminationHandler = { _ in ended.signal() }
     do {
@@ -72,14 +85,21 @@ enum MediaTool {
     } catch {
       throw VideoError(.toolFailed, "\(name) could not be started", cause: error)
     }
-    let milliseconds = Int(deadline / .milliseconds(1))
-    if ended.wait(timeout: .now() + .milliseconds(milliseconds)) == .timedOut {
+    let end = DispatchTime.now() + .milliseconds(Int(deadline / .milliseconds(1)))
+    while ended.wait(timeout: min(end, .now() + pollInterval)) == .timedOut {
+      let isStopped = isStopRequested()
+      guard isStopped || DispatchTime.now() >= end else { continue }
       kill(process.processIdentifier, SIGKILL)
       ended.wait()
+      if isStopped { throw stopped(name) }
       throw VideoError(
         .toolFailed,
         "\(name) did not finish within \(deadline) and was stopped; try a shorter or smaller video")
     }
+  }
+
+  private static func stopped(_ name: String) -> VideoError {
+    VideoError(.stopped, "\(name) was stopped on request; start again to go on")
   }
 
   /// The program on PATH.

@@ -13,7 +13,8 @@ final class ScratchFolder {
       try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
     } catch {
       throw VideoError(
-        .unwritable, "cannot make a folder in \(parent.path); is the disk full?", cause: error)
+        .unwritable, "cannot make a folder in \(parent.path); \(VideoError.writingAdvice)",
+        cause: error)
     }
   }
 

@@ -23,15 +23,17 @@ package struct VideoReader: Sendable {
 
   package init(deadline: Duration = .seconds(120)) { self.deadline = deadline }
 
-  /// - Throws: `missingFile`, `notVideo`, `toolMissing`, `toolFailed`.
-  package func probe(_ file: URL) throws -> VideoProperties {
+  /// - Throws: `missingFile`, `notVideo`, `toolMissing`, `toolFailed`, `stopped`.
+  package func probe(
+    _ file: URL, isStopRequested: () -> Bool = { false }
+  ) throws -> VideoProperties {
     try checkReadable(file)
     let output = try MediaTool.run(
       "ffprobe",
       [
         "-v", "error", "-select_streams", "v", "-show_streams", "-of", "json", "-i",
         "file:\(file.path)",
-      ], deadline: deadline)
+      ], deadline: deadline, isStopRequested: isStopRequested)
     guard output.status == 0 else {
       throw VideoError(
         .notVideo,
@@ -51,9 +53,10 @@ package struct VideoReader: Sendable {
   /// All frames, or the first `maximumFrameCount`, at `height`×`width`.
   /// - Throws: as `probe`, and `broken`.
   package func decode(
-    _ file: URL, height: Int, width: Int, maximumFrameCount: Int? = nil
+    _ file: URL, height: Int, width: Int, maximumFrameCount: Int? = nil,
+    isStopRequested: () -> Bool = { false }
   ) throws -> Video {
-    let properties = try probe(file)
+    let properties = try probe(file, isStopRequested: isStopRequested)
     let limit = maximumFrameCount.map { ["-frames:v", String($0)] } ?? []
     let output = try MediaTool.run(
       "ffmpeg",
@@ -66,7 +69,7 @@ package struct VideoReader: Sendable {
           "-vf",
           "scale=\(width):\(height):flags=bicubic+accurate_rnd+full_chroma_int,format=rgb24",
           "-threads", "1", "-f", "rawvideo", "pipe:1",
-        ], deadline: deadline)
+        ], deadline: deadline, isStopRequested: isStopRequested)
     let frameBytes = height * width * 3
     let frameCount = output.standardOutput.count / frameBytes
     let advice =

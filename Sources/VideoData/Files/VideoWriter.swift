@@ -3,6 +3,7 @@
 // A file appears under its name only when it is whole (written aside, then renamed). Equal frames
 // give equal bytes: one thread and ffmpeg's bit-exact flags.
 
+import Basics
 package import Foundation
 
 package struct VideoWriter: Sendable {
@@ -20,7 +21,7 @@ package struct VideoWriter: Sendable {
     _ video: Video, to file: URL, framesPerSecond: Double = 25, upscale: Int = 1,
     constantRateFactor: Int = 12
   ) throws {
-    precondition(upscale >= 1 && video.frameCount > 0, "no frames, or upscale \(upscale) < 1")
+    require(upscale >= 1 && video.frameCount > 0, "no frames, or upscale \(upscale) < 1")
     let filter =
       "scale=iw*\(upscale):ih*\(upscale):flags=neighbor+accurate_rnd+full_chroma_int,"
       + "pad=ceil(iw/2)*2:ceil(ih/2)*2,format=yuv420p"
@@ -36,7 +37,7 @@ package struct VideoWriter: Sendable {
   /// One frame as PNG, each pixel upscale×upscale large.
   /// - Throws: `toolMissing`, `toolFailed`, `unwritable`.
   package func writePNG(_ image: Video, to file: URL, upscale: Int = 1) throws {
-    precondition(
+    require(
       upscale >= 1 && image.frameCount == 1, "an image has 1 frame, not \(image.frameCount)")
     try encode(
       image, framesPerSecond: 1,
@@ -53,7 +54,9 @@ package struct VideoWriter: Sendable {
     do {
       try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
     } catch {
-      throw VideoError(.unwritable, "cannot make the folder \(folder.path)", cause: error)
+      throw VideoError(
+        .unwritable, "cannot make the folder \(folder.path); \(VideoError.writingAdvice)",
+        cause: error)
     }
     let scratch = try ScratchFolder(in: folder)
     let whole = scratch.file("encoded")
@@ -65,14 +68,17 @@ package struct VideoWriter: Sendable {
         "-i", "pipe:0", "-threads", "1",
       ] + options + ["file:\(whole.path)"], input: video.bytes, deadline: deadline)
     guard output.status == 0 else {
+      let isDiskFull = output.standardError.contains("No space left on device")
       throw VideoError(
-        .toolFailed, "ffmpeg could not write \(file.path): \(output.firstComplaint)")
+        isDiskFull ? .unwritable : .toolFailed,
+        "ffmpeg could not write \(file.path): \(output.firstComplaint); "
+          + VideoError.writingAdvice)
     }
     do {
       try Data(contentsOf: whole).write(to: file, options: .atomic)
     } catch {
       throw VideoError(
-        .unwritable, "cannot write \(file.path); is the disk full or read-only?", cause: error)
+        .unwritable, "cannot write \(file.path); \(VideoError.writingAdvice)", cause: error)
     }
   }
 }

@@ -1,5 +1,7 @@
 // Between clips and latents. The linear codec of this module conforms now, a learned video VAE later.
 
+import Basics
+
 /// Latents of one clip, C×F×H×W row-major.
 package struct Latents: Hashable, Sendable {
   package let channelCount: Int
@@ -10,7 +12,7 @@ package struct Latents: Hashable, Sendable {
 
   /// - Precondition: `values` holds C·F·H·W numbers.
   package init(channelCount: Int, frameCount: Int, height: Int, width: Int, values: [Float]) {
-    precondition(
+    require(
       values.count == channelCount * frameCount * height * width,
       "\(values.count) values for latents of \(channelCount)×\(frameCount)×\(height)×\(width)")
     self.channelCount = channelCount
@@ -42,10 +44,10 @@ extension LatentCodec {
   /// C, F, H, W of the latents of such a clip.
   /// - Precondition: 1 + n · temporalStride frames, sides multiples of `spatialStride`.
   package func latentShape(frameCount: Int, height: Int, width: Int) -> [Int] {
-    precondition(
+    require(
       frameCount >= 1 && (frameCount - 1) % temporalStride == 0,
       "a clip of \(frameCount) frames is not 1 + a multiple of \(temporalStride)")
-    precondition(
+    require(
       height % spatialStride == 0 && width % spatialStride == 0,
       "frames of \(height)×\(width) are not multiples of \(spatialStride)")
     return [

@@ -4,6 +4,7 @@
 // backward, so the moments are averaged over these turns (exactly: a turn only permutes the pixels
 // of a patch). All sums before the eigenvectors are exact, and signs are fixed: a fit repeats.
 
+import Basics
 import DenseKernels
 
 extension LinearCausalCodec {
@@ -29,8 +30,8 @@ extension LinearCausalCodec {
     fittedOn videos: [TrainingVideo], cropSize: Int, channelCount: Int = 16, mirrors: Bool = true,
     reverses: Bool = true, patchLimit: Int = 20_000
   ) throws {
-    precondition(!videos.isEmpty, "fitting a codec on no videos")
-    precondition(channelCount >= 1 && channelCount <= 48, "\(channelCount) of at most 48 channels")
+    require(!videos.isEmpty, "fitting a codec on no videos")
+    require(channelCount >= 1 && channelCount <= 48, "\(channelCount) of at most 48 channels")
     func components(depth: Int) throws -> Components {
       let geometry = PatchGeometry(depth: depth, side: 4)
       let moments = videos.map { training in

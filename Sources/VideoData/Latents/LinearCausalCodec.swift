@@ -8,6 +8,7 @@
 //
 // Letters: C channels, P numbers of a patch, H and W of the latent grid.
 
+import Basics
 import DenseKernels
 
 package struct LinearCausalCodec: LatentCodec, Hashable {
@@ -23,7 +24,7 @@ package struct LinearCausalCodec: LatentCodec, Hashable {
     package let deviations: [Float]
 
     package init(depth: Int, mean: [Float], basis: [Float], deviations: [Float]) {
-      precondition(
+      require(
         mean.count == depth * 48 && basis.count == mean.count * deviations.count,
         "\(mean.count) means, \(basis.count) basis numbers, \(deviations.count) deviations, "
           + "depth \(depth)")
@@ -45,7 +46,7 @@ package struct LinearCausalCodec: LatentCodec, Hashable {
 
   /// - Precondition: both kinds have as many channels, depths are 1 and 4.
   package init(first: Components, group: Components) {
-    precondition(
+    require(
       first.deviations.count == group.deviations.count && first.depth == 1 && group.depth == 4,
       "first \(first.deviations.count) channels of depth \(first.depth), "
         + "group \(group.deviations.count) of depth \(group.depth)")
@@ -83,7 +84,7 @@ package struct LinearCausalCodec: LatentCodec, Hashable {
   }
 
   package func decodeValues(_ latents: Latents) -> [Float] {
-    precondition(
+    require(
       latents.channelCount == channelCount,
       "latents have \(latents.channelCount) channels, the codec has \(channelCount)")
     let (height, width) = (latents.height * 4, latents.width * 4)

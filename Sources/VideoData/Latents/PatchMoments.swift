@@ -2,6 +2,7 @@
 // patches sum to at most 256 · 255² < 2²⁴, which Float32 holds exactly in any order of summing. So a
 // batch may go through a fast matrix product, and the total (in Int) has no rounding at all.
 
+import Basics
 import DenseKernels
 
 struct PatchMoments {
@@ -69,7 +70,7 @@ struct PatchMoments {
 
   /// Mean (P) and second moment (P×P, row-major) of the byte values.
   var normalized: (mean: [Double], secondMoment: [Double]) {
-    precondition(patchCount > 0, "moments of no patches")
+    require(patchCount > 0, "moments of no patches")
     let count = Double(patchCount)
     return (sums.map { Double($0) / count }, products.map { Double($0) / count })
   }

@@ -18,10 +18,12 @@ import Testing
     "teach.steps", "teach.learningRate", "teach.warmupSteps", "teach.beta1", "teach.beta2",
     "teach.weightDecay", "teach.clip", "teach.ema", "teach.shift",
     "distill.method", "distill.steps", "distill.generatorSteps", "distill.criticRatio",
-    "distill.alphaWeak", "distill.alphaStrong", "distill.guidance", "distill.rollout", "distill.depths",
+    "distill.alphaWeak", "distill.alphaStrong", "distill.guidance", "distill.rollout",
+    "distill.depths",
     "distill.flowShift", "distill.scoreShift", "distill.scoreMinimum", "distill.scoreMaximum",
-    "distill.lambdaGroundTruth", "distill.lambdaAdversarial", "distill.lambdaDiscriminator",
-    "distill.discriminatorWidth", "distill.loraRank", "distill.loraAlpha",
+    "distill.lambdaGroundTruth", "distill.groundTruthTerm", "distill.lambdaAdversarial",
+    "distill.lambdaDiscriminator", "distill.discriminatorWidth", "distill.loraRank",
+    "distill.loraAlpha",
     "distill.generatorLearningRate", "distill.schedule", "distill.criticLearningRate",
     "distill.beta1",
     "distill.beta2", "distill.weightDecay", "distill.clip", "distill.ema",
@@ -57,7 +59,9 @@ import Testing
           } else if let number = Double(text) {
             [.scalar("\(number / 3 + 0.1)")]
           } else {
-            ["dmd2", "data", "shared", "constant", "euler", "x: \"y\" # z\\"].map { .scalar($0) }
+            ["dmd2", "data", "shared", "constant", "euler", "plain", "x: \"y\" # z\\"].map {
+              .scalar($0)
+            }
           }
         }
       _ = values.first { option.set(&result, $0) == nil }

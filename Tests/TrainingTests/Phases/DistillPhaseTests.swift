@@ -96,6 +96,25 @@ import Testing
     }
   }
 
+  @Test
+  func
+    `the two readings of the ground-truth term train other generators, each the same on any ranks`()
+    throws
+  {
+    let generators = try GroundTruthTerm.allCases.map { term in
+      let ends = try [1, 4].map { ranks in
+        try run(steps: 2, ranks: ranks) {
+          $0.distill.rollout = .data
+          $0.distill.lambdaGroundTruth = 0.25
+          $0.distill.groundTruthTerm = term
+        }[0]
+      }
+      #expect(ends[0] == ends[1])
+      return ends[0].generator
+    }
+    #expect(Set(generators).count == 2)
+  }
+
   @Test func `critic turns train the fake DiT and leave the generator alone`() throws {
     let adversarial: @Sendable (inout RunConfiguration) -> Void = {
       $0.distill.criticRatio = 100
@@ -106,5 +125,23 @@ import Testing
     #expect(once.generatorUpdates == 1 && often.generatorUpdates == 1)
     #expect(once.generator == often.generator)
     #expect(once.fake != often.fake)
+  }
+
+  @Test func `lines of generator turns tell the distance of the matching and what was not finite`()
+    throws
+  {
+    try withTemporaryFolder { folder in
+      _ = try TinyRun.start(TinyRun.configuration(), in: folder, ranks: 2)
+      let text = try String(contentsOf: folder.appending(path: "metrics.jsonl"), encoding: .utf8)
+      let lines = try text.split(separator: "\n").map {
+        try #require(JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])
+      }.filter { $0["phase"] as? String == "distill" }
+      #expect(lines.count == 5)
+      for (step, line) in lines.enumerated() {
+        let distance = line["matching_distance"] as? Double
+        if step % 2 == 0 { #expect(try #require(distance) > 0) } else { #expect(distance == nil) }
+        #expect(line["matching_nonfinite"] as? Double == (step % 2 == 0 ? 0 : nil))
+      }
+    }
   }
 }

@@ -246,6 +246,30 @@ enum Recipe: String, CaseIterable, Sendable {
     }
   }
 
+  // Before the first video and, at the latest, before the second.
+  @Test(arguments: 1...2)
+  func `a stop request during preparation ends all ranks with 75, and the next start goes on`(
+    stop: Int
+  ) throws {
+    try withTemporaryFolder { folder in
+      let videos = (1...2).map { folder.appending(path: "\($0).mp4") }
+      for (person, video) in videos.enumerated() {
+        let face = ProceduralFace(seed: 1, person: person)
+        try VideoWriter().writeMP4(face.draw(frameCount: 20, height: 32, width: 40), to: video)
+      }
+      let configuration = TinyRun.configuration { $0.data.paths = videos.map(\.path) }
+      let reference = try Reference(configuration, in: folder)
+      let place = folder.appending(path: "run")
+      let end = try TinyRun.start(configuration, in: place, ranks: 2, stopAt: stop)
+      #expect(try end.outcome.get() == .resumeMe)
+      #expect(end.words.contains("stopped on a signal"))
+      let prepared = place.appending(path: "prepared")
+      #expect(!FileManager.default.fileExists(atPath: prepared.path))
+      _ = try TinyRun.start(configuration, in: place, ranks: 1)
+      try reference.expectEqual(place, "stopped during preparation")
+    }
+  }
+
   @Test func `files that the user named and that are bad end all ranks with code 2`() throws {
     try withTemporaryFolder { folder in
       let text = folder.appending(path: "text.mp4")

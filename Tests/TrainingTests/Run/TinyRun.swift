@@ -135,14 +135,15 @@ enum TinyRun {
       })
   }
 
-  /// Phase, step and the digits of each loss, line by line.
+  /// Phase, step and the digits of each loss and each reading of the matching, line by line.
   static func losses(in folder: URL) throws -> [String] {
     let text = try String(contentsOf: folder.appending(path: "metrics.jsonl"), encoding: .utf8)
     return try text.split(separator: "\n").map { line in
       let object = try JSONSerialization.jsonObject(with: Data(line.utf8))
       let fields = try #require(object as? [String: Any])
-      return fields.keys.filter { ["phase", "step"].contains($0) || $0.hasSuffix("loss") }
-        .sorted().map { "\($0) \(fields[$0] ?? "")" }.joined(separator: ", ")
+      return fields.keys.filter {
+        ["phase", "step"].contains($0) || $0.hasSuffix("loss") || $0.hasPrefix("matching_")
+      }.sorted().map { "\($0) \(fields[$0] ?? "")" }.joined(separator: ", ")
     }
   }
 

@@ -1,0 +1,72 @@
+import MeshLayout
+import ProcessMesh
+import Testing
+
+@testable import Training
+
+@Suite struct RunContextTests {
+  /// What all ranks agree on when microbatch i has these losses and readings.
+  private func agreements(
+    ranks: Int, losses: [Double], readings: [String: [Double]]
+  ) throws -> [RunContext.StepAgreement] {
+    let configuration = TinyRun.configuration { $0.batch.microbatches = losses.count }
+    return try InProcessMesh.run(size: ranks) { transport in
+      let context = try RunContext(
+        configuration: configuration, folder: RunFolder("/nowhere/"), transport: transport,
+        reporter: Reporter(), isStopRequested: { transport.rank == 1 })
+      let own = context.microbatches
+      return try context.agreeOnStep(
+        losses: Array(losses[own]), readings: readings.mapValues { Array($0[own]) })
+    }
+  }
+
+  @Test(arguments: 1...5)
+  func `losses and readings of all microbatches meet in order on every rank`(_ ranks: Int) throws {
+    // Rounding makes the sums of these depend on their order.
+    let losses = (1...5).map { 1 / Double($0) }
+    let readings = ["a": losses.map { $0 * 1e16 }, "b": [0.0, 3, .infinity, 0, 4]]
+    for agreement in try agreements(ranks: ranks, losses: losses, readings: readings) {
+      #expect(agreement.losses == losses)
+      #expect(agreement.readings == readings)
+      #expect(agreement.meanLoss == treeReduce(losses, combine: +).map { $0 / 5 })
+      #expect(agreement.sum(of: "a") == treeReduce(readings["a"] ?? [], combine: +))
+      #expect(agreement.mean(of: "a") == agreement.sum(of: "a") / 5)
+      #expect(agreement.mean(of: "b") == .infinity)
+      #expect(agreement.sum(of: "c") == 0 && agreement.mean(of: "c") == 0)
+      #expect(agreement.shouldStop == (ranks > 1))
+    }
+  }
+
+  @Test func `what one rank fails at alone ends all of them at the next agreement`() throws {
+    let ends = try InProcessMesh.run(size: 3) { transport -> [String] in
+      let context = try RunContext(
+        configuration: TinyRun.configuration(), folder: RunFolder("/nowhere/"),
+        transport: transport, reporter: Reporter(), isStopRequested: { false })
+      var attemptCount = 0
+      for _ in 0..<2 {
+        context.attempt {
+          attemptCount += 1
+          if transport.rank == 1 { throw JobError(exitCode: .other, "the disk is full") }
+        }
+      }
+      do {
+        _ = try context.agreeOnStep(losses: [])
+        return ["agreed"]
+      } catch let error as JobError {
+        let isOwn = (try? context.throwFailure()) == nil
+        return [error.message, "\(isOwn)", "\(attemptCount)"]
+      }
+    }
+    let other = ["the disk is full", "false", "2"]
+    #expect(ends == [other, ["the disk is full", "true", "1"], other])
+  }
+
+  @Test func `a reading that is not a number stays one, with its bits`() throws {
+    let odd = Double(nan: 5, signaling: false)
+    for agreement in try agreements(ranks: 2, losses: [odd, 1], readings: ["a": [1, odd]]) {
+      #expect(agreement.losses.map(\.bitPattern) == [odd, 1].map(\.bitPattern))
+      #expect(agreement.readings["a"]?.map(\.bitPattern) == [1, odd].map(\.bitPattern))
+      #expect(agreement.sum(of: "a").isNaN)
+    }
+  }
+}

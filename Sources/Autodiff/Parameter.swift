@@ -71,7 +71,8 @@ package final class Parameter<Scalar: KernelScalar> {
   package let name: String
   package let value: Tensor<Scalar>
   /// Where its gradient is accumulated; nil while it is frozen.
-  package fileprivate(set) var gradient: Tensor<Scalar>?
+  package var gradient: Tensor<Scalar>? { accumulatedGradient?.memory }
+  fileprivate(set) var accumulatedGradient: Gradient<Scalar>?
 
   fileprivate init(name: String, value: Tensor<Scalar>) {
     self.name = name
@@ -144,7 +145,10 @@ package final class ParameterSet<Scalar: KernelScalar> {
   }
 
   /// From now on gradients accumulate in `buffer` (flat, as `values`); nil freezes the network.
-  package func bindGradients(to buffer: Buffer<Scalar>?) {
+  ///
+  /// - Parameter isCleared: whether the buffer holds zeros, or a sum to go on with. If not, the first
+  ///   contribution to each parameter overwrites, and `completeGradients` is due afterwards.
+  package func bindGradients(to buffer: Buffer<Scalar>?, isCleared: Bool = true) {
     if let buffer {
       precondition(
         buffer.count == values.count,
@@ -152,7 +156,21 @@ package final class ParameterSet<Scalar: KernelScalar> {
     }
     gradients = buffer
     for (parameter, entry) in zip(parameters, layout.entries) {
-      parameter.gradient = buffer.map { Tensor($0[entry.range], shape: entry.shape) }
+      parameter.accumulatedGradient = buffer.map {
+        Gradient(in: Tensor($0[entry.range], shape: entry.shape), accumulates: isCleared)
+      }
     }
+  }
+
+  /// Zeroes the gradients that nothing has contributed to, and the padding between them.
+  package func completeGradients() {
+    guard let gradients else { return }
+    var end = 0
+    for (parameter, entry) in zip(parameters, layout.entries) {
+      parameter.accumulatedGradient?.clearIfUntouched()
+      gradients[end..<entry.range.lowerBound].fill(with: 0)
+      end = entry.range.upperBound
+    }
+    gradients[end..<gradients.count].fill(with: 0)
   }
 }

@@ -36,15 +36,15 @@ package struct Value<Scalar: KernelScalar> {
 
 /// Records operations and differentiates them.
 package final class Tape<Scalar: KernelScalar> {
-  /// Adds to the gradients of the inputs, given the gradient of the output.
+  /// Contributes to the gradients of the inputs, given the gradient of the output.
   package typealias Backward = (
-    _ outputGradient: Tensor<Scalar>, _ inputGradients: [Tensor<Scalar>?]
+    _ outputGradient: Tensor<Scalar>, _ inputGradients: InputGradients<Scalar>
   ) -> Void
 
   private enum Step {
     /// Its gradient belongs to the caller (a parameter) or is asked for afterwards (an input).
     case leaf
-    case operation(inputs: [(node: Int?, shape: [Int])], backward: Backward)
+    case operation(InputGradients<Scalar>, Backward)
     /// A stretch of the forward pass that stored only its inputs; its outputs are the nodes after it.
     case recomputation(outputs: [Int], run: (_ outputGradients: [Tensor<Scalar>?]) -> Void)
     case recomputedOutput
@@ -52,8 +52,7 @@ package final class Tape<Scalar: KernelScalar> {
   }
 
   private struct Node {
-    let shape: [Int]
-    var gradient: Tensor<Scalar>?
+    let gradient: Gradient<Scalar>
     var step: Step
   }
 
@@ -84,7 +83,7 @@ package final class Tape<Scalar: KernelScalar> {
 
   /// A parameter's value; its gradient accumulates where the parameter says, if it is trainable.
   package func use(_ parameter: Parameter<Scalar>) -> Value<Scalar> {
-    guard isRecording, let gradient = parameter.gradient else {
+    guard isRecording, let gradient = parameter.accumulatedGradient else {
       return Value(constant: parameter.value)
     }
     return leaf(parameter.value, gradient: gradient)
@@ -93,16 +92,16 @@ package final class Tape<Scalar: KernelScalar> {
   /// An input whose gradient `gradient(of:)` tells after `backward`.
   package func input(_ tensor: Tensor<Scalar>) -> Value<Scalar> {
     guard isRecording else { return Value(constant: tensor) }
-    return leaf(tensor, gradient: nil)
+    return leaf(tensor, gradient: Gradient(shape: tensor.shape))
   }
 
   /// The gradient of an `input`; nil if nothing reached it.
   package func gradient(of value: Value<Scalar>) -> Tensor<Scalar>? {
-    value.node.flatMap { nodes[$0].gradient }.map { $0.reshaped(value.shape) }
+    value.node.flatMap { nodes[$0].gradient.sum }.map { $0.reshaped(value.shape) }
   }
 
-  private func leaf(_ tensor: Tensor<Scalar>, gradient: Tensor<Scalar>?) -> Value<Scalar> {
-    nodes.append(Node(shape: tensor.shape, gradient: gradient, step: .leaf))
+  private func leaf(_ tensor: Tensor<Scalar>, gradient: Gradient<Scalar>) -> Value<Scalar> {
+    nodes.append(Node(gradient: gradient, step: .leaf))
     return Value(tensor, node: nodes.count - 1)
   }
 
@@ -123,10 +122,11 @@ package final class Tape<Scalar: KernelScalar> {
     _ output: Tensor<Scalar>, from inputs: [Value<Scalar>], backward: @escaping Backward
   ) -> Value<Scalar> {
     guard isRecording, inputs.contains(where: \.isTracked) else { return Value(constant: output) }
+    let gradients = InputGradients(
+      gradients: inputs.map { input in input.node.map { nodes[$0].gradient } }, arena: arena,
+      role: role)
     nodes.append(
-      Node(
-        shape: output.shape, gradient: nil,
-        step: .operation(inputs: inputs.map { ($0.node, $0.shape) }, backward: backward)))
+      Node(gradient: Gradient(shape: output.shape), step: .operation(gradients, backward)))
     return Value(output, node: nodes.count - 1)
   }
 
@@ -145,24 +145,23 @@ package final class Tape<Scalar: KernelScalar> {
     let block = nodes.count
     let outputNodes = outputs.indices.map { block + 1 + $0 }
     let tensors = inputs.map(\.tensor)
-    let inputNodes = inputs.map(\.node)
+    let gradients = inputs.map { input in input.node.map { nodes[$0].gradient } }
     nodes.append(
       Node(
-        shape: [], gradient: nil,
-        step: .recomputation(outputs: outputNodes) { [unowned self] outputGradients in
+        gradient: Gradient(shape: []),
+        step: .recomputation(outputs: outputNodes) { [arena, role, precision] outputGradients in
           let again = Tape(arena: arena, role: role, precision: precision)
-          let leaves = zip(tensors, inputNodes).map { tensor, node in
-            node.map { again.leaf(tensor, gradient: self.gradient(ofNode: $0)) }
-              ?? Value(constant: tensor)
+          let leaves = zip(tensors, gradients).map { tensor, gradient in
+            gradient.map { again.leaf(tensor, gradient: $0) } ?? Value(constant: tensor)
           }
           let results = body(again, leaves)
           again.backward(
             zip(results, outputGradients).compactMap { result, gradient in
               gradient.map { (result, $0) }
-            })
+            }, takingSeeds: true)
         }))
     for output in outputs {
-      nodes.append(Node(shape: output.shape, gradient: nil, step: .recomputedOutput))
+      nodes.append(Node(gradient: Gradient(shape: output.shape), step: .recomputedOutput))
     }
     return zip(outputs, outputNodes).map { Value($0.tensor, node: $1) }
   }
@@ -174,42 +173,38 @@ package final class Tape<Scalar: KernelScalar> {
   /// A tape is differentiated once; saved tensors are dropped on the way.
   /// - Precondition: each seed has as many elements as its value.
   package func backward(_ seeds: [(value: Value<Scalar>, seed: Tensor<Scalar>)]) {
+    backward(seeds, takingSeeds: false)
+  }
+
+  private func backward(
+    _ seeds: [(value: Value<Scalar>, seed: Tensor<Scalar>)], takingSeeds: Bool
+  ) {
     for (value, seed) in seeds {
       guard let node = value.node else { continue }
       precondition(
         seed.count == value.tensor.count,
         "a seed of \(seed.count) elements for a value of \(value.tensor.count)")
-      Scalar.add(1, seed.buffer, to: gradient(ofNode: node).buffer)
+      if takingSeeds {
+        _ = nodes[node].gradient.adopt(seed, arena: arena, role: role)
+      } else {
+        nodes[node].gradient.add(seed, arena: arena, role: role)
+      }
     }
     for index in nodes.indices.reversed() {
       switch nodes[index].step {
       case .leaf, .recomputedOutput, .done: break
-      case .operation(let inputs, let backward):
-        if let outputGradient = nodes[index].gradient {
-          let inputGradients = inputs.map { input in
-            input.node.map { gradient(ofNode: $0).reshaped(input.shape) }
-          }
+      case .operation(let inputGradients, let backward):
+        // Taken out first: where it is handed on, nobody else may hold it.
+        if let outputGradient = nodes[index].gradient.take() {
           backward(outputGradient, inputGradients)
         }
-        finish(index)
+        nodes[index].step = .done
       case .recomputation(let outputs, let run):
-        let outputGradients = outputs.map { nodes[$0].gradient }
+        let outputGradients = outputs.map { nodes[$0].gradient.take() }
         if outputGradients.contains(where: { $0 != nil }) { run(outputGradients) }
-        outputs.forEach(finish)
-        finish(index)
+        for output in outputs { nodes[output].step = .done }
+        nodes[index].step = .done
       }
     }
-  }
-
-  private func finish(_ index: Int) {
-    nodes[index].gradient = nil
-    nodes[index].step = .done
-  }
-
-  private func gradient(ofNode node: Int) -> Tensor<Scalar> {
-    if let gradient = nodes[node].gradient { return gradient }
-    let gradient = result(nodes[node].shape, zeroed: true)
-    nodes[node].gradient = gradient
-    return gradient
   }
 }

@@ -18,14 +18,16 @@ KERNEL void w2svd_gelu(const float *x, float *y, size_t count) {
 }
 
 // Derivatives take 1 − sigmoid as e^−x sigmoid, which keeps its digits where the sigmoid is near 1.
-KERNEL void w2svd_gelu_backward(const float *dy, const float *x, float *dx, size_t count) {
-  INDEPENDENT
-  for (size_t i = 0; i < count; i++) {
-    float c = clamp30(x[i]);
-    float e = gelu_exp(c), s = 1.0f / (1.0f + e);
-    float slope = 1.5957691216f + 0.2140644488f * (c * c);
-    dx[i] += dy[i] * (s + c * slope * ((e * s) * s));
-  }
+static inline float gelu_slope(float x) {
+  float c = clamp30(x);
+  float e = gelu_exp(c), s = 1.0f / (1.0f + e);
+  float slope = 1.5957691216f + 0.2140644488f * (c * c);
+  return s + c * slope * ((e * s) * s);
+}
+
+KERNEL void w2svd_gelu_backward(const float *dy, const float *x, float *dx, size_t count,
+                                int accumulating) {
+  STORE_EACH(INDEPENDENT, count, accumulating, dx[i], dy[i] * gelu_slope(x[i]));
 }
 
 KERNEL void w2svd_silu(const float *x, float *y, size_t count) {
@@ -33,12 +35,14 @@ KERNEL void w2svd_silu(const float *x, float *y, size_t count) {
   for (size_t i = 0; i < count; i++) y[i] = x[i] * sigmoid(x[i]);
 }
 
-KERNEL void w2svd_silu_backward(const float *dy, const float *x, float *dx, size_t count) {
-  INDEPENDENT
-  for (size_t i = 0; i < count; i++) {
-    float e = exp_fast(-x[i]), s = 1.0f / (1.0f + e);
-    dx[i] += dy[i] * (s * (1.0f + x[i] * (e * s)));
-  }
+static inline float silu_slope(float x) {
+  float e = exp_fast(-x), s = 1.0f / (1.0f + e);
+  return s * (1.0f + x * (e * s));
+}
+
+KERNEL void w2svd_silu_backward(const float *dy, const float *x, float *dx, size_t count,
+                                int accumulating) {
+  STORE_EACH(INDEPENDENT, count, accumulating, dx[i], dy[i] * silu_slope(x[i]));
 }
 
 // log(1 + z) for z in (0, 1] as 2 atanh(w), w = z / (2 + z) <= 1/3; the first term left out is
@@ -64,9 +68,9 @@ KERNEL void w2svd_softplus(const float *x, float *y, size_t count) {
   }
 }
 
-KERNEL void w2svd_softplus_backward(const float *dy, const float *x, float *dx, size_t count) {
-  INDEPENDENT
-  for (size_t i = 0; i < count; i++) dx[i] += dy[i] * sigmoid(x[i]);
+KERNEL void w2svd_softplus_backward(const float *dy, const float *x, float *dx, size_t count,
+                                    int accumulating) {
+  STORE_EACH(INDEPENDENT, count, accumulating, dx[i], dy[i] * sigmoid(x[i]));
 }
 
 KERNEL void w2svd_pseudo_huber(float c, const float *x, float *y, size_t count) {
@@ -75,9 +79,9 @@ KERNEL void w2svd_pseudo_huber(float c, const float *x, float *y, size_t count) 
 }
 
 KERNEL void w2svd_pseudo_huber_backward(float c, const float *dy, const float *x, float *dx,
-                                        size_t count) {
-  INDEPENDENT
-  for (size_t i = 0; i < count; i++) dx[i] += dy[i] * (x[i] / sqrtf(x[i] * x[i] + c * c));
+                                        size_t count, int accumulating) {
+  STORE_EACH(INDEPENDENT, count, accumulating, dx[i],
+             dy[i] * (x[i] / sqrtf(x[i] * x[i] + c * c)));
 }
 
 KERNEL void w2svd_exp(const float *x, float *y, size_t count) {
@@ -117,14 +121,13 @@ KERNEL void w2svd_gated_residual(const float *x, const float *gate, const float 
 
 KERNEL void w2svd_gated_residual_backward(const float *dy, const float *gate, const float *h,
                                           float *dh, float *dgate, size_t groups, size_t rows,
-                                          size_t width) {
+                                          size_t width, int accumulating) {
   for (size_t g = 0; g < groups; g++) {
     for (size_t r = 0; r < rows; r++) {
       size_t row = (g * rows + r) * width;
-      if (dh) {
-        INDEPENDENT
-        for (size_t i = 0; i < width; i++) dh[row + i] += gate[g * width + i] * dy[row + i];
-      }
+      if (dh)
+        STORE_EACH(INDEPENDENT, width, accumulating, dh[row + i],
+                   gate[g * width + i] * dy[row + i]);
       if (dgate) {
         INDEPENDENT
         for (size_t i = 0; i < width; i++) dgate[g * width + i] += h[row + i] * dy[row + i];

@@ -19,6 +19,16 @@
 #define INDEPENDENT16 \
   _Pragma("clang loop vectorize(assume_safety) vectorize_width(16) interleave_count(1)")
 
+// target = value, or target += value where `accumulating`, for i < count.
+#define STORE_EACH(loop, count, accumulating, target, value) \
+  do {                                                       \
+    if (accumulating) {                                      \
+      loop for (size_t i = 0; i < (count); i++)(target) += (value); \
+    } else {                                                 \
+      loop for (size_t i = 0; i < (count); i++)(target) = (value);  \
+    }                                                        \
+  } while (0)
+
 // Sixteen floats, as one register of AVX-512, two of AVX2 or four of SSE: lanes, and with them the
 // order of sums, are the same everywhere. Vectors never pass a function border (their ABI varies).
 typedef float v16 __attribute__((ext_vector_type(16)));

@@ -37,7 +37,7 @@ KERNEL void w2svd_layer_norm(const float *x, const float *scale, const float *sh
 KERNEL void w2svd_layer_norm_backward(const float *dy, const float *x, const float *scale,
                                       float offset, size_t groups, size_t rows, size_t width,
                                       const float *mean, const float *inverse, float *dx,
-                                      float *dscale, float *dshift) {
+                                      int accumulating, float *dscale, float *dshift) {
   for (size_t row = 0; row < groups * rows; row++, x += width, dy += width) {
     size_t start = row / rows * width;
     const float mu = mean[row], factor = inverse[row];
@@ -60,17 +60,15 @@ KERNEL void w2svd_layer_norm_backward(const float *dy, const float *x, const flo
       SUM(product, width, GET16(dy + j) * (offset + GET16(a + j)) * (GET16(x + j) - mu),
           dy[j] * (offset + a[j]) * (x[j] - mu));
       const float g0 = sum / (float)width, g1 = product * factor / (float)width;
-      INDEPENDENT
-      for (size_t i = 0; i < width; i++)
-        d[i] += factor * (dy[i] * (offset + a[i]) - g0 - (x[i] - mu) * factor * g1);
+      STORE_EACH(INDEPENDENT, width, accumulating, d[i],
+                 factor * (dy[i] * (offset + a[i]) - g0 - (x[i] - mu) * factor * g1));
     } else {
       SUM(sum, width, GET16(dy + j) * offset, dy[j] * offset);
       SUM(product, width, GET16(dy + j) * offset * (GET16(x + j) - mu),
           dy[j] * offset * (x[j] - mu));
       const float g0 = sum / (float)width, g1 = product * factor / (float)width;
-      INDEPENDENT
-      for (size_t i = 0; i < width; i++)
-        d[i] += factor * (dy[i] * offset - g0 - (x[i] - mu) * factor * g1);
+      STORE_EACH(INDEPENDENT, width, accumulating, d[i],
+                 factor * (dy[i] * offset - g0 - (x[i] - mu) * factor * g1));
     }
   }
 }
@@ -129,7 +127,8 @@ KERNEL void w2svd_head_norm(const float *x, const float *gain, const float *cosi
 KERNEL void w2svd_head_norm_backward(const float *dy, const float *x, const float *gain,
                                      const float *cosines, const float *sines, size_t samples,
                                      size_t tokens, size_t heads, size_t width, size_t rotated,
-                                     const float *inverse, float *dx, float *dgain) {
+                                     const float *inverse, float *dx, int accumulating,
+                                     float *dgain) {
   float c[W2SVD_LARGEST_HEAD], s[W2SVD_LARGEST_HEAD], ones[W2SVD_LARGEST_HEAD];
   float u[W2SVD_LARGEST_HEAD], part[W2SVD_LARGEST_HEAD];
   double total[W2SVD_LARGEST_HEAD];
@@ -168,9 +167,8 @@ KERNEL void w2svd_head_norm_backward(const float *dy, const float *x, const floa
       SUM(product, width, GET16(u + j) * GET16(gain + j) * GET16(x + j), u[j] * gain[j] * x[j]);
       const float g1 = product * factor / (float)width;
       float *d = dx + (row * heads + head) * width;
-      INDEPENDENT16
-      for (size_t k = 0; k < width; k++)
-        d[k] += factor * (u[k] * gain[k] - x[k] * factor * g1);
+      STORE_EACH(INDEPENDENT16, width, accumulating, d[i],
+                 factor * (u[i] * gain[i] - x[i] * factor * g1));
     }
     if (dgain)
       for (size_t i = 0; i < width; i++) total[i] += (double)part[i];

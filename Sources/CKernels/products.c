@@ -40,8 +40,8 @@ static inline size_t beyond(size_t x, size_t y) { return x > y ? x - y : 0; }
 // One tile of c. a: pair p of row r at a[r · row + p · step]; b: 32 pairs per p. row, step and
 // vectors (16 columns each) are constants where this is inlined.
 INLINE void tile(const uint32_t *a, size_t row, size_t step, const uint32_t *b, size_t pairs,
-                 float *c, size_t c_row, size_t rows, size_t columns, int vectors, float scale,
-                 int accumulating) {
+                 const float *bias, float *c, size_t c_row, size_t rows, size_t columns,
+                 int vectors, float scale, int accumulating) {
   __m512 sum[TILE_ROWS][2];
   UNROLLED for (int r = 0; r < TILE_ROWS; r++) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
   for (size_t p = 0; p < pairs; p++, a += step, b += TILE_COLUMNS) {
@@ -61,19 +61,20 @@ INLINE void tile(const uint32_t *a, size_t row, size_t step, const uint32_t *b, 
       const __mmask16 mask = first(beyond(columns, 16 * (size_t)v));
       __m512 value = _mm512_mul_ps(factor, sum[r][v]);
       if (accumulating) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, target));
+      if (bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, bias + 16 * v));
       _mm512_mask_storeu_ps(target, mask, value);
     }
   }
 }
 
-typedef void Tile(const uint32_t *a, const uint32_t *b, size_t pairs, float *c, size_t c_row,
-                  size_t rows, size_t columns, float scale, int accumulating);
+typedef void Tile(const uint32_t *a, const uint32_t *b, size_t pairs, const float *bias, float *c,
+                  size_t c_row, size_t rows, size_t columns, float scale, int accumulating);
 
 #define TILE(name, row, step, vectors)                                                        \
-  TARGET static void name(const uint32_t *a, const uint32_t *b, size_t pairs, float *c,       \
-                          size_t c_row, size_t rows, size_t columns, float scale,             \
-                          int accumulating) {                                                 \
-    tile(a, row, step, b, pairs, c, c_row, rows, columns, vectors, scale, accumulating);      \
+  TARGET static void name(const uint32_t *a, const uint32_t *b, size_t pairs,                 \
+                          const float *bias, float *c, size_t c_row, size_t rows,             \
+                          size_t columns, float scale, int accumulating) {                    \
+    tile(a, row, step, b, pairs, bias, c, c_row, rows, columns, vectors, scale, accumulating); \
   }
 TILE(tile_rows_wide, ROW_STRIDE, 1, 2)
 TILE(tile_rows_narrow, ROW_STRIDE, 1, 1)
@@ -189,9 +190,9 @@ size_t w2svd_multiply_bfloat16_workspace(size_t rows, size_t inner, size_t colum
 }
 
 void w2svd_multiply_bfloat16(const float *a, size_t a_stride, int a_crossed, const float *b,
-                             size_t b_stride, int b_crossed, float *c, size_t c_stride,
-                             size_t rows, size_t inner, size_t columns, float scale,
-                             int accumulating, void *workspace) {
+                             size_t b_stride, int b_crossed, const float *bias, float *c,
+                             size_t c_stride, size_t rows, size_t inner, size_t columns,
+                             float scale, int accumulating, void *workspace) {
   const size_t inner_block = block_size(inner, 2 * PAIR_BLOCK, 32);
   const size_t row_block = block_size(rows, ROW_BLOCK, TILE_ROWS);
   uint32_t *const packed_b = workspace;
@@ -221,7 +222,7 @@ void w2svd_multiply_bfloat16(const float *a, size_t a_stride, int a_crossed, con
                                                : tile_rows_narrow;
           for (size_t i = 0; i < height; i += TILE_ROWS)
             tile(packed_a + i / TILE_ROWS * next_a, packed_b + j / TILE_COLUMNS * next_b, pairs,
-                 c + (i0 + i) * c_stride + j0 + j, c_stride, least(height - i, TILE_ROWS),
+                 bias && k0 == 0 ? bias + j0 + j : NULL, c + (i0 + i) * c_stride + j0 + j, c_stride, least(height - i, TILE_ROWS),
                  tile_columns, scale, accumulating || k0 > 0);
         }
       }
@@ -235,10 +236,10 @@ size_t w2svd_multiply_bfloat16_workspace(size_t rows, size_t inner, size_t colum
   return 0;
 }
 void w2svd_multiply_bfloat16(const float *a, size_t a_stride, int a_crossed, const float *b,
-                             size_t b_stride, int b_crossed, float *c, size_t c_stride,
-                             size_t rows, size_t inner, size_t columns, float scale,
-                             int accumulating, void *workspace) {
-  (void)a, (void)a_stride, (void)a_crossed, (void)b, (void)b_stride, (void)b_crossed, (void)c;
+                             size_t b_stride, int b_crossed, const float *bias, float *c,
+                             size_t c_stride, size_t rows, size_t inner, size_t columns,
+                             float scale, int accumulating, void *workspace) {
+  (void)a, (void)a_stride, (void)a_crossed, (void)b, (void)b_stride, (void)b_crossed, (void)c, (void)bias;
   (void)c_stride, (void)rows, (void)inner, (void)columns, (void)scale, (void)accumulating;
   (void)workspace;
   __builtin_trap();

@@ -30,8 +30,10 @@ package struct Buffer<Element: BitwiseCopyable> {
 
   package init(_ elements: some Collection<Element>) {
     self.init(zeroed: elements.count)
-    // The cast lets an array, the usual case, be copied as a block.
-    copy(from: (elements as? [Element]) ?? Array(elements))
+    let isCopied: Void? = elements.withContiguousStorageIfAvailable { stored in
+      if let start = stored.baseAddress { unsafe base.update(from: start, count: count) }
+    }
+    if isCopied == nil { copy(from: Array(elements)) }
   }
 
   package subscript(index: Int) -> Element {

@@ -80,18 +80,26 @@ extension Float {
   package static func attentionBackward(
     outputGradient: Buffer<Self>, query: Buffer<Self>, key: Buffer<Self>, value: Buffer<Self>,
     output: Buffer<Self>, logSumExp: Buffer<Self>, mask: AttentionMask?, shape: AttentionShape,
-    precision: ProductPrecision, queryGradient: Buffer<Self>, keyGradient: Buffer<Self>,
-    valueGradient: Buffer<Self>
+    precision: ProductPrecision, queryGradient: GradientBuffer<Self>,
+    keyGradient: GradientBuffer<Self>, valueGradient: GradientBuffer<Self>
   ) {
     shape.require(
       queries: [
         ("outputGradient", outputGradient), ("query", query), ("output", output),
-        ("queryGradient", queryGradient),
+        ("queryGradient", queryGradient.buffer),
       ],
       keys: [
-        ("key", key), ("value", value), ("keyGradient", keyGradient),
-        ("valueGradient", valueGradient),
+        ("key", key), ("value", value), ("keyGradient", keyGradient.buffer),
+        ("valueGradient", valueGradient.buffer),
       ], logSumExp: logSumExp, mask: mask)
+    // A mask may leave out tiles, and then nothing overwrites their part.
+    let isMasked = mask != nil
+    func start(_ gradient: GradientBuffer<Self>) -> (Buffer<Self>, overwrites: Bool) {
+      isMasked ? (gradient.addend, false) : (gradient.buffer, !gradient.accumulates)
+    }
+    let (queryGradient, overwritesQuery) = start(queryGradient)
+    let (keyGradient, overwritesKey) = start(keyGradient)
+    let (valueGradient, overwritesValue) = start(valueGradient)
     let work = AttentionWorkspace(shape: shape, precision: precision, scoreTileCount: 2)
     let (stride, width) = (shape.headCount * shape.headWidth, shape.headWidth)
     let scale = 1 / Float(width).squareRoot()
@@ -128,12 +136,15 @@ extension Float {
             unsafe work.product(q, k.transposed, width, scale, false, into: p)
             unsafe w2svd_probabilities(
               p.base, rows, tile.count, p.stride, work.bias(of: tile), work.maximum)
-            unsafe work.product(p.transposed, dO, rows, 1, true, into: dv, columns: width)
+            unsafe work.product(
+              p.transposed, dO, rows, 1, !overwritesValue || first > 0, into: dv, columns: width)
             unsafe work.product(dO, v.transposed, width, 1, false, into: ds)
             unsafe w2svd_score_gradients(
               p.base, ds.base, rows, tile.count, p.stride, work.correction, scale)
-            unsafe work.product(ds, k, tile.count, 1, true, into: dq, columns: width)
-            unsafe work.product(ds.transposed, q, rows, 1, true, into: dk, columns: width)
+            unsafe work.product(
+              ds, k, tile.count, 1, !overwritesQuery || tile.first > 0, into: dq, columns: width)
+            unsafe work.product(
+              ds.transposed, q, rows, 1, !overwritesKey || first > 0, into: dk, columns: width)
           }
         }
       }

@@ -15,17 +15,18 @@ extension Float {
 
   package static func applyBackward(
     _ activation: Activation, outputGradient: Buffer<Self>, x: Buffer<Self>,
-    inputGradient: Buffer<Self>
+    inputGradient: GradientBuffer<Self>
   ) {
     requireCount(outputGradient.count, x.count, "outputGradient")
     requireCount(inputGradient.count, x.count, "inputGradient")
-    let (dy, dx) = unsafe (outputGradient.base, inputGradient.base)
+    let (dy, dx) = unsafe (outputGradient.base, inputGradient.buffer.base)
+    let flag = inputGradient.flag
     switch activation {
-    case .geluTanh: unsafe w2svd_gelu_backward(dy, x.base, dx, x.count)
-    case .silu: unsafe w2svd_silu_backward(dy, x.base, dx, x.count)
-    case .softplus: unsafe w2svd_softplus_backward(dy, x.base, dx, x.count)
+    case .geluTanh: unsafe w2svd_gelu_backward(dy, x.base, dx, x.count, flag)
+    case .silu: unsafe w2svd_silu_backward(dy, x.base, dx, x.count, flag)
+    case .softplus: unsafe w2svd_softplus_backward(dy, x.base, dx, x.count, flag)
     case .pseudoHuber(let c):
-      unsafe w2svd_pseudo_huber_backward(Float(c), dy, x.base, dx, x.count)
+      unsafe w2svd_pseudo_huber_backward(Float(c), dy, x.base, dx, x.count, flag)
     }
   }
 
@@ -40,14 +41,14 @@ extension Float {
 
   package static func gatedResidualBackward(
     outputGradient: Buffer<Self>, gate: Buffer<Self>, h: Buffer<Self>, shape: ModulationShape,
-    hGradient: Buffer<Self>?, gateGradient: Buffer<Self>?
+    hGradient: GradientBuffer<Self>?, gateGradient: Buffer<Self>?
   ) {
     shape.require(
-      rows: [("outputGradient", outputGradient), ("h", h), ("hGradient", hGradient)],
+      rows: [("outputGradient", outputGradient), ("h", h), ("hGradient", hGradient?.buffer)],
       groups: [("gate", gate), ("gateGradient", gateGradient)])
     unsafe w2svd_gated_residual_backward(
-      outputGradient.base, gate.base, h.base, hGradient?.base, gateGradient?.base,
-      shape.groupCount, shape.rowsPerGroup, shape.width)
+      outputGradient.base, gate.base, h.base, hGradient?.buffer.base, gateGradient?.base,
+      shape.groupCount, shape.rowsPerGroup, shape.width, hGradient?.flag ?? 0)
   }
 
   package static func combine(

@@ -19,18 +19,21 @@ extension Float {
   package static func modulatedLayerNormBackward(
     outputGradient: Buffer<Self>, x: Buffer<Self>, scale: Buffer<Self>?, scaleOffset: Self,
     shape: ModulationShape, mean: Buffer<Self>, inverseDeviation: Buffer<Self>,
-    inputGradient: Buffer<Self>?, scaleGradient: Buffer<Self>?, shiftGradient: Buffer<Self>?
+    inputGradient: GradientBuffer<Self>?, scaleGradient: Buffer<Self>?,
+    shiftGradient: Buffer<Self>?
   ) {
     shape.require(
-      rows: [("outputGradient", outputGradient), ("x", x), ("inputGradient", inputGradient)],
+      rows: [
+        ("outputGradient", outputGradient), ("x", x), ("inputGradient", inputGradient?.buffer),
+      ],
       groups: [
         ("scale", scale), ("scaleGradient", scaleGradient), ("shiftGradient", shiftGradient),
       ],
       statistics: [("mean", mean), ("inverseDeviation", inverseDeviation)])
     unsafe w2svd_layer_norm_backward(
       outputGradient.base, x.base, scale?.base, scaleOffset, shape.groupCount,
-      shape.rowsPerGroup, shape.width, mean.base, inverseDeviation.base, inputGradient?.base,
-      scaleGradient?.base, shiftGradient?.base)
+      shape.rowsPerGroup, shape.width, mean.base, inverseDeviation.base, inputGradient?.buffer.base,
+      inputGradient?.flag ?? 0, scaleGradient?.base, shiftGradient?.base)
   }
 
   /// - Precondition: the head width is at most 512.
@@ -51,21 +54,28 @@ extension Float {
   package static func headNormBackward(
     outputGradient: Buffer<Self>, x: Buffer<Self>, gain: Buffer<Self>?, cosines: Buffer<Self>,
     sines: Buffer<Self>, shape: HeadNormShape, inverseRoot: Buffer<Self>,
-    inputGradient: Buffer<Self>?, gainGradient: Buffer<Self>?
+    inputGradient: GradientBuffer<Self>?, gainGradient: Buffer<Self>?
   ) {
     shape.require(
-      rows: [("outputGradient", outputGradient), ("x", x), ("inputGradient", inputGradient)],
+      rows: [
+        ("outputGradient", outputGradient), ("x", x), ("inputGradient", inputGradient?.buffer),
+      ],
       gains: [("gain", gain), ("gainGradient", gainGradient)], cosines: cosines, sines: sines,
       inverseRoot: inverseRoot)
     requireHeadFits(shape.headWidth)
     unsafe w2svd_head_norm_backward(
       outputGradient.base, x.base, gain?.base, cosines.base, sines.base, shape.sampleCount,
       shape.tokenCount, shape.headCount, shape.headWidth, shape.rotatedCount, inverseRoot.base,
-      inputGradient?.base, gainGradient?.base)
+      inputGradient?.buffer.base, inputGradient?.flag ?? 0, gainGradient?.base)
   }
 
   private static func requireHeadFits(_ width: Int) {
     precondition(
       width <= Int(W2SVD_LARGEST_HEAD), "a head of \(width), above \(W2SVD_LARGEST_HEAD)")
   }
+}
+
+extension GradientBuffer {
+  /// As the C loops take it.
+  var flag: Int32 { accumulates ? 1 : 0 }
 }

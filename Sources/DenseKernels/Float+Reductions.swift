@@ -1,8 +1,18 @@
-// Sums of Float in Float64, bias rows and column sums; the loops are in CKernels.
+// Passing Float to and from Float64, sums in Float64, bias rows and column sums; the loops are in CKernels.
 
 import CKernels
 
 extension Float {
+  package static func doubles(of x: Buffer<Self>) -> [Double] {
+    unsafe UnsafeBufferPointer(start: x.base, count: x.count).map { Double($0) }
+  }
+
+  package static func round(_ elements: [Double], into y: Buffer<Self>) {
+    requireCount(elements.count, y.count, "elements")
+    let target = unsafe y.base
+    for (i, element) in elements.enumerated() { unsafe target[i] = Float(element) }
+  }
+
   package static func sum(_ x: Buffer<Self>) -> Double { unsafe w2svd_sum(x.base, x.count) }
 
   package static func sumOfMagnitudes(_ x: Buffer<Self>) -> Double {

@@ -40,18 +40,21 @@ extension KernelScalar {
   package static func attentionBackward(
     outputGradient: Buffer<Self>, query: Buffer<Self>, key: Buffer<Self>, value: Buffer<Self>,
     output: Buffer<Self>, logSumExp: Buffer<Self>, mask: AttentionMask?, shape: AttentionShape,
-    precision: ProductPrecision, queryGradient: Buffer<Self>, keyGradient: Buffer<Self>,
-    valueGradient: Buffer<Self>
+    precision: ProductPrecision, queryGradient: GradientBuffer<Self>,
+    keyGradient: GradientBuffer<Self>, valueGradient: GradientBuffer<Self>
   ) {
     shape.require(
       queries: [
         ("outputGradient", outputGradient), ("query", query), ("output", output),
-        ("queryGradient", queryGradient),
+        ("queryGradient", queryGradient.buffer),
       ],
       keys: [
-        ("key", key), ("value", value), ("keyGradient", keyGradient),
-        ("valueGradient", valueGradient),
+        ("key", key), ("value", value), ("keyGradient", keyGradient.buffer),
+        ("valueGradient", valueGradient.buffer),
       ], logSumExp: logSumExp, mask: mask)
+    let (queryGradient, keyGradient, valueGradient) = (
+      queryGradient.addend, keyGradient.addend, valueGradient.addend
+    )
     let scale = 1 / Self(shape.headWidth).squareRoot()
     forEachQuery(of: shape, mask) { b, n, i, visible in
       let q = shape.queryStart(b, i, n)

@@ -34,15 +34,19 @@ extension KernelScalar {
   package static func modulatedLayerNormBackward(
     outputGradient: Buffer<Self>, x: Buffer<Self>, scale: Buffer<Self>?, scaleOffset: Self,
     shape: ModulationShape, mean: Buffer<Self>, inverseDeviation: Buffer<Self>,
-    inputGradient: Buffer<Self>?, scaleGradient: Buffer<Self>?, shiftGradient: Buffer<Self>?
+    inputGradient: GradientBuffer<Self>?, scaleGradient: Buffer<Self>?,
+    shiftGradient: Buffer<Self>?
   ) {
     shape.require(
-      rows: [("outputGradient", outputGradient), ("x", x), ("inputGradient", inputGradient)],
+      rows: [
+        ("outputGradient", outputGradient), ("x", x), ("inputGradient", inputGradient?.buffer),
+      ],
       groups: [
         ("scale", scale), ("scaleGradient", scaleGradient), ("shiftGradient", shiftGradient),
       ],
       statistics: [("mean", mean), ("inverseDeviation", inverseDeviation)])
     let width = shape.width
+    let inputGradient = inputGradient?.addend
     for r in 0..<shape.rowCount {
       let (start, group) = (r * width, r / shape.rowsPerGroup * width)
       let (rowMean, inverse) = (mean[r], inverseDeviation[r])
@@ -95,13 +99,16 @@ extension KernelScalar {
   package static func headNormBackward(
     outputGradient: Buffer<Self>, x: Buffer<Self>, gain: Buffer<Self>?, cosines: Buffer<Self>,
     sines: Buffer<Self>, shape: HeadNormShape, inverseRoot: Buffer<Self>,
-    inputGradient: Buffer<Self>?, gainGradient: Buffer<Self>?
+    inputGradient: GradientBuffer<Self>?, gainGradient: Buffer<Self>?
   ) {
     shape.require(
-      rows: [("outputGradient", outputGradient), ("x", x), ("inputGradient", inputGradient)],
+      rows: [
+        ("outputGradient", outputGradient), ("x", x), ("inputGradient", inputGradient?.buffer),
+      ],
       gains: [("gain", gain), ("gainGradient", gainGradient)], cosines: cosines, sines: sines,
       inverseRoot: inverseRoot)
     let width = shape.headWidth
+    let inputGradient = inputGradient?.addend
     var u = [Self](repeating: 0, count: width)
     for v in 0..<shape.vectorCount {
       let start = v * width

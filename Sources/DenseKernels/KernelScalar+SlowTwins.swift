@@ -24,6 +24,17 @@ extension KernelScalar {
     }
   }
 
+  package static func multiply(
+    _ a: Matrix<Self>, _ b: Matrix<Self>, addingToRows bias: Buffer<Self>,
+    precision: ProductPrecision, into c: Matrix<Self>
+  ) {
+    multiply(a, b, scale: 1, accumulating: false, precision: precision, into: c)
+    requireCount(bias.count, c.columnCount, "bias")
+    for i in 0..<c.rowCount {
+      for j in 0..<bias.count { c.buffer[i * c.stride + j] += bias[j] }
+    }
+  }
+
   package static func addBias(_ bias: Buffer<Self>, toRowsOf x: Buffer<Self>, rowCount: Int) {
     requireCount(x.count, rowCount * bias.count, "x")
     for r in 0..<rowCount {
@@ -49,10 +60,11 @@ extension KernelScalar {
 
   package static func applyBackward(
     _ activation: Activation, outputGradient: Buffer<Self>, x: Buffer<Self>,
-    inputGradient: Buffer<Self>
+    inputGradient: GradientBuffer<Self>
   ) {
     requireCount(outputGradient.count, x.count, "outputGradient")
     requireCount(inputGradient.count, x.count, "inputGradient")
+    let inputGradient = inputGradient.addend
     for i in 0..<x.count {
       inputGradient[i] += Self(activation.derivative(at: Double(x[i]))) * outputGradient[i]
     }
@@ -68,11 +80,12 @@ extension KernelScalar {
 
   package static func gatedResidualBackward(
     outputGradient: Buffer<Self>, gate: Buffer<Self>, h: Buffer<Self>, shape: ModulationShape,
-    hGradient: Buffer<Self>?, gateGradient: Buffer<Self>?
+    hGradient: GradientBuffer<Self>?, gateGradient: Buffer<Self>?
   ) {
     shape.require(
-      rows: [("outputGradient", outputGradient), ("h", h), ("hGradient", hGradient)],
+      rows: [("outputGradient", outputGradient), ("h", h), ("hGradient", hGradient?.buffer)],
       groups: [("gate", gate), ("gateGradient", gateGradient)])
+    let hGradient = hGradient?.addend
     for i in 0..<h.count {
       let j = shape.groupElement(of: i)
       if let hGradient { hGradient[i] += gate[j] * outputGradient[i] }
@@ -105,6 +118,17 @@ extension KernelScalar {
     requireCount(x.count, z.count, "x")
     requireCount(y.count, z.count, "y")
     for i in 0..<z.count { z[i] += x[i] * y[i] }
+  }
+
+  // MARK: Float64
+
+  package static func doubles(of x: Buffer<Self>) -> [Double] {
+    (0..<x.count).map { Double(x[$0]) }
+  }
+
+  package static func round(_ elements: [Double], into y: Buffer<Self>) {
+    requireCount(elements.count, y.count, "elements")
+    for i in 0..<y.count { y[i] = Self(elements[i]) }
   }
 
   // MARK: Reductions

@@ -4,7 +4,8 @@
 // the formula beside them, which are the truth in tests and let a whole model be checked by finite
 // differences. Conventions:
 //   - Buffers are contiguous and row-major; sizes are checked at entry.
-//   - Forward kernels overwrite their outputs; backward kernels ADD to the gradients they are given.
+//   - Forward kernels overwrite their outputs. Backward kernels add to the gradients they are given;
+//     where that is a `GradientBuffer`, it says whether there is something to add to.
 //   - A nil gradient is not wanted and not computed.
 //   - Sums run in a fixed order, so equal inputs give equal bits.
 // Letters: B samples, L tokens of a sample, D width, N heads, K head width, R = B·L rows.
@@ -62,6 +63,29 @@ package enum ProductPrecision: String, CaseIterable, Codable, Sendable {
       guard Float(x).isFinite else { return x }
       return Scalar(Float(bitPattern: (bits &+ 0x7fff &+ (bits >> 16 & 1)) & 0xffff_0000))
     }
+  }
+}
+
+/// Where a backward kernel puts the gradient of an input.
+package struct GradientBuffer<Element: BitwiseCopyable> {
+  package let buffer: Buffer<Element>
+  /// Whether the kernel adds to what is there; otherwise the content is unspecified, and the kernel
+  /// overwrites all of it.
+  package let accumulates: Bool
+
+  package init(_ buffer: Buffer<Element>, accumulates: Bool) {
+    self.buffer = buffer
+    self.accumulates = accumulates
+  }
+
+  package var count: Int { buffer.count }
+}
+
+extension GradientBuffer where Element: KernelScalar {
+  /// The buffer for a kernel that can only add: cleared if there was nothing in it.
+  package var addend: Buffer<Element> {
+    if !accumulates { buffer.fill(with: 0) }
+    return buffer
   }
 }
 
@@ -153,6 +177,11 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
     _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool,
     precision: ProductPrecision, into c: Matrix<Self>)
 
+  /// c = a b + bias in each row.
+  static func multiply(
+    _ a: Matrix<Self>, _ b: Matrix<Self>, addingToRows bias: Buffer<Self>,
+    precision: ProductPrecision, into c: Matrix<Self>)
+
   /// x[r, :] += bias, for `rowCount` rows of `bias.count`.
   static func addBias(_ bias: Buffer<Self>, toRowsOf x: Buffer<Self>, rowCount: Int)
 
@@ -173,7 +202,8 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
   static func modulatedLayerNormBackward(
     outputGradient: Buffer<Self>, x: Buffer<Self>, scale: Buffer<Self>?, scaleOffset: Self,
     shape: ModulationShape, mean: Buffer<Self>, inverseDeviation: Buffer<Self>,
-    inputGradient: Buffer<Self>?, scaleGradient: Buffer<Self>?, shiftGradient: Buffer<Self>?)
+    inputGradient: GradientBuffer<Self>?, scaleGradient: Buffer<Self>?,
+    shiftGradient: Buffer<Self>?)
 
   /// Per head: u = x · inverseRoot · gain with inverseRoot = 1/√(mean(x²) + epsilon); then for
   /// rotated tokens y[2i] = u[2i] cos − u[2i+1] sin, y[2i+1] = u[2i+1] cos + u[2i] sin.
@@ -187,7 +217,7 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
   static func headNormBackward(
     outputGradient: Buffer<Self>, x: Buffer<Self>, gain: Buffer<Self>?, cosines: Buffer<Self>,
     sines: Buffer<Self>, shape: HeadNormShape, inverseRoot: Buffer<Self>,
-    inputGradient: Buffer<Self>?, gainGradient: Buffer<Self>?)
+    inputGradient: GradientBuffer<Self>?, gainGradient: Buffer<Self>?)
 
   // MARK: Attention
 
@@ -203,8 +233,8 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
   static func attentionBackward(
     outputGradient: Buffer<Self>, query: Buffer<Self>, key: Buffer<Self>, value: Buffer<Self>,
     output: Buffer<Self>, logSumExp: Buffer<Self>, mask: AttentionMask?, shape: AttentionShape,
-    precision: ProductPrecision, queryGradient: Buffer<Self>, keyGradient: Buffer<Self>,
-    valueGradient: Buffer<Self>)
+    precision: ProductPrecision, queryGradient: GradientBuffer<Self>,
+    keyGradient: GradientBuffer<Self>, valueGradient: GradientBuffer<Self>)
 
   // MARK: Elementwise
 
@@ -213,7 +243,7 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
   /// inputGradient += activation′(x) · outputGradient.
   static func applyBackward(
     _ activation: Activation, outputGradient: Buffer<Self>, x: Buffer<Self>,
-    inputGradient: Buffer<Self>)
+    inputGradient: GradientBuffer<Self>)
 
   /// y = x + gate[g] · h per group.
   static func gatedResidual(
@@ -223,7 +253,7 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
   /// hGradient += gate · dy; gateGradient[g] += Σ_rows dy · h. (The gradient of x is dy itself.)
   static func gatedResidualBackward(
     outputGradient: Buffer<Self>, gate: Buffer<Self>, h: Buffer<Self>, shape: ModulationShape,
-    hGradient: Buffer<Self>?, gateGradient: Buffer<Self>?)
+    hGradient: GradientBuffer<Self>?, gateGradient: Buffer<Self>?)
 
   /// z = a x + b y.
   static func combine(
@@ -243,6 +273,13 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
   static func sum(_ x: Buffer<Self>) -> Double
   static func sumOfMagnitudes(_ x: Buffer<Self>) -> Double
   static func dot(_ x: Buffer<Self>, _ y: Buffer<Self>) -> Double
+
+  // MARK: Float64
+
+  static func doubles(of x: Buffer<Self>) -> [Double]
+
+  /// y = the elements rounded to this type.
+  static func round(_ elements: [Double], into y: Buffer<Self>)
 
   // MARK: Moving
 

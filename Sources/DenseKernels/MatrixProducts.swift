@@ -18,6 +18,33 @@ extension Float {
   }
 }
 
+extension Float {
+  package static func multiply(
+    _ a: Matrix<Self>, _ b: Matrix<Self>, addingToRows bias: Buffer<Self>,
+    precision: ProductPrecision, into c: Matrix<Self>
+  ) {
+    let (rows, inner, columns) = productSizes(a, b, c)
+    requireCount(bias.count, columns, "bias")
+    guard rows > 0 && columns > 0 else { return }
+    let stride = max(c.stride, c.columnCount, 1)
+    if precision == .bfloat16 && precision.isFast && inner > 0 {
+      unsafe multiplyBFloat16(
+        StridedOperand(a), StridedOperand(b), scale: 1, accumulating: false, bias: bias.base,
+        rows: rows, inner: inner, columns: columns, into: c.buffer.base, stride: stride,
+        workspace: nil)
+    } else {
+      multiply(a, b, scale: 1, accumulating: false, precision: precision, into: c)
+      if stride == columns {
+        addBias(bias, toRowsOf: c.buffer[0..<(rows * columns)], rowCount: rows)
+      } else {
+        for row in 0..<rows {
+          add(1, bias, to: c.buffer[(row * stride)..<(row * stride + columns)])
+        }
+      }
+    }
+  }
+}
+
 extension Double {
   package static func multiply(
     _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool,
@@ -78,15 +105,9 @@ func multiplyStrided(
 ) {
   switch precision {
   case .bfloat16 where precision.isFast && inner > 0:
-    let memory =
-      unsafe workspace
-      ?? .allocate(
-        byteCount: productWorkspaceByteCount(rows: rows, inner: inner, columns: columns),
-        alignment: 64)
-    unsafe w2svd_multiply_bfloat16(
-      a.base, a.stride, a.isTransposed ? 1 : 0, b.base, b.stride, b.isTransposed ? 1 : 0, c,
-      stride, rows, inner, columns, scale, accumulating ? 1 : 0, memory)
-    if unsafe workspace == nil { unsafe memory.deallocate() }
+    unsafe multiplyBFloat16(
+      a, b, scale: scale, accumulating: accumulating, bias: nil, rows: rows, inner: inner,
+      columns: columns, into: c, stride: stride, workspace: workspace)
   case .bfloat16:
     let left = unsafe roundedCopy(
       of: a, a.isTransposed ? inner : rows, a.isTransposed ? rows : inner)
@@ -103,6 +124,24 @@ func multiplyStrided(
       blasInteger(inner), scale, a.base, blasInteger(a.stride), b.base, blasInteger(b.stride),
       accumulating ? 1 : 0, c, blasInteger(stride))
   }
+}
+
+/// The same by our kernel, on a CPU that has the instruction; `bias` is added where the product overwrites.
+@unsafe
+private func multiplyBFloat16(
+  _ a: StridedOperand, _ b: StridedOperand, scale: Float, accumulating: Bool,
+  bias: UnsafePointer<Float>?, rows: Int, inner: Int, columns: Int,
+  into c: UnsafeMutablePointer<Float>, stride: Int, workspace: UnsafeMutableRawPointer?
+) {
+  let memory =
+    unsafe workspace
+    ?? .allocate(
+      byteCount: productWorkspaceByteCount(rows: rows, inner: inner, columns: columns),
+      alignment: 64)
+  unsafe w2svd_multiply_bfloat16(
+    a.base, a.stride, a.isTransposed ? 1 : 0, b.base, b.stride, b.isTransposed ? 1 : 0, bias, c,
+    stride, rows, inner, columns, scale, accumulating ? 1 : 0, memory)
+  if unsafe workspace == nil { unsafe memory.deallocate() }
 }
 
 /// Bytes that a product of these sizes packs its bfloat16 operands into.

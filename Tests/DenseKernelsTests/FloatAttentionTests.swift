@@ -22,9 +22,16 @@ struct FloatAttentionTests {
     )
     S.attentionBackward(
       outputGradient: normals(queries, 4), query: q, key: k, value: v, output: output,
-      logSumExp: logSumExp, mask: mask, shape: shape, precision: precision, queryGradient: dq,
-      keyGradient: dk, valueGradient: dv)
-    return doubles(output, logSumExp, dq, dk, dv)
+      logSumExp: logSumExp, mask: mask, shape: shape, precision: precision,
+      queryGradient: added(to: dq), keyGradient: added(to: dk), valueGradient: added(to: dv))
+    let (newDq, newDk, newDv): (Buffer<S>, Buffer<S>, Buffer<S>) = (
+      poisoned(queries), poisoned(keys), poisoned(keys)
+    )
+    S.attentionBackward(
+      outputGradient: normals(queries, 4), query: q, key: k, value: v, output: output,
+      logSumExp: logSumExp, mask: mask, shape: shape, precision: precision,
+      queryGradient: over(newDq), keyGradient: over(newDk), valueGradient: over(newDv))
+    return doubles(output, logSumExp, dq, dk, dv, newDq, newDk, newDv)
   }
 
   /// Scores are sums of K products over √K: off by √K ε times a few; weights follow, and outputs and
@@ -107,9 +114,11 @@ struct FloatAttentionTests {
     let outputs = run(Float.self, shape, mask)
     #expect(outputs[0][..<24].allSatisfy { $0 == 0 })
     #expect(outputs[1][..<3].allSatisfy { $0 == -.infinity })
-    for gradient in outputs[2...] {
-      #expect(gradient[..<24].allSatisfy { $0 == gradientStart })
-      #expect(gradient[24...].contains { $0 != gradientStart })
+    for (gradients, start) in [(outputs[2..<5], Double(gradientStart)), (outputs[5...], 0)] {
+      for gradient in gradients {
+        #expect(gradient[..<24].allSatisfy { $0 == start })
+        #expect(gradient[24...].contains { $0 != start })
+      }
     }
     expectAgreement(shape, mask)
   }
@@ -157,8 +166,8 @@ struct FloatAttentionTests {
       Double.attentionBackward(
         outputGradient: weights, query: inputs[0], key: inputs[1], value: inputs[2],
         output: output, logSumExp: logSumExp, mask: mask, shape: shape,
-        precision: .float32, queryGradient: gradients[0], keyGradient: gradients[1],
-        valueGradient: gradients[2])
+        precision: .float32, queryGradient: added(to: gradients[0]),
+        keyGradient: added(to: gradients[1]), valueGradient: added(to: gradients[2]))
       expectGradients(
         gradients.map(withoutStart), at: inputs.map(\.array), outputWeights: weights.array,
         forward: forward)

@@ -19,8 +19,12 @@ struct FloatElementwiseTests {
       let y: Buffer<S> = poisoned(x.count)
       let dx: Buffer<S> = startedGradient(x.count)
       S.apply(activation, to: x, into: y)
-      S.applyBackward(activation, outputGradient: normals(x.count, 1), x: x, inputGradient: dx)
-      return doubles(y, dx)
+      S.applyBackward(
+        activation, outputGradient: normals(x.count, 1), x: x, inputGradient: added(to: dx))
+      let newDx: Buffer<S> = poisoned(x.count)
+      S.applyBackward(
+        activation, outputGradient: normals(x.count, 1), x: x, inputGradient: over(newDx))
+      return doubles(y, dx, newDx)
     }
     let (fast, slow) = (run(Float.self), run(Double.self))
     expectAgreement(fast, slow, absolute: 16 * epsilon, relative: 8 * epsilon, "\(activation)")
@@ -31,7 +35,8 @@ struct FloatElementwiseTests {
     let x = (-30...30).map { Double($0) * 0.173 }
     let weights: Buffer<Double> = normals(x.count, 2)
     let dx: Buffer<Double> = startedGradient(x.count)
-    Double.applyBackward(activation, outputGradient: weights, x: Buffer(x), inputGradient: dx)
+    Double.applyBackward(
+      activation, outputGradient: weights, x: Buffer(x), inputGradient: added(to: dx))
     // Third derivatives of pseudo-Huber reach 3/c² where x is near c; no grid point but 0 is.
     expectGradients([withoutStart(dx)], at: [x], outputWeights: weights.array) { inputs in
       let y: Buffer<Double> = poisoned(x.count)
@@ -106,9 +111,13 @@ struct FloatElementwiseTests {
       let (dh, dgate): (Buffer<S>, Buffer<S>) = (startedGradient(count), startedGradient(2 * width))
       S.gatedResidual(x, gate: gate, h: h, shape: shape, into: y)
       S.gatedResidualBackward(
-        outputGradient: normals(count, 4), gate: gate, h: h, shape: shape, hGradient: dh,
-        gateGradient: dgate)
-      return doubles(y, dh, dgate)
+        outputGradient: normals(count, 4), gate: gate, h: h, shape: shape,
+        hGradient: added(to: dh), gateGradient: dgate)
+      let newDh: Buffer<S> = poisoned(count)
+      S.gatedResidualBackward(
+        outputGradient: normals(count, 4), gate: gate, h: h, shape: shape, hGradient: over(newDh),
+        gateGradient: nil)
+      return doubles(y, dh, dgate, newDh)
     }
     // The gradient of the gate sums five products of magnitude below 16.
     expectAgreement(run(Float.self), run(Double.self), absolute: 5 * 16 * epsilon, "\(width)")
@@ -120,7 +129,8 @@ struct FloatElementwiseTests {
     let weights: Buffer<Double> = normals(30, 3)
     let (dh, dgate): (Buffer<Double>, Buffer<Double>) = (startedGradient(30), startedGradient(10))
     Double.gatedResidualBackward(
-      outputGradient: weights, gate: gate, h: h, shape: shape, hGradient: dh, gateGradient: dgate)
+      outputGradient: weights, gate: gate, h: h, shape: shape,
+      hGradient: added(to: dh), gateGradient: dgate)
     expectGradients(
       [withoutStart(dgate), withoutStart(dh)], at: [gate.array, h.array],
       outputWeights: weights.array

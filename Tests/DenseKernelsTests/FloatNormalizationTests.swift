@@ -37,9 +37,14 @@ struct FloatNormalizationTests {
     let dshift: Buffer<S> = startedGradient(groupElements)
     S.modulatedLayerNormBackward(
       outputGradient: normals(count, 4), x: x, scale: scale, scaleOffset: S(test.offset),
-      shape: shape, mean: mean, inverseDeviation: inverse, inputGradient: dx,
-      scaleGradient: dscale, shiftGradient: dshift)
-    return doubles(y, mean, inverse, dx, dscale, dshift)
+      shape: shape, mean: mean, inverseDeviation: inverse,
+      inputGradient: added(to: dx), scaleGradient: dscale, shiftGradient: dshift)
+    let newDx: Buffer<S> = poisoned(count)
+    S.modulatedLayerNormBackward(
+      outputGradient: normals(count, 4), x: x, scale: scale, scaleOffset: S(test.offset),
+      shape: shape, mean: mean, inverseDeviation: inverse, inputGradient: over(newDx),
+      scaleGradient: nil, shiftGradient: nil)
+    return doubles(y, mean, inverse, dx, dscale, dshift, newDx)
   }
 
   /// Some ten roundings of numbers below 16, in statistics and product alike; with width 3 the
@@ -88,7 +93,8 @@ struct FloatNormalizationTests {
     let gradients: [Buffer<Double>] = [30, 10, 10].map { startedGradient($0) }
     Double.modulatedLayerNormBackward(
       outputGradient: weights, x: x, scale: scale, scaleOffset: 1, shape: shape, mean: mean,
-      inverseDeviation: inverse, inputGradient: gradients[0], scaleGradient: gradients[1],
+      inverseDeviation: inverse, inputGradient: added(to: gradients[0]),
+      scaleGradient: gradients[1],
       shiftGradient: gradients[2])
     expectGradients(
       gradients.map(withoutStart), at: [x.array, scale.array, shift.array],
@@ -115,8 +121,12 @@ struct FloatNormalizationTests {
     )
     S.headNormBackward(
       outputGradient: normals(count, 5), x: x, gain: gain, cosines: cosines, sines: sines,
-      shape: shape, inverseRoot: inverse, inputGradient: dx, gainGradient: dgain)
-    return doubles(y, inverse, dx, dgain)
+      shape: shape, inverseRoot: inverse, inputGradient: added(to: dx), gainGradient: dgain)
+    let newDx: Buffer<S> = poisoned(count)
+    S.headNormBackward(
+      outputGradient: normals(count, 5), x: x, gain: gain, cosines: cosines, sines: sines,
+      shape: shape, inverseRoot: inverse, inputGradient: over(newDx), gainGradient: nil)
+    return doubles(y, inverse, dx, dgain, newDx)
   }
 
   /// A dozen roundings of numbers below 100 (normal gain times normal table), and for the gain a sum
@@ -152,7 +162,7 @@ struct FloatNormalizationTests {
     let (dx, dgain): (Buffer<Double>, Buffer<Double>) = (startedGradient(48), startedGradient(4))
     Double.headNormBackward(
       outputGradient: weights, x: x, gain: gain, cosines: cosines, sines: sines, shape: shape,
-      inverseRoot: inverse, inputGradient: dx, gainGradient: dgain)
+      inverseRoot: inverse, inputGradient: added(to: dx), gainGradient: dgain)
     expectGradients(
       [withoutStart(dx), withoutStart(dgain)], at: [x.array, gain.array],
       outputWeights: weights.array, forward: forward)

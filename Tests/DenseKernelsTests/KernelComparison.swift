@@ -72,3 +72,13 @@ func withoutStart(_ gradient: Buffer<Double>) -> [Double] {
 
 /// Sizes around the lanes and blocks of the kernels.
 let oddSizes = [1, 3, 16, 17, 33, 63, 65, 129]
+
+/// A gradient that a backward kernel is to add to.
+func added<S: KernelScalar>(to buffer: Buffer<S>) -> GradientBuffer<S> {
+  GradientBuffer(buffer, accumulates: true)
+}
+
+/// A gradient that a backward kernel is to overwrite.
+func over<S: KernelScalar>(_ buffer: Buffer<S>) -> GradientBuffer<S> {
+  GradientBuffer(buffer, accumulates: false)
+}

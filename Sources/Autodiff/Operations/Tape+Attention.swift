@@ -24,14 +24,16 @@ extension Tape {
       query: query.tensor.buffer, key: key.tensor.buffer, value: value.tensor.buffer, mask: mask,
       shape: shape, precision: precision, into: output.buffer, logSumExp: logSumExp.buffer)
     return record(output, from: [query, key, value]) { [unowned self] outputGradient, gradients in
-      let unwanted = { (value: Value<Scalar>) in self.scratch(value.shape) }
+      func place(_ index: Int, _ value: Value<Scalar>) -> GradientBuffer<Scalar> {
+        gradients.place(of: index)
+          ?? GradientBuffer(scratch(value.shape).buffer, accumulates: false)
+      }
       Scalar.attentionBackward(
         outputGradient: outputGradient.buffer, query: query.tensor.buffer,
         key: key.tensor.buffer, value: value.tensor.buffer, output: output.buffer,
         logSumExp: logSumExp.buffer, mask: mask, shape: shape, precision: precision,
-        queryGradient: (gradients[0] ?? unwanted(query)).buffer,
-        keyGradient: (gradients[1] ?? unwanted(key)).buffer,
-        valueGradient: (gradients[2] ?? unwanted(value)).buffer)
+        queryGradient: place(0, query), keyGradient: place(1, key),
+        valueGradient: place(2, value))
     }
   }
 }

@@ -8,10 +8,10 @@ extension Tape {
     let output = result(x.shape)
     Scalar.apply(activation, to: x.tensor.buffer, into: output.buffer)
     return record(output, from: [x]) { outputGradient, gradients in
-      guard let dx = gradients[0] else { return }
+      guard let dx = gradients.place(of: 0) else { return }
       Scalar.applyBackward(
         activation, outputGradient: outputGradient.buffer, x: x.tensor.buffer,
-        inputGradient: dx.buffer)
+        inputGradient: dx)
     }
   }
 
@@ -24,8 +24,11 @@ extension Tape {
     let output = result(x.shape)
     Scalar.combine(a, x.tensor.buffer, b, y.tensor.buffer, into: output.buffer)
     return record(output, from: [x, y]) { outputGradient, gradients in
-      if let dx = gradients[0] { Scalar.add(a, outputGradient.buffer, to: dx.buffer) }
-      if let dy = gradients[1] { Scalar.add(b, outputGradient.buffer, to: dy.buffer) }
+      for (index, factor) in [a, b].enumerated() where factor != 1 {
+        guard let gradient = gradients.addend(of: index) else { continue }
+        Scalar.add(factor, outputGradient.buffer, to: gradient)
+      }
+      gradients.pass(outputGradient, to: [a, b].indices.filter { [a, b][$0] == 1 })
     }
   }
 
@@ -39,11 +42,14 @@ extension Tape {
     let output = result(x.shape)
     Scalar.multiplyElements(x.tensor.buffer, y.tensor.buffer, into: output.buffer)
     return record(output, from: [x, y]) { outputGradient, gradients in
-      if let dx = gradients[0] {
-        Scalar.addProduct(outputGradient.buffer, y.tensor.buffer, to: dx.buffer)
-      }
-      if let dy = gradients[1] {
-        Scalar.addProduct(outputGradient.buffer, x.tensor.buffer, to: dy.buffer)
+      for (index, factor) in [y, x].enumerated() {
+        guard let gradient = gradients.place(of: index) else { continue }
+        if gradient.accumulates {
+          Scalar.addProduct(outputGradient.buffer, factor.tensor.buffer, to: gradient.buffer)
+        } else {
+          Scalar.multiplyElements(
+            outputGradient.buffer, factor.tensor.buffer, into: gradient.buffer)
+        }
       }
     }
   }
@@ -60,21 +66,20 @@ extension Tape {
       "\(weights.count) and \(otherWeights.count) weights for \(x.shape) and \(y.shape)")
     let output = result(x.shape)
     let width = sampleCount == 0 ? 0 : x.tensor.count / sampleCount
-    func sample(_ tensor: Tensor<Scalar>, _ index: Int) -> Buffer<Scalar> {
-      tensor.buffer[(index * width)..<((index + 1) * width)]
+    func sample(_ buffer: Buffer<Scalar>, _ index: Int) -> Buffer<Scalar> {
+      buffer[(index * width)..<((index + 1) * width)]
     }
     for b in 0..<sampleCount {
       Scalar.combine(
-        Scalar(weights[b]), sample(x.tensor, b), Scalar(otherWeights[b]), sample(y.tensor, b),
-        into: sample(output, b))
+        Scalar(weights[b]), sample(x.tensor.buffer, b), Scalar(otherWeights[b]),
+        sample(y.tensor.buffer, b), into: sample(output.buffer, b))
     }
     return record(output, from: [x, y]) { outputGradient, gradients in
-      for b in 0..<sampleCount {
-        if let dx = gradients[0] {
-          Scalar.add(Scalar(weights[b]), sample(outputGradient, b), to: sample(dx, b))
-        }
-        if let dy = gradients[1] {
-          Scalar.add(Scalar(otherWeights[b]), sample(outputGradient, b), to: sample(dy, b))
+      for (index, factors) in [weights, otherWeights].enumerated() {
+        guard let gradient = gradients.addend(of: index) else { continue }
+        for b in 0..<sampleCount {
+          Scalar.add(
+            Scalar(factors[b]), sample(outputGradient.buffer, b), to: sample(gradient, b))
         }
       }
     }

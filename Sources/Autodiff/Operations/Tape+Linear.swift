@@ -26,31 +26,42 @@ extension Tape {
     _ x: Value<Scalar>, weight: Parameter<Scalar>, bias: Parameter<Scalar>? = nil,
     update: LowRankUpdate<Scalar>? = nil
   ) -> Value<Scalar> {
+    linear(parts: [x], weight: weight, bias: bias, update: update)
+  }
+
+  /// The linear layer of inputs joined along their last dimension, which are never joined in memory:
+  /// y = Σ_p x_p W_pᵀ + bias + scale · (Σ_p x_p A_pᵀ) Bᵀ.
+  /// - Shapes: x_p […, K_p] with Σ K_p = K, weight [D, K], bias [D] → […, D].
+  package func linear(
+    parts: [Value<Scalar>], weight: Parameter<Scalar>, bias: Parameter<Scalar>? = nil,
+    update: LowRankUpdate<Scalar>? = nil
+  ) -> Value<Scalar> {
     let outputWidth = weight.value.shape[0]
     let inputWidth = weight.value.count / outputWidth
+    let widths = parts.map { $0.shape.last ?? 1 }
+    let leading = parts[0].shape.dropLast()
     precondition(
-      x.shape.last == inputWidth,
-      "\(weight.name) takes width \(inputWidth), the input is \(x.shape)")
-    let rowCount = x.tensor.count / inputWidth
-    let output = result(x.shape.dropLast() + [outputWidth])
-    let xMatrix = Matrix(x.tensor.buffer, rows: rowCount, columns: inputWidth)
-    let yMatrix = Matrix(output.buffer, rows: rowCount, columns: outputWidth)
-    let weightMatrix = Matrix(weight.value.buffer, rows: outputWidth, columns: inputWidth)
-    Scalar.multiply(
-      xMatrix, weightMatrix.transposed, scale: 1, accumulating: false, precision: precision,
-      into: yMatrix)
-    if let bias {
-      Scalar.addBias(bias.value.buffer, toRowsOf: output.buffer, rowCount: rowCount)
+      widths.reduce(0, +) == inputWidth && parts.allSatisfy { $0.shape.dropLast() == leading },
+      "\(weight.name) takes width \(inputWidth), the input is \(parts.map(\.shape))")
+    let rowCount = leading.reduce(1, *)
+    let inputs = zip(parts, widths).map { part, width in
+      Matrix(part.tensor.buffer, rows: rowCount, columns: width)
     }
+    let output = result(leading + [outputWidth])
+    let y = Matrix(output.buffer, rows: rowCount, columns: outputWidth)
+    multiply(
+      inputs, columns(of: weight.value, rows: outputWidth, widths), bias: bias?.value.buffer,
+      into: y)
+    let values = parts + [use(weight)] + (bias.map { [use($0)] } ?? [])
+    let (weightPlace, biasPlace) = (parts.count, bias.map { _ in parts.count + 1 })
     guard let update, update.scale != 0 else {
-      let inputs = [x, use(weight)] + (bias.map { [use($0)] } ?? [])
-      return record(output, from: inputs) { [precision] outputGradient, gradients in
+      return record(output, from: values) { [unowned self] outputGradient, gradients in
         let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
-        Self.addLinearGradients(
-          dy, x: xMatrix, weight: weightMatrix, input: gradients[0], weightGradient: gradients[1],
-          precision: precision)
-        if gradients.count > 2, let sums = gradients[2] {
-          Scalar.addColumnSums(of: outputGradient.buffer, rowCount: rowCount, to: sums.buffer)
+        contribute(
+          dy, inputs: inputs, weight: weight.value, to: gradients,
+          weightPlace: weightPlace)
+        biasPlace.flatMap(gradients.addend(of:)).map {
+          Scalar.addColumnSums(of: outputGradient.buffer, rowCount: rowCount, to: $0)
         }
       }
     }
@@ -59,55 +70,85 @@ extension Tape {
     let scale = Scalar(update.scale)
     let hidden = result([rowCount, rank])
     let hiddenMatrix = Matrix(hidden.buffer, rows: rowCount, columns: rank)
-    let downMatrix = Matrix(update.down.value.buffer, rows: rank, columns: inputWidth)
     let upMatrix = Matrix(update.up.value.buffer, rows: outputWidth, columns: rank)
-    Scalar.multiply(
-      xMatrix, downMatrix.transposed, scale: 1, accumulating: false, precision: precision,
-      into: hiddenMatrix)
+    multiply(
+      inputs, columns(of: update.down.value, rows: rank, widths), bias: nil, into: hiddenMatrix)
     Scalar.multiply(
       hiddenMatrix, upMatrix.transposed, scale: scale, accumulating: true, precision: precision,
-      into: yMatrix)
-    let inputs =
-      [x, use(weight), use(update.down), use(update.up)] + (bias.map { [use($0)] } ?? [])
-    return record(output, from: inputs) { [arena, role, precision] outputGradient, gradients in
+      into: y)
+    let (downPlace, upPlace) = (values.count, values.count + 1)
+    return record(output, from: values + [use(update.down), use(update.up)]) {
+      [unowned self] outputGradient, gradients in
       let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
-      Self.addLinearGradients(
-        dy, x: xMatrix, weight: weightMatrix, input: gradients[0], weightGradient: gradients[1],
-        precision: precision)
-      let hiddenGradient = Tensor<Scalar>(
-        shape: [rowCount, rank], in: arena, booking: Booking(role, .workspace))
+      contribute(
+        dy, inputs: inputs, weight: weight.value, to: gradients,
+        weightPlace: weightPlace)
+      let hiddenGradient = scratch([rowCount, rank])
       let dh = Matrix(hiddenGradient.buffer, rows: rowCount, columns: rank)
       Scalar.multiply(
         dy, upMatrix, scale: scale, accumulating: false, precision: precision, into: dh)
-      Self.addLinearGradients(
-        dh, x: xMatrix, weight: downMatrix, input: gradients[0], weightGradient: gradients[2],
-        precision: precision)
-      if let upGradient = gradients[3] {
+      contribute(
+        dh, inputs: inputs, weight: update.down.value, to: gradients,
+        weightPlace: downPlace)
+      if let upGradient = gradients.place(of: upPlace) {
         Scalar.multiply(
           dy.transposed, Matrix(hidden.buffer, rows: rowCount, columns: rank), scale: scale,
-          accumulating: true, precision: precision,
+          accumulating: upGradient.accumulates, precision: precision,
           into: Matrix(upGradient.buffer, rows: outputWidth, columns: rank))
       }
-      if gradients.count > 4, let sums = gradients[4] {
-        Scalar.addColumnSums(of: outputGradient.buffer, rowCount: rowCount, to: sums.buffer)
+      biasPlace.flatMap(gradients.addend(of:)).map {
+        Scalar.addColumnSums(of: outputGradient.buffer, rowCount: rowCount, to: $0)
       }
     }
   }
 
-  /// dx += dy W; dW += dyᵀ x.
-  private static func addLinearGradients(
-    _ dy: Matrix<Scalar>, x: Matrix<Scalar>, weight: Matrix<Scalar>, input: Tensor<Scalar>?,
-    weightGradient: Tensor<Scalar>?, precision: ProductPrecision
+  /// y = Σ_p x_p W_pᵀ + bias.
+  private func multiply(
+    _ inputs: [Matrix<Scalar>], _ weights: [Matrix<Scalar>], bias: Buffer<Scalar>?,
+    into y: Matrix<Scalar>
   ) {
-    if let input {
-      Scalar.multiply(
-        dy, weight, scale: 1, accumulating: true, precision: precision,
-        into: Matrix(input.buffer, rows: x.rowCount, columns: x.columnCount))
+    for (index, (x, weight)) in zip(inputs, weights).enumerated() {
+      if let bias, index == 0 {
+        Scalar.multiply(x, weight.transposed, addingToRows: bias, precision: precision, into: y)
+      } else {
+        Scalar.multiply(
+          x, weight.transposed, scale: 1, accumulating: index > 0, precision: precision, into: y)
+      }
     }
-    if let weightGradient {
+  }
+
+  /// dx_p += dy W_p; dW_p += dyᵀ x_p.
+  private func contribute(
+    _ dy: Matrix<Scalar>, inputs: [Matrix<Scalar>], weight: Tensor<Scalar>,
+    to gradients: InputGradients<Scalar>, weightPlace: Int
+  ) {
+    let widths = inputs.map(\.columnCount)
+    for (index, part) in columns(of: weight, rows: dy.columnCount, widths).enumerated() {
+      guard let dx = gradients.place(of: index) else { continue }
       Scalar.multiply(
-        dy.transposed, x, scale: 1, accumulating: true, precision: precision,
-        into: Matrix(weightGradient.buffer, rows: weight.rowCount, columns: weight.columnCount))
+        dy, part, scale: 1, accumulating: dx.accumulates, precision: precision,
+        into: Matrix(dx.buffer, rows: dy.rowCount, columns: widths[index]))
+    }
+    guard let weightGradient = gradients.place(of: weightPlace) else { return }
+    let parts = columns(
+      of: Tensor(weightGradient.buffer, shape: weight.shape), rows: dy.columnCount, widths)
+    for (x, part) in zip(inputs, parts) {
+      Scalar.multiply(
+        dy.transposed, x, scale: 1, accumulating: weightGradient.accumulates,
+        precision: precision, into: part)
+    }
+  }
+
+  /// A matrix of `rows` rows cut into stretches of columns.
+  private func columns(
+    of tensor: Tensor<Scalar>, rows: Int, _ widths: [Int]
+  ) -> [Matrix<Scalar>] {
+    let stride = tensor.count / rows
+    var first = 0
+    return widths.map { width in
+      defer { first += width }
+      return Matrix(
+        tensor.buffer[first..<tensor.count], rows: rows, columns: width, stride: stride)
     }
   }
 }

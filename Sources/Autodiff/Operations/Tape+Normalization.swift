@@ -43,13 +43,14 @@ extension Tape {
       scaleOffset: offset, epsilon: Scalar(epsilon), shape: shape, into: output.buffer,
       mean: mean.buffer, inverseDeviation: inverseDeviation.buffer)
     let inputs = [x] + [scale, shift].compactMap(\.self)
+    let inputCount = inputs.count
     return record(output, from: inputs) { outputGradient, gradients in
       Scalar.modulatedLayerNormBackward(
         outputGradient: outputGradient.buffer, x: x.tensor.buffer, scale: scaleBuffer,
         scaleOffset: offset, shape: shape, mean: mean.buffer,
-        inverseDeviation: inverseDeviation.buffer, inputGradient: gradients[0]?.buffer,
-        scaleGradient: scale == nil ? nil : gradients[1]?.buffer,
-        shiftGradient: shift == nil ? nil : gradients[gradients.count - 1]?.buffer)
+        inverseDeviation: inverseDeviation.buffer, inputGradient: gradients.place(of: 0),
+        scaleGradient: scale == nil ? nil : gradients.addend(of: 1),
+        shiftGradient: shift == nil ? nil : gradients.addend(of: inputCount - 1))
     }
   }
 
@@ -80,7 +81,7 @@ extension Tape {
       Scalar.headNormBackward(
         outputGradient: outputGradient.buffer, x: x.tensor.buffer, gain: gain.value.buffer,
         cosines: cosines, sines: sines, shape: shape, inverseRoot: inverseRoot.buffer,
-        inputGradient: gradients[0]?.buffer, gainGradient: gradients[1]?.buffer)
+        inputGradient: gradients.place(of: 0), gainGradient: gradients.addend(of: 1))
     }
   }
 
@@ -96,10 +97,10 @@ extension Tape {
       x.tensor.buffer, gate: gate.tensor.buffer, h: h.tensor.buffer, shape: shape,
       into: output.buffer)
     return record(output, from: [x, gate, h]) { outputGradient, gradients in
-      if let dx = gradients[0] { Scalar.add(1, outputGradient.buffer, to: dx.buffer) }
       Scalar.gatedResidualBackward(
         outputGradient: outputGradient.buffer, gate: gate.tensor.buffer, h: h.tensor.buffer,
-        shape: shape, hGradient: gradients[2]?.buffer, gateGradient: gradients[1]?.buffer)
+        shape: shape, hGradient: gradients.place(of: 2), gateGradient: gradients.addend(of: 1))
+      gradients.pass(outputGradient, to: [0])
     }
   }
 

@@ -31,11 +31,12 @@ extension Tape {
       offset += width
     }
     return record(output, from: values) { outputGradient, gradients in
-      for (index, gradient) in gradients.enumerated() where widths[index] > 0 {
-        guard let gradient else { continue }
-        Scalar.addRows(
-          outputGradient.buffer[offsets[index]..<outputGradient.count], stride: stride,
-          to: gradient.buffer, stride: widths[index], rowCount: outer, width: widths[index])
+      for index in widths.indices where widths[index] > 0 && outer > 0 {
+        guard let gradient = gradients.place(of: index) else { continue }
+        let move = gradient.accumulates ? Scalar.addRows : Scalar.copyRows
+        move(
+          outputGradient.buffer[offsets[index]..<outputGradient.count], stride, gradient.buffer,
+          widths[index], outer, widths[index])
       }
     }
   }
@@ -60,9 +61,9 @@ extension Tape {
       x.tensor.buffer[offset..<x.tensor.count], stride: stride, to: output.buffer, stride: width,
       rowCount: outer, width: width)
     return record(output, from: [x]) { outputGradient, gradients in
-      guard let dx = gradients[0] else { return }
+      guard let dx = gradients.addend(of: 0) else { return }
       Scalar.addRows(
-        outputGradient.buffer, stride: width, to: dx.buffer[offset..<dx.count], stride: stride,
+        outputGradient.buffer, stride: width, to: dx[offset..<dx.count], stride: stride,
         rowCount: outer, width: width)
     }
   }
@@ -83,8 +84,8 @@ extension Tape {
       output.buffer[(index * width)..<((index + 1) * width)].copy(from: x.tensor.buffer)
     }
     return record(output, from: [x]) { outputGradient, gradients in
-      guard let dx = gradients[0] else { return }
-      Scalar.addColumnSums(of: outputGradient.buffer, rowCount: count, to: dx.buffer)
+      guard let dx = gradients.addend(of: 0) else { return }
+      Scalar.addColumnSums(of: outputGradient.buffer, rowCount: count, to: dx)
     }
   }
 
@@ -95,11 +96,11 @@ extension Tape {
     let output = result(shape)
     Scalar.permute(x.tensor.buffer, shape: x.shape, axes: axes, into: output.buffer)
     return record(output, from: [x]) { [unowned self] outputGradient, gradients in
-      guard let dx = gradients[0] else { return }
-      let back = scratch(x.shape)
+      guard let dx = gradients.place(of: 0) else { return }
       let inverse = axes.indices.map { axis in axes.firstIndex(of: axis) ?? 0 }
-      Scalar.permute(outputGradient.buffer, shape: shape, axes: inverse, into: back.buffer)
-      Scalar.add(1, back.buffer, to: dx.buffer)
+      let back = dx.accumulates ? scratch(x.shape).buffer : dx.buffer
+      Scalar.permute(outputGradient.buffer, shape: shape, axes: inverse, into: back)
+      if dx.accumulates { Scalar.add(1, back, to: dx.buffer) }
     }
   }
 
@@ -124,13 +125,15 @@ extension Tape {
         into: Matrix(output.rows(b..<(b + 1)).buffer, rows: 1, columns: width))
     }
     return record(output, from: [x]) { outputGradient, gradients in
-      guard let dx = gradients[0] else { return }
+      guard let dx = gradients.place(of: 0) else { return }
+      let length = tokenCount * width
       for b in 0..<sampleCount {
         Scalar.multiply(
           weightRow(b).transposed,
-          Matrix(outputGradient.rows(b..<(b + 1)).buffer, rows: 1, columns: width), scale: 1,
-          accumulating: true,
-          into: Matrix(dx.rows(b..<(b + 1)).buffer, rows: tokenCount, columns: width))
+          Matrix(outputGradient.buffer[(b * width)..<((b + 1) * width)], rows: 1, columns: width),
+          scale: 1, accumulating: dx.accumulates,
+          into: Matrix(
+            dx.buffer[(b * length)..<((b + 1) * length)], rows: tokenCount, columns: width))
       }
     }
   }

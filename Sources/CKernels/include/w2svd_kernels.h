@@ -2,7 +2,8 @@
 //
 // No function allocates or checks; the Swift callers check sizes. Pointers need only the alignment
 // of their element, and results do not depend on it. Outputs may be the same memory as an input of
-// equal index (in place), but must not overlap it otherwise. "+=" marks outputs that are added to.
+// equal index (in place), but must not overlap it otherwise. "+=" marks outputs that are added to;
+// `accumulating` says whether dx (dh) is added to or overwritten.
 #ifndef W2SVD_KERNELS_H
 #define W2SVD_KERNELS_H
 #include <stddef.h>
@@ -10,13 +11,17 @@
 
 // Elementwise (elementwise.c). Formulas: Activation in KernelScalar.swift.
 void w2svd_gelu(const float *x, float *y, size_t count);
-void w2svd_gelu_backward(const float *dy, const float *x, float *dx, size_t count);
+void w2svd_gelu_backward(const float *dy, const float *x, float *dx, size_t count,
+                         int accumulating);
 void w2svd_silu(const float *x, float *y, size_t count);
-void w2svd_silu_backward(const float *dy, const float *x, float *dx, size_t count);
+void w2svd_silu_backward(const float *dy, const float *x, float *dx, size_t count,
+                         int accumulating);
 void w2svd_softplus(const float *x, float *y, size_t count);
-void w2svd_softplus_backward(const float *dy, const float *x, float *dx, size_t count);
+void w2svd_softplus_backward(const float *dy, const float *x, float *dx, size_t count,
+                             int accumulating);
 void w2svd_pseudo_huber(float c, const float *x, float *y, size_t count);
-void w2svd_pseudo_huber_backward(float c, const float *dy, const float *x, float *dx, size_t count);
+void w2svd_pseudo_huber_backward(float c, const float *dy, const float *x, float *dx, size_t count,
+                                 int accumulating);
 void w2svd_exp(const float *x, float *y, size_t count);
 // z = a x + b y; y += a x; z = x y; z += x y.
 void w2svd_combine(float a, const float *x, float b, const float *y, float *z, size_t count);
@@ -27,18 +32,19 @@ void w2svd_add_product(const float *x, const float *y, float *z, size_t count);
 void w2svd_gated_residual(const float *x, const float *gate, const float *h, float *y,
                           size_t groups, size_t rows, size_t width);
 void w2svd_gated_residual_backward(const float *dy, const float *gate, const float *h, float *dh,
-                                   float *dgate, size_t groups, size_t rows, size_t width);
+                                   float *dgate, size_t groups, size_t rows, size_t width,
+                                   int accumulating);
 
 // Products of bfloat16 operands (products.c): c = scale · a b, or c += where `accumulating`. a is
 // rows × inner and b inner × columns, both stored row by row or crossed (transposed); strides in
-// elements. Needs a CPU that has vdpbf16ps, sizes above zero and a workspace of that many bytes,
+// elements; `bias`, a row that is added to every row of c, or null. Needs a CPU that has vdpbf16ps, sizes above zero and a workspace of that many bytes,
 // which smaller sizes never exceed, aligned to 64.
 int w2svd_has_bfloat16(void);
 size_t w2svd_multiply_bfloat16_workspace(size_t rows, size_t inner, size_t columns);
 void w2svd_multiply_bfloat16(const float *a, size_t a_stride, int a_crossed, const float *b,
-                             size_t b_stride, int b_crossed, float *c, size_t c_stride,
-                             size_t rows, size_t inner, size_t columns, float scale,
-                             int accumulating, void *workspace);
+                             size_t b_stride, int b_crossed, const float *bias, float *c,
+                             size_t c_stride, size_t rows, size_t inner, size_t columns,
+                             float scale, int accumulating, void *workspace);
 
 // Reductions (reductions.c): Float64, 32 fixed lanes, the same order on every CPU.
 double w2svd_sum(const float *x, size_t count);
@@ -54,7 +60,8 @@ void w2svd_layer_norm(const float *x, const float *scale, const float *shift, fl
                       float *mean, float *inverse);
 void w2svd_layer_norm_backward(const float *dy, const float *x, const float *scale, float offset,
                                size_t groups, size_t rows, size_t width, const float *mean,
-                               const float *inverse, float *dx, float *dscale, float *dshift);
+                               const float *inverse, float *dx, int accumulating, float *dscale,
+                               float *dshift);
 #define W2SVD_LARGEST_HEAD 512  // largest head width
 void w2svd_head_norm(const float *x, const float *gain, const float *cosines, const float *sines,
                      float epsilon, size_t samples, size_t tokens, size_t heads, size_t width,
@@ -62,7 +69,7 @@ void w2svd_head_norm(const float *x, const float *gain, const float *cosines, co
 void w2svd_head_norm_backward(const float *dy, const float *x, const float *gain,
                               const float *cosines, const float *sines, size_t samples,
                               size_t tokens, size_t heads, size_t width, size_t rotated,
-                              const float *inverse, float *dx, float *dgain);
+                              const float *inverse, float *dx, int accumulating, float *dgain);
 
 // Softmax parts of attention (attention.c), on a tile of scores whose stride is a multiple of 16;
 // padding columns up to it are overwritten. `bias`: 0 or −∞ per column, or null.

@@ -28,7 +28,7 @@ struct SingleStreamBlock<Scalar: KernelScalar> {
       query: query, key: key, value: scope.linear("attn.to_v", x), headCount: headCount,
       mask: stem.mask)
     let mlp = tape.apply(.geluTanh, to: scope.linear("proj_mlp", x))
-    let both = tape.concatenate([attended, mlp], along: 2)  // [B, L+T, D + mlp]
-    return tape.gatedResidual(joint, gate: modulation[2], scope.linear("proj_out", both))
+    return tape.gatedResidual(
+      joint, gate: modulation[2], scope.linear("proj_out", parts: [attended, mlp]))
   }
 }

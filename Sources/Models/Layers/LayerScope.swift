@@ -39,9 +39,14 @@ struct LayerScope<Scalar: KernelScalar> {
   }
 
   func linear(_ name: String = "", _ x: Value<Scalar>) -> Value<Scalar> {
+    linear(name, parts: [x])
+  }
+
+  /// A linear layer of inputs side by side.
+  func linear(_ name: String, parts: [Value<Scalar>]) -> Value<Scalar> {
     let module = full(name)
     return tape.linear(
-      x, weight: parameters[module + ".weight"], bias: parameters[module + ".bias"],
+      parts: parts, weight: parameters[module + ".weight"], bias: parameters[module + ".bias"],
       update: adapter?.update(of: module))
   }
 

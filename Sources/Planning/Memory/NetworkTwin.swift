@@ -200,11 +200,12 @@ struct NetworkTwin {
       query: query, key: key, value: square(tape, x), headCount: sizes.headCount,
       sampleCount: sampleCount, width: width)
     let mlp = tape.apply(adapted(tape, x, from: width, to: sizes.mlpWidth))
-    let both = tape.concatenate([attended, mlp])
     let result = tape.gatedResidual(
       joint, gate: modulation[2],
-      adapted(tape, both, from: width + sizes.mlpWidth, to: width))
-    withExtendedLifetime((modulation, x, query, key, attended, mlp, both)) {}
+      tape.linear(
+        parts: [attended, mlp], from: width + sizes.mlpWidth, to: width, isTrainable: isTrainable,
+        update: adapter))
+    withExtendedLifetime((modulation, x, query, key, attended, mlp)) {}
     return result
   }
 
@@ -237,11 +238,11 @@ struct NetworkTwin {
   ) -> ValueTwin {
     var embedding = sinusoidal(tape, sampleCount: sampleCount)
     if hasGuidance {
-      embedding = tape.combine(embedding, sinusoidal(tape, sampleCount: sampleCount))
+      embedding = tape.add(embedding, sinusoidal(tape, sampleCount: sampleCount))
     }
     let text = linear(
       tape, tape.apply(linear(tape, pooled, from: pooledWidth, to: width)), from: width, to: width)
-    return tape.combine(embedding, text)
+    return tape.add(embedding, text)
   }
 
   private func sinusoidal(_ tape: TapeTwin, sampleCount: Int) -> ValueTwin {

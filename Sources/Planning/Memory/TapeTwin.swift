@@ -41,16 +41,30 @@ final class TapeTwin {
   }
 
   private struct Operation {
-    let inputs: [Int?]
+    let inputs: [Gradient?]
+    /// Inputs that the output's gradient is handed on to.
+    let passed: [Int]
     let saved: [PlannedLedger.Block]
     /// Elements of scratch tensors that the way back holds at once.
     let scratch: [Int]
+    /// Elements of a scratch tensor that is needed where input 0 has a gradient already.
+    let scratchToAdd: Int?
     let operationCount: Double
   }
 
-  private struct Node {
+  /// The gradient of a value: memory comes with the first contribution.
+  fileprivate final class Gradient {
     let count: Int
-    var gradient: PlannedLedger.Block?
+    var block: PlannedLedger.Block?
+
+    init(_ count: Int, _ block: PlannedLedger.Block? = nil) {
+      self.count = count
+      self.block = block
+    }
+  }
+
+  private struct Node {
+    let gradient: Gradient
     var step: Step
   }
 
@@ -72,24 +86,25 @@ final class TapeTwin {
   /// A parameter where it is used as a value: its gradient is bound elsewhere.
   func parameter(_ count: Int, isTrainable: Bool, of block: PlannedLedger.Block) -> ValueTwin {
     guard isRecording && isTrainable else { return ValueTwin(constant: block) }
-    nodes.append(Node(count: count, gradient: block, step: .leaf))
-    return ValueTwin(block, node: nodes.count - 1)
+    return leaf(block, gradient: Gradient(count, block))
   }
 
   /// Notes an operation; `wantsParameterGradient` stands for inputs that are trainable parameters.
   private func record(
     _ output: PlannedLedger.Block, from inputs: [ValueTwin], wantsParameterGradient: Bool = false,
-    saving saved: [PlannedLedger.Block] = [], scratch: [Int] = [], operationCount: Double = 0
+    passingTo passed: [Int] = [], saving saved: [PlannedLedger.Block] = [], scratch: [Int] = [],
+    scratchToAdd: Int? = nil, operationCount: Double = 0
   ) -> ValueTwin {
     guard isRecording, wantsParameterGradient || inputs.contains(where: \.isTracked) else {
       return ValueTwin(constant: output)
     }
     nodes.append(
       Node(
-        count: output.count, gradient: nil,
+        gradient: Gradient(output.count),
         step: .operation(
           Operation(
-            inputs: inputs.map(\.node), saved: saved, scratch: scratch,
+            inputs: inputs.map { input in input.node.map { nodes[$0].gradient } },
+            passed: passed, saved: saved, scratch: scratch, scratchToAdd: scratchToAdd,
             operationCount: operationCount))))
     return ValueTwin(output, node: nodes.count - 1)
   }
@@ -101,24 +116,34 @@ final class TapeTwin {
     _ x: ValueTwin, from inputWidth: Int, to outputWidth: Int, isTrainable: Bool,
     update: UpdateTwin? = nil
   ) -> ValueTwin {
-    let rowCount = x.count / inputWidth
+    linear(parts: [x], from: inputWidth, to: outputWidth, isTrainable: isTrainable, update: update)
+  }
+
+  /// The same of inputs side by side; the parts are tracked all or none.
+  func linear(
+    parts: [ValueTwin], from inputWidth: Int, to outputWidth: Int, isTrainable: Bool,
+    update: UpdateTwin? = nil
+  ) -> ValueTwin {
+    let rowCount = parts.reduce(0) { $0 + $1.count } / inputWidth
+    let isTracked = parts.contains(where: \.isTracked)
+    let blocks = parts.map(\.block)
     let product = 2 * Double(rowCount) * Double(inputWidth) * Double(outputWidth)
     let output = result(rowCount * outputWidth)
     ledger.operationCount += product
-    let wanted = (x.isTracked ? 1.0 : 0) + (isTrainable ? 1 : 0)
+    let wanted = (isTracked ? 1.0 : 0) + (isTrainable ? 1 : 0)
     guard let update else {
       return record(
-        output, from: [x], wantsParameterGradient: isTrainable, saving: [x.block],
+        output, from: parts, wantsParameterGradient: isTrainable, saving: blocks,
         operationCount: wanted * product)
     }
     let hidden = result(rowCount * update.rank)
     let down = 2 * Double(rowCount) * Double(inputWidth) * Double(update.rank)
     let up = 2 * Double(rowCount) * Double(outputWidth) * Double(update.rank)
     ledger.operationCount += down + up
-    let ways = (x.isTracked ? 1.0 : 0) + (update.isTrainable ? 1 : 0)
+    let ways = (isTracked ? 1.0 : 0) + (update.isTrainable ? 1 : 0)
     return record(
-      output, from: [x], wantsParameterGradient: isTrainable || update.isTrainable,
-      saving: [x.block, hidden], scratch: [rowCount * update.rank],
+      output, from: parts, wantsParameterGradient: isTrainable || update.isTrainable,
+      saving: blocks + [hidden], scratch: [rowCount * update.rank],
       operationCount: wanted * product + up + ways * down + (update.isTrainable ? up : 0))
   }
 
@@ -132,6 +157,12 @@ final class TapeTwin {
   func combine(_ x: ValueTwin, _ y: ValueTwin) -> ValueTwin {
     let output = result(x.count)
     return record(output, from: [x, y])
+  }
+
+  /// A plain sum: hands its gradient on.
+  func add(_ x: ValueTwin, _ y: ValueTwin) -> ValueTwin {
+    let output = result(x.count)
+    return record(output, from: [x, y], passingTo: [0, 1])
   }
 
   func concatenate(_ values: [ValueTwin]) -> ValueTwin {
@@ -156,7 +187,7 @@ final class TapeTwin {
 
   func permuted(_ x: ValueTwin) -> ValueTwin {
     let output = result(x.count)
-    return record(output, from: [x], scratch: x.isTracked ? [x.count] : [])
+    return record(output, from: [x], scratchToAdd: x.count)
   }
 
   func weightedTokenSum(_ x: ValueTwin, to count: Int) -> ValueTwin {
@@ -189,7 +220,7 @@ final class TapeTwin {
   /// Stores gate and branch.
   func gatedResidual(_ x: ValueTwin, gate: ValueTwin, _ h: ValueTwin) -> ValueTwin {
     let output = result(x.count)
-    return record(output, from: [x, gate, h], saving: [gate.block, h.block])
+    return record(output, from: [x, gate, h], passingTo: [0], saving: [gate.block, h.block])
   }
 
   /// Stores query, key, value, output, and one number for each row and head. Two products forward,
@@ -223,28 +254,30 @@ final class TapeTwin {
     let block = nodes.count
     let outputNodes = outputs.indices.map { block + 1 + $0 }
     let blocks = inputs.map(\.block)
-    let inputNodes = inputs.map(\.node)
+    let gradients = inputs.map { input in input.node.map { nodes[$0].gradient } }
     nodes.append(
       Node(
-        count: 0, gradient: nil,
-        step: .recomputation(outputs: outputNodes) { [unowned self] outputGradients in
+        gradient: Gradient(0),
+        step: .recomputation(outputs: outputNodes) { [ledger, role] outputGradients in
           let again = TapeTwin(ledger, role: role)
-          let leaves = zip(blocks, inputNodes).map { block, node in
-            node.map { again.leaf(block, gradient: self.gradient(ofNode: $0)) }
-              ?? ValueTwin(constant: block)
+          let leaves = zip(blocks, gradients).map { block, gradient in
+            gradient.map { again.leaf(block, gradient: $0) } ?? ValueTwin(constant: block)
           }
           let results = body(again, leaves)
-          again.backward(
-            zip(results, outputGradients).compactMap { $1 == nil ? nil : $0 })
+          for (result, gradient) in zip(results, outputGradients) {
+            guard let node = result.node, let gradient else { continue }
+            again.contribute(gradient, to: again.nodes[node].gradient)
+          }
+          again.runBack()
         }))
     for output in outputs {
-      nodes.append(Node(count: output.count, gradient: nil, step: .recomputedOutput))
+      nodes.append(Node(gradient: Gradient(output.count), step: .recomputedOutput))
     }
     return zip(outputs, outputNodes).map { ValueTwin($0.block, node: $1) }
   }
 
-  private func leaf(_ block: PlannedLedger.Block, gradient: PlannedLedger.Block?) -> ValueTwin {
-    nodes.append(Node(count: block.count, gradient: gradient, step: .leaf))
+  private func leaf(_ block: PlannedLedger.Block, gradient: Gradient) -> ValueTwin {
+    nodes.append(Node(gradient: gradient, step: .leaf))
     return ValueTwin(block, node: nodes.count - 1)
   }
 
@@ -254,37 +287,58 @@ final class TapeTwin {
   func backward(_ values: [ValueTwin]) {
     for value in values {
       guard let node = value.node else { continue }
-      _ = gradient(ofNode: node)
+      provide(nodes[node].gradient)
     }
+    runBack()
+  }
+
+  private func runBack() {
     for index in nodes.indices.reversed() {
       switch nodes[index].step {
       case .leaf, .recomputedOutput, .done: break
       case .operation(let operation):
-        if nodes[index].gradient != nil {
-          let gradients = operation.inputs.map { $0.map(gradient(ofNode:)) }
-          let scratch = operation.scratch.map(scratch(_:))
-          ledger.operationCount += operation.operationCount
-          withExtendedLifetime((gradients, scratch)) {}
-        }
-        finish(index)
+        if let gradient = take(index) { runBack(operation, outputGradient: gradient) }
+        nodes[index].step = .done
       case .recomputation(let outputs, let run):
-        let outputGradients = outputs.map { nodes[$0].gradient }
+        let outputGradients = outputs.map(take(_:))
         if outputGradients.contains(where: { $0 != nil }) { run(outputGradients) }
-        outputs.forEach(finish)
-        finish(index)
+        for output in outputs { nodes[output].step = .done }
+        nodes[index].step = .done
       }
     }
   }
 
-  private func finish(_ index: Int) {
-    nodes[index].gradient = nil
-    nodes[index].step = .done
+  private func runBack(_ operation: Operation, outputGradient: PlannedLedger.Block) {
+    var scratch = operation.scratch.map(scratch(_:))
+    if let count = operation.scratchToAdd, operation.inputs[0]?.block != nil {
+      scratch.append(self.scratch(count))
+    }
+    for (index, input) in operation.inputs.enumerated() where !operation.passed.contains(index) {
+      input.map(provide)
+    }
+    var isFree = true
+    for input in operation.passed.compactMap({ operation.inputs[$0] }) {
+      if isFree && input.block == nil {
+        input.block = outputGradient
+        isFree = false
+      } else {
+        provide(input)
+      }
+    }
+    ledger.operationCount += operation.operationCount
+    withExtendedLifetime((outputGradient, scratch)) {}
   }
 
-  private func gradient(ofNode node: Int) -> PlannedLedger.Block {
-    if let gradient = nodes[node].gradient { return gradient }
-    let gradient = result(nodes[node].count)
-    nodes[node].gradient = gradient
-    return gradient
+  private func take(_ index: Int) -> PlannedLedger.Block? {
+    defer { nodes[index].gradient.block = nil }
+    return nodes[index].gradient.block
+  }
+
+  private func contribute(_ block: PlannedLedger.Block, to gradient: Gradient) {
+    if gradient.block == nil { gradient.block = block }
+  }
+
+  private func provide(_ gradient: Gradient) {
+    if gradient.block == nil { gradient.block = result(gradient.count) }
   }
 }

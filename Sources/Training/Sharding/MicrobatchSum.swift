@@ -1,6 +1,6 @@
 // The gradient of a step as a sum over microbatches in a fixed binary tree (contract 4.2).
 //
-// Each microbatch is differentiated into zeroed buffers of its own; partial sums meet pairwise, so at
+// Each microbatch is differentiated into buffers of its own; partial sums meet pairwise, so at
 // most log₂(count) + 1 of them live at once. A rank's part is its subtree; the rest of the tree runs
 // in the exchange, across ranks.
 
@@ -42,14 +42,17 @@ package enum MicrobatchSum {
       let partials = targets.map { target in
         arena.allocate(
           Float.self, count: target.parameters.layout.count,
-          booking: Booking(target.role, .gradients), zeroed: true)
+          booking: Booking(target.role, .gradients))
       }
       for (target, partial) in zip(targets, partials) {
-        target.parameters.bindGradients(to: partial)
+        target.parameters.bindGradients(to: partial, isCleared: false)
       }
       try body(microbatch)
       // Unbound first: a bound buffer would stay alive after it has been added to its neighbor.
-      targets.forEach { $0.parameters.bindGradients(to: nil) }
+      for target in targets {
+        target.parameters.completeGradients()
+        target.parameters.bindGradients(to: nil)
+      }
       counter.push(partials, combine: combine)
     }
     guard let sum = counter.finish(combine: combine) else {

@@ -56,7 +56,7 @@ import Testing
         ) { microbatch in
           var values = gradient(step: step, microbatch: microbatch, count: parameters.layout.count)
           if step == poisoned && microbatch == microbatchCount - 1 { values[9_000] = .nan }
-          parameters.gradients?.copy(from: values)
+          parameters.contribute(values, arena: arena)
         }
         outcomes.append(
           try optimizer.step(

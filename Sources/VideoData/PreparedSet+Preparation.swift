@@ -17,20 +17,25 @@ package enum ClipOrigin: Sendable {
 extension PreparedSet {
   /// The set in `folder`, made anew where inputs or options have changed.
   /// - Parameters:
+  ///   - accept: gets the fingerprint of inputs and options before anything is made or replaced;
+  ///     throws where the caller wants another one.
   ///   - isStopRequested: asked before each file and while it is decoded; true stops, and leaves an
   ///     older set in `folder` as it is.
   ///   - say: gets one line for each thing that a user should know.
   /// - Precondition: `options` have no problems.
-  /// - Throws: `VideoError`; of several bad files one error that has a line for each; `stopped`.
+  /// - Throws: `VideoError`; of several bad files one error that has a line for each; `stopped`;
+  ///   what `accept` throws.
   package static func prepare(
     from origin: ClipOrigin, options: PreparationOptions = PreparationOptions(),
     in folder: URL, reader: VideoReader = VideoReader(),
+    accept: (_ fingerprint: String) throws -> Void = { _ in },
     isStopRequested: () -> Bool = { false }, say: (String) -> Void = { _ in }
   ) throws -> PreparedSet {
     let problems = options.problems()
     require(problems.isEmpty, "options with problems: \(problems.joined(separator: "; "))")
     let inputs = try Inputs(origin: origin)
     let fingerprint = try inputs.fingerprint(with: options)
+    try accept(fingerprint)
     if let stored = try? listing(in: folder), stored.fingerprint == fingerprint {
       do {
         let prepared = try PreparedSet(loading: folder)
@@ -118,7 +123,8 @@ extension PreparedSet {
         footage.append(
           try read(file, options: options, reader: reader, isStopRequested: isStopRequested))
       } catch let error as VideoError {
-        if [.toolMissing, .unwritable, .stopped].contains(error.code) { throw error }
+        // Only a fault of the file itself may leave it out: the set is kept for good.
+        if [.toolMissing, .toolFailed, .unwritable, .stopped].contains(error.code) { throw error }
         failures.append(error)
       }
     }

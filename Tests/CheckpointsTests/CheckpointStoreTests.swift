@@ -126,6 +126,8 @@ struct CheckpointStoreTests {
       }
       try store.prune(keep: 3)
       #expect(steps(store) == [6, 5, 3, 2])
+      try store.prune(keep: 1, newest: 3)
+      #expect(steps(store) == [6, 5, 3])
       try store.prune(keep: 1)
       #expect(steps(store) == [6, 5])
       try FileManager.default.removeItem(

@@ -107,6 +107,22 @@ import Testing
     }
   }
 
+  @Test func `a set whose inputs the caller refuses is neither made nor replaced`() throws {
+    struct Refusal: Error {}
+    try withTemporaryFolder { folder in
+      let file = try TestVideos.make("a.mp4", in: folder, frameCount: 22)
+      let place = folder.appending(path: "prepared")
+      let made = try PreparedSet.prepare(from: .files([file]), options: Self.options, in: place)
+      _ = try TestVideos.make("a.mp4", in: folder, frameCount: 21)
+      #expect(throws: Refusal.self) {
+        try PreparedSet.prepare(
+          from: .files([file]), options: Self.options, in: place,
+          accept: { if $0 != made.fingerprint { throw Refusal() } })
+      }
+      expectEqual(try PreparedSet(loading: place), made)
+    }
+  }
+
   @Test func `all bad files that a user names are told at once, and nothing is left behind`() throws
   {
     try withTemporaryFolder { folder in

@@ -70,13 +70,15 @@ package struct CheckpointStore: Sendable {
 
   /// Deletes all but the newest `keep` valid checkpoints. Invalid folders newer than all of these
   /// stay for whoever wants to look at them; nothing is deleted while nothing is valid.
+  /// - Parameter newest: the step that was saved last. Later ones are of a course that the run left
+  ///   because they were damaged: they neither count nor go.
   /// - Returns: the deleted folders.
   @discardableResult
-  package func prune(keep: Int) throws -> [URL] {
+  package func prune(keep: Int, newest: Int = .max) throws -> [URL] {
     require(keep >= 1, "keeping \(keep) checkpoints would delete the last one")
     var kept = 0
     var deleted: [URL] = []
-    for candidate in candidates() {
+    for candidate in candidates() where candidate.step <= newest {
       if kept < keep {
         if (try? Self.open(candidate, deep: false)) != nil {
           kept += 1

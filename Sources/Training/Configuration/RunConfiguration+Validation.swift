@@ -14,11 +14,12 @@ extension RunConfiguration {
       "data.frameCount", data.frameCount >= 5 && data.frameCount % 4 == 1,
       "must be 1 + a multiple of 4 (5, 9, 13, 17 …), found \(data.frameCount)")
     check.require(
-      "data.size", data.size >= 8 && data.size % 8 == 0,
-      "must be a multiple of 8 (latents are 4 times smaller, patches 2 × 2), found \(data.size)")
+      "data.size", data.size >= 16 && data.size % 8 == 0,
+      "must be a multiple of 8 from 16 on (latents are 4 times smaller, patches 2 × 2, similarity is "
+        + "measured in windows of 11), found \(data.size)")
     check.require(
-      "data.shortSide", data.shortSide >= data.size,
-      "must be at least data.size (\(data.size)), found \(data.shortSide)")
+      "data.shortSide", data.shortSide >= data.size && data.shortSide <= 2_160,
+      "must be from data.size (\(data.size)) to 2160, found \(data.shortSide)")
     check.fraction("data.holdout", data.holdout, upTo: 0.9)
     check.fraction("data.conditionDropout", data.conditionDropout)
     check.positive("data.proceduralPeople", data.proceduralPeople)
@@ -36,7 +37,7 @@ extension RunConfiguration {
       "teach", learningRate: teach.learningRate, key: "learningRate", beta1: teach.beta1,
       beta2: teach.beta2, weightDecay: teach.weightDecay, clip: teach.clip)
     check.require("teach.warmupSteps", teach.warmupSteps >= 0, "must not be negative")
-    check.fraction("teach.ema", teach.ema)
+    check.decay("teach.ema", teach.ema)
     check.require("teach.shift", teach.shift > 0, "must be positive; 1 is no shift")
 
     check.require("distill.steps", distill.steps >= 0, "must not be negative")
@@ -75,8 +76,8 @@ extension RunConfiguration {
       clip: distill.clip)
     check.require(
       "distill.criticLearningRate", distill.criticLearningRate > 0, "must be positive")
-    check.fraction("distill.ema", distill.ema)
-    check.fraction("distill.consistencyEMA", distill.consistencyEMA)
+    check.decay("distill.ema", distill.ema)
+    check.decay("distill.consistencyEMA", distill.consistencyEMA)
 
     check.positive("sample.clips", sample.clips)
     check.positive("sample.teacherSteps", sample.teacherSteps)
@@ -106,13 +107,15 @@ extension RunConfiguration {
   private func validateModel(_ check: inout Checks) {
     check.positive("model.heads", model.heads)
     check.require(
-      "model.headWidth", model.headWidth >= 16 && model.headWidth % 16 == 0,
-      "must be a multiple of 16 (rotary axes take 2/8, 3/8 and 3/8 of it, in pairs), "
+      "model.headWidth", (16...512).contains(model.headWidth) && model.headWidth % 16 == 0,
+      "must be a multiple of 16 up to 512 (rotary axes take 2/8, 3/8 and 3/8 of it, in pairs), "
         + "found \(model.headWidth)")
     check.require("model.doubleBlocks", model.doubleBlocks >= 1, "needs at least one block")
     check.require("model.singleBlocks", model.singleBlocks >= 0, "must not be negative")
     check.require("model.refinerBlocks", model.refinerBlocks >= 0, "must not be negative")
-    check.require("model.mlpRatio", model.mlpRatio > 0, "must be positive")
+    check.require(
+      "model.mlpRatio", (0.25...64).contains(model.mlpRatio),
+      "must be 0.25 to 64, found \(model.mlpRatio)")
     check.positive("model.textTokens", model.textTokens)
     check.positive("model.textWidth", model.textWidth)
     check.positive("model.pooledWidth", model.pooledWidth)
@@ -184,6 +187,11 @@ private struct Checks {
   mutating func fraction(_ key: String, _ value: Double, upTo bound: Double = 1) {
     require(
       key, value >= 0 && value <= bound, "must be a fraction from 0 to \(bound), found \(value)")
+  }
+
+  /// At 1 an average would never leave its start.
+  mutating func decay(_ key: String, _ value: Double) {
+    require(key, value >= 0 && value < 1, "must be at least 0 and below 1, found \(value)")
   }
 
   mutating func optimizer(

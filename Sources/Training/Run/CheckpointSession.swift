@@ -64,7 +64,7 @@ package struct CheckpointSession {
           step: globalStep, phase: phase, counters: counters,
           configuration: context.configuration.yaml, mesh: "dp=\(transport.size)",
           modelFingerprint: Self.fingerprint(parts), dataFingerprint: dataFingerprint))
-      _ = try store.prune(keep: context.configuration.checkpoint.keep)
+      _ = try store.prune(keep: context.configuration.checkpoint.keep, newest: globalStep)
     }
   }
 

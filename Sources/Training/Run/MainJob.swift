@@ -108,7 +108,8 @@ package final class MainJob {
       do {
         prepared = try PreparedSet.prepare(
           from: configuration.clipOrigin, options: configuration.preparationOptions,
-          in: folder.prepared, isStopRequested: context.isStopRequested, say: reporter.say)
+          in: folder.prepared, accept: { try start?.requireData($0) },
+          isStopRequested: context.isStopRequested, say: reporter.say)
       } catch let error as VideoError where error.code == .stopped {
         return true
       }
@@ -116,7 +117,6 @@ package final class MainJob {
       reporter.say(
         "prepare: \(prepared.sources.count) videos, latents \(prepared.latentShape), codec "
           + "\(decibels) dB on held-out clips")
-      try start?.requireData(prepared.fingerprint)
       return false
     }
     if isStopped { throw StoppedOnSignal() }

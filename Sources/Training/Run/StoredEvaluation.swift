@@ -10,9 +10,16 @@ import VideoData
 extension StoredRun {
   /// The tables of the run; rows that are missing are made first, on one rank.
   /// - Parameter say: gets lines of progress.
+  /// - Throws: `JobError` for a single checkpoint, whose rows would pass for the run's.
   package func evaluate(
     say: @escaping @Sendable (String) -> Void
   ) throws -> [ReportContent.SamplerTable] {
+    guard step == nil else {
+      throw JobError(
+        exitCode: .configuration,
+        "tables belong to a finished run, not to one checkpoint: give the run folder \(folder.url.path)"
+      )
+    }
     let configuration = try configuration()
     let prepared = try prepared()
     let run = self

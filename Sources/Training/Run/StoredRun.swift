@@ -178,6 +178,7 @@ extension RunConfiguration {
     options.clipFrameCount = data.frameCount
     options.cropSize = data.size
     options.shortSide = data.shortSide
+    options.proceduralFrames = max(options.proceduralFrames, 2 * data.frameCount)
     options.heldOutShare = data.holdout
     options.proceduralPeople = data.proceduralPeople
     options.proceduralSeed = UInt64(seed)

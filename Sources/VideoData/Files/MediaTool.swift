@@ -25,7 +25,8 @@ enum MediaTool {
   /// Runs `name` with `arguments`; `input` is its standard input (nil: nothing).
   ///
   /// - Parameter isStopRequested: asked while the tool runs; true stops it.
-  /// - Throws: `toolMissing`, `toolFailed` (not started, past the deadline), `unwritable`, `stopped`.
+  /// - Throws: `toolMissing`, `toolFailed` (not started, past the deadline, killed), `unwritable`,
+  ///   `stopped`.
   static func run(
     _ name: String, _ arguments: [String], input: [UInt8]? = nil, deadline: Duration,
     isStopRequested: () -> Bool = { false }
@@ -60,9 +61,16 @@ enum MediaTool {
         cause: error)
     }
     try finish(process, name: name, deadline: deadline, isStopRequested: isStopRequested)
-    let status = process.terminationReason == .exit ? process.terminationStatus : -1
+    let status = process.terminationStatus
+    let isKilled = process.terminationReason != .exit
     // Who asks a job to stop may have sent the tool the same signal.
-    if status != 0 && isStopRequested() { throw stopped(name) }
+    if (isKilled || status != 0) && isStopRequested() { throw stopped(name) }
+    if isKilled {
+      throw VideoError(
+        .toolFailed,
+        "\(name) was ended by signal \(status), perhaps for want of memory; start again, or try a "
+          + "shorter or smaller video")
+    }
     do {
       return Output(
         status: status,

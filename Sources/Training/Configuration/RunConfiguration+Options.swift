@@ -37,7 +37,8 @@ extension RunConfiguration {
       "Hugging Face folder to start the real DiT from, whose sizes replace those below; empty "
         + "starts from random weights."),
     .integer("model.heads", \.model.heads, "heads", "Attention heads."),
-    .integer("model.headWidth", \.model.headWidth, "elements", "Width of a head; a multiple of 16."),
+    .integer(
+      "model.headWidth", \.model.headWidth, "elements", "Width of a head; a multiple of 16."),
     .integer("model.doubleBlocks", \.model.doubleBlocks, "blocks", "Dual-stream blocks."),
     .integer("model.singleBlocks", \.model.singleBlocks, "blocks", "Single-stream blocks."),
     .integer("model.refinerBlocks", \.model.refinerBlocks, "blocks", "Token refiner blocks."),

@@ -4,7 +4,9 @@ import Foundation
 
 enum ResumeRules {
   /// Options that change how a run is carried out, not what it computes.
-  private static let free = ["checkpoint.", "mesh.", "exchange.", "log.", "evaluate.", "model.recompute"]
+  private static let free = [
+    "checkpoint.", "mesh.", "exchange.", "log.", "evaluate.", "model.recompute",
+  ]
 
   /// Options that a checkpoint of the teach phase knows nothing of yet.
   private static let ofLaterPhases = ["distill.", "sample."]

@@ -43,14 +43,12 @@ package struct CheckpointStore: Sendable {
   }
 
   /// The newest checkpoint that passes, and the newer ones that do not.
-  /// - Parameters:
-  ///   - step: take only this step or older ones; for going on after a failed load.
-  ///   - deep: whether every slice must match its checksum before it is taken.
-  package func newestValid(upTo step: Int = .max, deep: Bool = false) -> (
+  /// - Parameter deep: whether every slice must match its checksum before it is taken.
+  package func newestValid(deep: Bool = false) -> (
     reader: CheckpointReader?, skipped: [Skipped]
   ) {
     var skipped: [Skipped] = []
-    for candidate in candidates() where candidate.step <= step {
+    for candidate in candidates() {
       do { return (try Self.open(candidate, deep: deep), skipped) } catch {
         skipped.append(Skipped(candidate: candidate, error: Self.checkpointError(error)))
       }

@@ -12,6 +12,12 @@ enum MediaTool {
     let standardOutput: [UInt8]
     let standardError: String
 
+    /// Whether the tool does not know one of its arguments, which no file is to blame for.
+    var isUsageError: Bool {
+      status != 0
+        && ["Unrecognized option", "Option not found"].contains { standardError.contains($0) }
+    }
+
     /// The first line that the tool said, for a message.
     var firstComplaint: String {
       let line = standardError.split(separator: "\n").first { !$0.allSatisfy(\.isWhitespace) }

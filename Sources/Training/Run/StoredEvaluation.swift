@@ -1,5 +1,6 @@
 // Evaluation and report of a run that is there already, for the tools.
 
+import Checkpoints
 package import Evaluation
 import Foundation
 import Models
@@ -21,6 +22,9 @@ extension StoredRun {
       )
     }
     let configuration = try configuration()
+    // A worker that is at it writes the same rows.
+    let lock = try RunLock(runFolder: folder.url)
+    defer { withExtendedLifetime(lock) {} }
     let prepared = try prepared()
     let run = self
     _ = try InProcessMesh.run(size: 1) { transport -> Bool in

@@ -3,6 +3,7 @@
 import Basics
 import Exchange
 import Foundation
+import ProcessMesh
 
 final class StepMeter {
   private let context: RunContext

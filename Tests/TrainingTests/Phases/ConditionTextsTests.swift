@@ -1,6 +1,7 @@
 import Checkpoints
 import DenseKernels
 import Foundation
+import Models
 import Tensors
 import TestSupport
 import Testing
@@ -21,12 +22,14 @@ import Testing
       ])
     try writer.append((0..<24).map { Float($0) }, to: "encoder_hidden_states")
     try writer.append((0..<10).map { Float($0) }, to: "pooled_projections")
+    func append(_ elements: Buffer<some BitwiseCopyable>) throws {
+      try elements.withBytes { try writer.append(bytes: $0, to: "encoder_attention_mask") }
+    }
     switch type {
-    case .int64: try writer.append(mask.map { Int64($0) }, to: "encoder_attention_mask")
-    case .int32: try writer.append(mask.map { Int32($0) }, to: "encoder_attention_mask")
-    case .float32: try writer.append(mask.map { Float($0) }, to: "encoder_attention_mask")
-    default:
-      try Buffer(mask).withBytes { try writer.append(bytes: $0, to: "encoder_attention_mask") }
+    case .int64: try append(Buffer(mask.map { Int64($0) }))
+    case .int32: try append(Buffer(mask.map { Int32($0) }))
+    case .float32: try append(Buffer(mask.map { Float($0) }))
+    default: try append(Buffer(mask))
     }
     try writer.finish()
   }

@@ -1,3 +1,5 @@
+import Autodiff
+import Models
 import Tensors
 import Testing
 

@@ -316,7 +316,8 @@ struct PhaseTwins {
     let normalized = tape.layerNorm(mean, width: width, isTrainable: isTrainable)
     let hidden = tape.apply(
       tape.linear(normalized, from: width, to: sizes.discriminatorWidth, isTrainable: isTrainable))
-    let logits = tape.linear(hidden, from: sizes.discriminatorWidth, to: 1, isTrainable: isTrainable)
+    let logits = tape.linear(
+      hidden, from: sizes.discriminatorWidth, to: 1, isTrainable: isTrainable)
     withExtendedLifetime((noise, noisy, features, mean, normalized)) {}
     return logits
   }

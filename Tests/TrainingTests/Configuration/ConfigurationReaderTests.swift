@@ -179,6 +179,16 @@ import Testing
     }
   }
 
+  @Test func `the prepare phase has no objection to what passes the rules`() throws {
+    for overrides in [
+      [], ["data.frameCount=161"], ["data.frameCount=3997"], ["data.size=16"],
+      ["data.shortSide=2160"], ["data.holdout=0.9"], ["data.holdout=0"],
+    ] {
+      let configuration = try ConfigurationReader.read(yaml: nil, overrides: overrides)
+      #expect(configuration.preparationOptions.problems() == [], "\(overrides)")
+    }
+  }
+
   @Test func `rules that join options and ranks`() {
     let cases: [([String], Int, [String])] = [
       (["batch.microbatches=4"], 5, ["batch.microbatches"]), (["batch.microbatches=4"], 3, []),

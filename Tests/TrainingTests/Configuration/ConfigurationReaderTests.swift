@@ -1,6 +1,7 @@
 import Diffusion
 import Exchange
 import Testing
+import VideoData
 
 @testable import Training
 

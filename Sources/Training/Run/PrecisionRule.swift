@@ -20,8 +20,8 @@ enum PrecisionRule {
         ConfigurationProblem(
           "compute.precision",
           "the run began with bf16, which a CPU of this job does not multiply itself: go on where "
-            + "the CPUs have AVX-512 BF16, or set compute.precision=bf16 to go on here, with the same "
-            + "results but much slower")
+            + "the CPUs have AVX-512 BF16, or set compute.precision=bf16 to go on here, with operands "
+            + "rounded alike but sums in another order, and much slower")
       ])
     }
     return made

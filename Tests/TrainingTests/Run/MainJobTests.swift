@@ -304,6 +304,22 @@ enum Recipe: String, CaseIterable, Sendable {
         gradients[ranks] = try #require(fields?["gradients_raw_bytes"] as? Int)
         let record = TrafficRecord(reading: RunFolder(place.path + "/"))
         #expect(record.averages.keys.sorted() == (ranks == 1 ? [] : ["distill", "teach"]))
+        let traffic = try ReportPhase.content(
+          of: configuration, in: RunFolder(place.path + "/"), title: "", environment: []
+        ).traffic
+        let averages = ranks == 1 ? [] : ["moving averages"]
+        #expect(
+          traffic.map(\.kind)
+            == ["distill", "teach"].flatMap { phase in
+              (["gradients"] + averages + ["parameters"]).map { "\(phase): \($0)" }
+            })
+        // An average has as many elements as the parameters that a step of teaching sends.
+        let bytes = Dictionary(uniqueKeysWithValues: traffic.map { ($0.kind, $0.rawByteCount) })
+        if ranks > 1 {
+          #expect(
+            bytes["teach: parameters"] == configuration.teach.steps
+              * (bytes["teach: moving averages"] ?? 0))
+        }
       }
       // Each of N ranks sends all that it does not own: together N − 1 times the gradient.
       let whole = try #require(gradients[2])

@@ -1,6 +1,7 @@
 import Checkpoints
 import DenseKernels
 import Diffusion
+import Evaluation
 import Exchange
 import Foundation
 import ProcessMesh
@@ -307,18 +308,15 @@ enum Recipe: String, CaseIterable, Sendable {
         let traffic = try ReportPhase.content(
           of: configuration, in: RunFolder(place.path + "/"), title: "", environment: []
         ).traffic
-        let averages = ranks == 1 ? [] : ["moving averages"]
-        #expect(
-          traffic.map(\.kind)
-            == ["distill", "teach"].flatMap { phase in
-              (["gradients"] + averages + ["parameters"]).map { "\(phase): \($0)" }
-            })
+        let averages: [String] = ranks == 1 ? [] : ["moving averages"]
+        let kinds: [String] = ["gradients"] + averages + ["parameters"]
+        let wanted = kinds.map { "distill: " + $0 } + kinds.map { "teach: " + $0 }
+        #expect(traffic.map(\.kind) == wanted)
         // An average has as many elements as the parameters that a step of teaching sends.
         let bytes = Dictionary(uniqueKeysWithValues: traffic.map { ($0.kind, $0.rawByteCount) })
         if ranks > 1 {
-          #expect(
-            bytes["teach: parameters"] == configuration.teach.steps
-              * (bytes["teach: moving averages"] ?? 0))
+          let once = bytes["teach: moving averages"] ?? 0
+          #expect(bytes["teach: parameters"] == configuration.teach.steps * once)
         }
       }
       // Each of N ranks sends all that it does not own: together N − 1 times the gradient.

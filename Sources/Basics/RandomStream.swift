@@ -35,6 +35,7 @@ package struct RandomPurpose: RawRepresentable, Hashable, Sendable {
   package static let consistencyTime = Self(rawValue: 21)
   package static let rolloutRenoise = Self(rawValue: 22)
   package static let samplingRenoise = Self(rawValue: 23)
+  package static let headInitialization = Self(rawValue: 24)
   package static let tests = Self(rawValue: 1_000)
 }
 

@@ -20,6 +20,5 @@ static const int w2svd_mpi_thread_funneled = MPI_THREAD_FUNNELED;
 static const int w2svd_mpi_comm_type_shared = MPI_COMM_TYPE_SHARED;
 static const int w2svd_mpi_max_error_string = MPI_MAX_ERROR_STRING;
 static const int w2svd_mpi_max_library_version_string = MPI_MAX_LIBRARY_VERSION_STRING;
-static const int w2svd_mpi_max_processor_name = MPI_MAX_PROCESSOR_NAME;
 
 #endif

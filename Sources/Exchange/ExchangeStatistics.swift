@@ -53,6 +53,11 @@ package struct ExchangeStatistics: Codable, Equatable, Sendable {
   /// The sum over all kinds.
   package var total: Traffic { traffic.values.reduce(into: Traffic()) { $0 += $1 } }
 
+  /// Adds what another rank or step sent.
+  package static func += (sum: inout ExchangeStatistics, term: ExchangeStatistics) {
+    for (kind, traffic) in term.traffic { sum[kind] += traffic }
+  }
+
   /// The statistics so far; they start again from zero.
   package mutating func take() -> ExchangeStatistics {
     defer { self = ExchangeStatistics() }

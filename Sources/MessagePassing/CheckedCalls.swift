@@ -42,14 +42,6 @@ enum Checked {
     return string(text, length)
   }
 
-  static func processorName() throws(MPIError) -> String {
-    MPIThread.preconditionIsCurrent()
-    var text = [CChar](repeating: 0, count: Int(w2svd_mpi_max_processor_name) + 1)
-    var length: Int32 = 0
-    try check(unsafe MPI_Get_processor_name(&text, &length), "MPI_Get_processor_name")
-    return string(text, length)
-  }
-
   // MARK: Communicators (§6.4)
 
   static func rank(in communicator: MPI_Comm) throws(MPIError) -> Int {

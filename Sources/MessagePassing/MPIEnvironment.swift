@@ -43,7 +43,4 @@ package struct MPIEnvironment {
 
   /// The library's own words, such as "Open MPI v4.1.4, …". Works before `start()`.
   package static func libraryVersion() throws(MPIError) -> String { try Checked.libraryVersion() }
-
-  /// The name of the machine this rank runs on.
-  package func processorName() throws(MPIError) -> String { try Checked.processorName() }
 }

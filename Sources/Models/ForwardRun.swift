@@ -36,12 +36,12 @@ package enum ForwardRun {
     let hiddenStates = tape.input(try file.tensor("hidden_states", in: arena))
     let text = try file.tensor("encoder_hidden_states", in: arena)
     let transformerInputs = TransformerInputs(
-      hiddenStates: hiddenStates, timestep: try file.numbers("timestep"),
+      hiddenStates: hiddenStates, timestep: try file.reader.numbers("timestep"),
       encoderHiddenStates: Value(constant: text),
       encoderAttentionMask: try file.mask("encoder_attention_mask", tokensOf: text.shape),
       pooledProjections: Value(
         constant: try file.tensor("pooled_projections", in: arena)),
-      guidance: try file.has("guidance") ? file.numbers("guidance") : nil)
+      guidance: try file.has("guidance") ? file.reader.numbers("guidance") : nil)
     let problems = transformerInputs.problems(for: folder.configuration)
     guard problems.isEmpty else {
       throw ModelError(
@@ -104,27 +104,6 @@ private struct InputFile {
     return tensor
   }
 
-  /// The elements of a small tensor of floats, integers or booleans.
-  func numbers(_ name: String) throws -> [Double] {
-    let declaration = try reader.declaration(of: name)
-    func exactly<Element: StorableElement & BinaryInteger>(
-      _ type: Element.Type
-    ) throws -> [Double] {
-      let buffer = Buffer<Element>(zeroed: declaration.count)
-      try reader.readExactly(name, into: buffer)
-      return buffer.array.map { Double($0) }
-    }
-    switch declaration.type {
-    case .int64: return try exactly(Int64.self)
-    case .int32: return try exactly(Int32.self)
-    case .int16: return try exactly(Int16.self)
-    case .int8: return try exactly(Int8.self)
-    case .uint8: return try exactly(UInt8.self)
-    case .bool: return try reader.bytes(name).map { Double($0) }
-    default: return try reader.floats(name).map { Double($0) }
-    }
-  }
-
   func mask(_ name: String, tokensOf shape: [Int]) throws -> [UInt8] {
     guard has(name) else {
       return Array(repeating: 1, count: shape.prefix(2).reduce(1, *))
@@ -135,7 +114,7 @@ private struct InputFile {
         .wrongInput,
         "\(reader.path): \(name) is \(declared), it must be \(shape.prefix(2)) as the text")
     }
-    return try numbers(name).map { value in
+    return try reader.numbers(name).map { value in
       guard value == 0 || value == 1 else {
         throw ModelError(
           .wrongInput, "\(reader.path): \(name) has an element \(value); give zeros and ones")

@@ -72,7 +72,7 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
   package var adapterRank: Int
   /// 0 without adversarial term.
   package var headElementCount: Int
-  package var headWidth: Int
+  package var discriminatorWidth: Int
   /// Elements of texts that are held for the whole run.
   package var storedTextElementCounts: [Int]
 
@@ -101,7 +101,7 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
 
   package init(
     network: NetworkSizes, networkElementCount: Int, adapterElementCount: Int, adapterRank: Int,
-    headElementCount: Int, headWidth: Int, storedTextElementCounts: [Int] = [],
+    headElementCount: Int, discriminatorWidth: Int, storedTextElementCounts: [Int] = [],
     microbatchCount: Int, samplesPerMicrobatch: Int, recomputes: Bool, teachStepCount: Int,
     method: Method, distillStepCount: Int, generatorStepCount: Int, simulatesRollout: Bool,
     criticRatio: Int, pullsRealDiT: Bool, isGuided: Bool, hasGroundTruthTerm: Bool,
@@ -112,7 +112,7 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
     self.adapterElementCount = adapterElementCount
     self.adapterRank = adapterRank
     self.headElementCount = headElementCount
-    self.headWidth = headWidth
+    self.discriminatorWidth = discriminatorWidth
     self.storedTextElementCounts = storedTextElementCounts
     self.microbatchCount = microbatchCount
     self.samplesPerMicrobatch = samplesPerMicrobatch

@@ -18,9 +18,13 @@ package func meanSquaredError(_ a: Video, _ b: Video) -> Double {
   return Double(sum) / Double(a.bytes.count)
 }
 
-/// 10 log₁₀(255² / error) in dB; infinite for no error.
+/// What no error reads as, in dB: a number that tables can average and JSON can hold.
+package let largestPeakSignalToNoise = 100.0
+
+/// 10 log₁₀(255² / error) in dB, at most `largestPeakSignalToNoise`.
 package func peakSignalToNoise(meanSquaredError error: Double) -> Double {
-  error == 0 ? .infinity : 10 * log10(255 * 255 / error)
+  error == 0
+    ? largestPeakSignalToNoise : min(10 * log10(255 * 255 / error), largestPeakSignalToNoise)
 }
 
 /// PSNR of two videos of one shape, in dB.

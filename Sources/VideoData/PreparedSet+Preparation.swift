@@ -7,8 +7,8 @@ package import Foundation
 package enum ClipOrigin: Sendable {
   /// Files that the user named: any bad one is an error, all bad ones are told at once.
   case files([URL])
-  /// The videos found in a folder: bad ones are skipped with a word; without any good one, people
-  /// are drawn by `ProceduralFace`.
+  /// The videos found in a folder: bad ones are skipped with a word, unless all are; where there is
+  /// none, people are drawn by `ProceduralFace`.
   case folder(URL)
   /// Procedural people.
   case procedural
@@ -17,23 +17,38 @@ package enum ClipOrigin: Sendable {
 extension PreparedSet {
   /// The set in `folder`, made anew where inputs or options have changed.
   /// - Parameters:
+  ///   - wanted: the data that a run goes on with. A set in `folder` that has them is used even when
+  ///     the videos are gone; others are refused before anything is replaced.
   ///   - isStopRequested: asked before each file and while it is decoded; true stops, and leaves an
   ///     older set in `folder` as it is.
   ///   - say: gets one line for each thing that a user should know.
   /// - Precondition: `options` have no problems.
-  /// - Throws: `VideoError`; of several bad files one error that has a line for each; `stopped`.
+  /// - Throws: `VideoError`; of several bad files one error that has a line for each; `stopped`;
+  ///   `otherData`.
   package static func prepare(
     from origin: ClipOrigin, options: PreparationOptions = PreparationOptions(),
     in folder: URL, reader: VideoReader = VideoReader(),
+    wanted: DataFingerprint? = nil,
     isStopRequested: () -> Bool = { false }, say: (String) -> Void = { _ in }
   ) throws -> PreparedSet {
     let problems = options.problems()
     require(problems.isEmpty, "options with problems: \(problems.joined(separator: "; "))")
     let inputs = try Inputs(origin: origin)
+    let stored = try? listing(in: folder)
     let fingerprint = try inputs.fingerprint(with: options)
-    if let stored = try? listing(in: folder), stored.fingerprint == fingerprint {
+    if let wanted, wanted.inputs != fingerprint {
+      guard inputs.areGone, stored?.fingerprint == wanted.inputs else {
+        throw VideoError(.otherData, "the videos are not those")
+      }
+      let prepared = try PreparedSet(loading: folder)
+      try wanted.requireCodec(of: prepared)
+      say("the videos are gone: going on with the prepared set in \(folder.path)")
+      return prepared
+    }
+    if stored?.fingerprint == fingerprint {
       do {
         let prepared = try PreparedSet(loading: folder)
+        try wanted?.requireCodec(of: prepared)
         prepared.skipped.forEach { say("skipped: \($0)") }
         say("prepared set in \(folder.path) is up to date")
         return prepared
@@ -44,6 +59,7 @@ extension PreparedSet {
     let prepared = try make(
       inputs: inputs, options: options, fingerprint: fingerprint, reader: reader,
       isStopRequested: isStopRequested, say: say)
+    try wanted?.requireCodec(of: prepared)
     try prepared.write(to: folder)
     return prepared
   }
@@ -74,6 +90,12 @@ extension PreparedSet {
         files = []
         skipsBadFiles = true
       }
+    }
+
+    /// Whether videos that a set was made of cannot be read any more.
+    var areGone: Bool {
+      files.contains { !FileManager.default.isReadableFile(atPath: $0.path) }
+        || (files.isEmpty && skipsBadFiles)
     }
 
     /// Of format, options, file names and contents; an unreadable file counts as empty.
@@ -118,13 +140,14 @@ extension PreparedSet {
         footage.append(
           try read(file, options: options, reader: reader, isStopRequested: isStopRequested))
       } catch let error as VideoError {
-        if [.toolMissing, .unwritable, .stopped].contains(error.code) { throw error }
+        // Only a fault of the file itself may leave it out: the set is kept for good.
+        if [.toolMissing, .toolFailed, .unwritable, .stopped].contains(error.code) { throw error }
         failures.append(error)
       }
     }
     // A signal may reach ffmpeg before it reaches us: then a good file looks broken.
     if !failures.isEmpty { try stopIfRequested() }
-    if !failures.isEmpty && !inputs.skipsBadFiles {
+    if !failures.isEmpty && (!inputs.skipsBadFiles || footage.isEmpty) {
       throw failures.count == 1
         ? failures[0]
         : VideoError(
@@ -133,7 +156,7 @@ extension PreparedSet {
             + failures.map { "  \($0.message)" }.joined(separator: "\n"))
     }
     failures.forEach { say("skipped: \($0.message)") }
-    let isProcedural = footage.isEmpty
+    let isProcedural = inputs.files.isEmpty
     if isProcedural {
       say("no videos found: learning from \(options.proceduralPeople) procedurally drawn people")
       footage = people(options: options)

@@ -107,7 +107,7 @@ extension PreparedSet {
           TensorDeclaration(
             "frames", .uint8, shape: [video.frameCount, video.height, video.width, 3])
         ])
-      try Buffer(copying: video.bytes).withBytes { try writer.append(bytes: $0, to: "frames") }
+      try Buffer(video.bytes).withBytes { try writer.append(bytes: $0, to: "frames") }
       try writer.finish()
     }
     let listing = Listing(
@@ -119,10 +119,11 @@ extension PreparedSet {
           height: $0.video.height, width: $0.video.width, codecPSNR: $0.codecPSNR,
           contentHash: Fingerprint(of: $0.video.bytes).text)
       }, skipped: skipped)
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+    let text = try encoder.encode(listing)
     do {
-      let encoder = JSONEncoder()
-      encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-      try encoder.encode(listing).write(to: scratch.file("prepared.json"))
+      try text.write(to: scratch.file("prepared.json"))
       if FileManager.default.fileExists(atPath: folder.path) {
         try FileManager.default.removeItem(at: folder)
       }
@@ -136,6 +137,19 @@ extension PreparedSet {
 }
 
 extension LinearCausalCodec {
+  /// Of all numbers of the codec, bit by bit.
+  var fingerprint: String {
+    var fingerprint = Fingerprint()
+    for tensor in tensors {
+      fingerprint.add(tensor.name)
+      for value in tensor.values {
+        let bits = value.bitPattern
+        fingerprint.add((0..<4).map { UInt8(truncatingIfNeeded: bits >> (8 * $0)) })
+      }
+    }
+    return fingerprint.text
+  }
+
   private var tensors: [(name: String, shape: [Int], values: [Float])] {
     [("first", first), ("group", group)].flatMap { name, components in
       [

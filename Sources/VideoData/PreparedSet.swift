@@ -25,6 +25,10 @@ package struct PreparedSet: Sendable {
   package let isProcedural: Bool
   /// Changes with the inputs, the options and the format.
   package let fingerprint: String
+  /// What a network learns from that is trained on this set.
+  package var dataFingerprint: DataFingerprint {
+    DataFingerprint(inputs: fingerprint, codec: codec.fingerprint)
+  }
   /// Files that were left out, each with its reason.
   package let skipped: [String]
 

@@ -21,6 +21,8 @@ package struct VideoError: Error, CustomStringConvertible {
     case unwritable
     /// A prepared set on disk is not what was written.
     case damagedSet
+    /// The data are not those that the caller goes on with; nothing was written.
+    case otherData
     /// Several files failed; the message has a line for each.
     case severalFiles
     /// The caller asked to stop; nothing was written.

@@ -40,8 +40,9 @@ struct WorkerCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "auto: newest valid checkpoint of the run; never: start over, an earlier run is moved aside; "
-        + "or a checkpoint folder.", valueName: "auto|never|PATH"))
+      "auto: newest valid checkpoint of the run; never: start over, an earlier run is moved aside, at "
+        + "every start with it; or a checkpoint folder to start from, after which the same command "
+        + "goes on from what the run itself has saved.", valueName: "auto|never|PATH"))
   var resume = "auto"
 
   @Flag(help: "Prints the resolved configuration and the plan, and allocates nothing.")
@@ -56,10 +57,12 @@ struct WorkerCommand: ParsableCommand {
 
   /// Every rank's part; rank 0 alone talks.
   private func run(on transport: any Transport, _ environment: MPIEnvironment) throws -> Int32 {
-    StopSignal.install()
     do {
       let configuration = try transport.onRoot { () throws -> String in
-        try readConfiguration(rankCount: transport.size).yaml
+        try ConfigurationReader.read(
+          file: config, overrides: set, rankCount: transport.size,
+          warn: { FileHandle.standardError.write(Data("\($0)\n".utf8)) }
+        ).yaml
       }
       let resolved = try ConfigurationReader.read(yaml: configuration)
       let plan = try transport.onRoot {
@@ -82,22 +85,6 @@ struct WorkerCommand: ParsableCommand {
       }
       return error.exitCode.rawValue
     }
-  }
-
-  private func readConfiguration(rankCount: Int) throws -> RunConfiguration {
-    var yaml: String?
-    if let config {
-      do {
-        yaml = try String(contentsOfFile: config, encoding: .utf8)
-      } catch {
-        throw JobError(
-          exitCode: .configuration, "--config: \(config) cannot be read; check the path")
-      }
-    }
-    var configuration = try ConfigurationReader.read(
-      yaml: yaml, overrides: set, rankCount: rankCount)
-    try configuration.adoptModelFolder()
-    return configuration
   }
 
   private func style(_ configuration: RunConfiguration) -> ProgressLine.Style {

@@ -16,6 +16,9 @@ if case .failed(let reason) = BLASRuntime.reexecuteIfNeeded(
     Data("warning: slow OpenBLAS kernels stay in use: \(reason)\n".utf8))
 }
 
+// A signal in the seconds that MPI takes to start must not end the rank.
+StopSignal.install()
+
 do {
   let command = try WorkerCommand.parse()
   try command.run()

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Checkpoints
+import Evaluation
 import Foundation
 import Training
 
@@ -86,7 +87,7 @@ struct CheckpointCommand: ParsableCommand {
       }
       if json { return try printJSON(["checkpoints": rows]) }
       for row in rows {
-        let size = row.bytes.map(RunPlan.bytes) ?? ""
+        let size = row.bytes.map(ReportText.bytes) ?? ""
         let detail =
           row.problem.map { "INVALID: \($0)" }
           ?? "\(row.phase ?? ""), \(size), written by \(row.writers ?? 0) ranks"
@@ -136,7 +137,7 @@ struct CheckpointCommand: ParsableCommand {
         """
         \(reader.folder.path)
         step \(manifest.fields.step), phase \(manifest.fields.phase), mesh \(manifest.fields.mesh)
-        \(manifest.tensors.count) tensors, \(RunPlan.bytes(manifest.byteCount)) in \
+        \(manifest.tensors.count) tensors, \(ReportText.bytes(manifest.byteCount)) in \
         \(manifest.files.count) files
         """)
       for (name, count) in manifest.fields.counters.sorted(by: { $0.key < $1.key }) {

@@ -1,6 +1,7 @@
 // `w2svd plan`: what a run will take, before it is started.
 
 import ArgumentParser
+import Evaluation
 import Foundation
 import MeshLayout
 import Planning
@@ -44,8 +45,7 @@ struct PlanCommand: ParsableCommand {
   }
 
   func run() throws {
-    var configuration = try source.read(rankCount: ranks)
-    try configuration.adoptModelFolder()
+    let configuration = try source.read(rankCount: ranks)
     let plan = try Coordinator.plan(
       configuration, rankCount: ranks, memoryPerRank: memoryPerRank?.value,
       gigaflopsPerRank: gigaflops)
@@ -53,7 +53,7 @@ struct PlanCommand: ParsableCommand {
     if !plan.fits {
       throw JobError(
         exitCode: .configuration,
-        "a rank needs \(RunPlan.bytes(plan.costs.peakByteCountPerRank)), more than it may take")
+        "a rank needs \(ReportText.bytes(plan.costs.peakByteCountPerRank)), more than it may take")
     }
   }
 

@@ -32,16 +32,8 @@ struct ConfigurationArguments: ParsableArguments {
   var set: [String] = []
 
   func read(rankCount: Int? = nil) throws -> RunConfiguration {
-    var yaml: String?
-    if let config {
-      do {
-        yaml = try String(contentsOfFile: config, encoding: .utf8)
-      } catch {
-        throw JobError(
-          exitCode: .configuration, "--config: \(config) cannot be read; check the path")
-      }
-    }
-    return try ConfigurationReader.read(yaml: yaml, overrides: set, rankCount: rankCount)
+    try ConfigurationReader.read(
+      file: config, overrides: set, rankCount: rankCount, warn: { complain($0 + "\n") })
   }
 }
 

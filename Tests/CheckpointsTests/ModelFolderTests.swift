@@ -30,6 +30,20 @@ struct ModelFolderTests {
     try writer.finish()
   }
 
+  @Test func `a further file appears with the folder, not before`() throws {
+    try withTemporaryFolder { folder in
+      let url = folder.appending(path: "model")
+      let writer = try ModelFolderWriter(
+        creating: url, configuration: Data("{}".utf8),
+        tensors: [TensorDeclaration("a", .float32, shape: [1])])
+      try writer.append([1], to: "a")
+      try Data("words".utf8).write(to: writer.place(of: "further"))
+      #expect(!FileManager.default.fileExists(atPath: url.plainPath))
+      try writer.finish()
+      #expect(try Data(contentsOf: url.appending(path: "further")) == Data("words".utf8))
+    }
+  }
+
   @Test func `a sharded folder of the reference implementation opens`() throws {
     let model = try ModelFolder(
       opening: SafetensorsFileTests.fixtures.appending(path: "sharded-model"))

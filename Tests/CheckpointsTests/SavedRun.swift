@@ -32,7 +32,9 @@ func save(
     try writer.writePieces($1, writer: $0, of: pieces.count)
   }
   // The lists travel as bytes.
-  let received = try lists.map { try PieceList(decoding: $0.encoded()) }
+  let received = try lists.map {
+    try JSONDecoder().decode(PieceList.self, from: JSONEncoder().encode($0))
+  }
   return try writer.commit(received, fields ?? Manifest.Fields(step: step, phase: "teach"))
 }
 

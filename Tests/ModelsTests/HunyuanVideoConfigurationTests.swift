@@ -57,6 +57,33 @@ struct HunyuanVideoConfigurationTests {
     #expect(throws: ModelError.self) { try configuration.checked() }
   }
 
+  @Test func `sizes whose products have no number are problems, not traps`() {
+    let cases: [(String, (inout HunyuanVideoConfiguration) -> Void)] = [
+      ("mlp_ratio", { $0.mlpRatio = 1e300 }), ("mlp_ratio", { $0.mlpRatio = 1e-9 }),
+      ("num_attention_heads", { $0.attentionHeadCount = 1 << 62 }),
+      (
+        "attention_head_dim",
+        {
+          $0.attentionHeadWidth = 1 << 61
+          $0.ropeAxesWidths = [0, 0, 1 << 61]
+        }
+      ),
+      (
+        "attention_head_dim",
+        {
+          $0.attentionHeadWidth = 528
+          $0.ropeAxesWidths = [132, 198, 198]
+        }
+      ),
+    ]
+    for (key, change) in cases {
+      var configuration = HunyuanVideoConfiguration()
+      change(&configuration)
+      let problems = configuration.validate()
+      #expect(problems.count == 1 && problems[0].hasPrefix(key), "\(problems)")
+    }
+  }
+
   @Test func `a configuration passes through JSON with diffusers' keys and defaults`() throws {
     var configuration = HunyuanVideoConfiguration()
     configuration.attentionHeadCount = 7

@@ -12,7 +12,7 @@ private func sizes(_ change: (inout WorkloadSizes) -> Void = { _ in }) -> Worklo
       textWidth: 24, pooledWidth: 16, hasGuidanceEmbedding: false, latentFrames: 2,
       latentHeight: 8, latentWidth: 8),
     networkElementCount: 150_000, adapterElementCount: 9_000, adapterRank: 4, headElementCount: 0,
-    headWidth: 32, microbatchCount: 8, samplesPerMicrobatch: 2, recomputes: false,
+    discriminatorWidth: 32, microbatchCount: 8, samplesPerMicrobatch: 2, recomputes: false,
     teachStepCount: 10, method: .distributionMatching, distillStepCount: 10,
     generatorStepCount: 4, simulatesRollout: true, criticRatio: 4, pullsRealDiT: true,
     isGuided: false, hasGroundTruthTerm: false, keepsGeneratorAverage: true, evaluationBatch: 4,

@@ -107,6 +107,87 @@ import Testing
     }
   }
 
+  @Test func `a set of other inputs or of another codec than wanted replaces nothing`() throws {
+    try withTemporaryFolder { folder in
+      let file = try TestVideos.make("a.mp4", in: folder, frameCount: 22)
+      let place = folder.appending(path: "prepared")
+      let made = try PreparedSet.prepare(from: .files([file]), options: Self.options, in: place)
+      func prepare(_ wanted: DataFingerprint) throws -> PreparedSet {
+        try PreparedSet.prepare(
+          from: .files([file]), options: Self.options, in: place, wanted: wanted)
+      }
+      expectEqual(try prepare(made.dataFingerprint), made)
+      // Checkpoints of earlier versions do not name the codec.
+      expectEqual(try prepare(DataFingerprint(inputs: made.fingerprint, codec: nil)), made)
+      let turned = DataFingerprint(inputs: made.fingerprint, codec: "0")
+      #expect(videoError { _ = try prepare(turned) }?.code == .otherData)
+      try Data("{".utf8).write(to: place.appending(path: "prepared.json"))
+      #expect(videoError { _ = try prepare(turned) }?.code == .otherData)
+      #expect(videoError { _ = try PreparedSet(loading: place) }?.code == .damagedSet)
+      expectEqual(try prepare(made.dataFingerprint), made)
+
+      _ = try TestVideos.make("a.mp4", in: folder, frameCount: 21)
+      #expect(videoError { _ = try prepare(made.dataFingerprint) }?.code == .otherData)
+      expectEqual(try PreparedSet(loading: place), made)
+      // Without the videos the set that was made of them serves; another does not.
+      try FileManager.default.removeItem(at: file)
+      expectEqual(try prepare(made.dataFingerprint), made)
+      #expect(videoError { _ = try prepare(turned) }?.code == .otherData)
+      let other = DataFingerprint(inputs: "1", codec: nil)
+      #expect(videoError { _ = try prepare(other) }?.code == .otherData)
+    }
+  }
+
+  @Test func `a fingerprint of data reads back, with a codec and without`() {
+    for fingerprint in [
+      DataFingerprint(inputs: "ab", codec: "cd"), DataFingerprint(inputs: "ab", codec: nil),
+    ] {
+      #expect(DataFingerprint(fingerprint.text) == fingerprint)
+    }
+  }
+
+  @Test func `one color in the whole video gives a set that is stored and read`() throws {
+    try withTemporaryFolder { folder in
+      let file = folder.appending(path: "blank.mp4")
+      try TestVideos.ffmpeg([
+        "-f", "lavfi", "-i", "color=c=gray:size=48x48:rate=25", "-frames:v", "20", "-pix_fmt",
+        "yuv420p", file.path,
+      ])
+      let place = folder.appending(path: "prepared")
+      let made = try PreparedSet.prepare(from: .files([file]), options: Self.options, in: place)
+      #expect(made.codecPSNR == largestPeakSignalToNoise)
+      expectEqual(try PreparedSet(loading: place), made)
+    }
+  }
+
+  @Test func `what fails in passing leaves out no video, and bad videos are no reason for faces`()
+    throws
+  {
+    try withTemporaryFolder { folder in
+      let clips = folder.appending(path: "clips")
+      try FileManager.default.createDirectory(at: clips, withIntermediateDirectories: true)
+      _ = try TestVideos.make("good.mp4", in: clips, frameCount: 22)
+      let place = folder.appending(path: "prepared")
+      let hasty = videoError {
+        _ = try PreparedSet.prepare(
+          from: .folder(clips), options: Self.options, in: place,
+          reader: VideoReader(deadline: .milliseconds(1)))
+      }
+      #expect(hasty?.code == .toolFailed)
+
+      try FileManager.default.removeItem(at: clips.appending(path: "good.mp4"))
+      for name in ["a.mp4", "b.mp4"] {
+        try Data("words".utf8).write(to: clips.appending(path: name))
+      }
+      let bad = videoError {
+        _ = try PreparedSet.prepare(from: .folder(clips), options: Self.options, in: place)
+      }
+      #expect(bad?.code == .severalFiles)
+      #expect(bad?.message.contains("a.mp4") == true && bad?.message.contains("b.mp4") == true)
+      #expect(!FileManager.default.fileExists(atPath: place.path))
+    }
+  }
+
   @Test func `all bad files that a user names are told at once, and nothing is left behind`() throws
   {
     try withTemporaryFolder { folder in

@@ -65,6 +65,9 @@ package final class ModelFolderWriter {
     try append(Buffer(values), to: name)
   }
 
+  /// Where a further file of the folder is written, which appears with it.
+  package func place(of name: String) -> URL { temporary.appending(path: name) }
+
   /// Makes the folder appear.
   /// - Precondition: every tensor was written whole.
   package func finish() throws {

@@ -94,6 +94,28 @@ package final class SafetensorsReader: Sendable {
     return target.array
   }
 
+  /// The elements of a whole small tensor of floats, integers or booleans, as PyTorch writes masks.
+  /// - Throws: `unsupported` for a type that is none of these.
+  package func numbers(_ name: String) throws -> [Double] {
+    let declaration = try declaration(of: name)
+    func exactly<Element: StorableElement & BinaryInteger>(
+      _ type: Element.Type
+    ) throws -> [Double] {
+      let buffer = Buffer<Element>(zeroed: declaration.count)
+      try readExactly(name, into: buffer)
+      return buffer.array.map { Double($0) }
+    }
+    switch declaration.type {
+    case .int64: return try exactly(Int64.self)
+    case .int32: return try exactly(Int32.self)
+    case .int16: return try exactly(Int16.self)
+    case .int8: return try exactly(Int8.self)
+    case .uint8: return try exactly(UInt8.self)
+    case .bool: return try bytes(name).map { Double($0) }
+    default: return try floats(name).map { Double($0) }
+    }
+  }
+
   /// The bytes of a whole tensor, whatever its type.
   package func bytes(_ name: String) throws -> [UInt8] {
     let entry = try entry(name)

@@ -43,14 +43,12 @@ package struct CheckpointStore: Sendable {
   }
 
   /// The newest checkpoint that passes, and the newer ones that do not.
-  /// - Parameters:
-  ///   - step: take only this step or older ones; for going on after a failed load.
-  ///   - deep: whether every slice must match its checksum before it is taken.
-  package func newestValid(upTo step: Int = .max, deep: Bool = false) -> (
+  /// - Parameter deep: whether every slice must match its checksum before it is taken.
+  package func newestValid(deep: Bool = false) -> (
     reader: CheckpointReader?, skipped: [Skipped]
   ) {
     var skipped: [Skipped] = []
-    for candidate in candidates() where candidate.step <= step {
+    for candidate in candidates() {
       do { return (try Self.open(candidate, deep: deep), skipped) } catch {
         skipped.append(Skipped(candidate: candidate, error: Self.checkpointError(error)))
       }
@@ -70,13 +68,15 @@ package struct CheckpointStore: Sendable {
 
   /// Deletes all but the newest `keep` valid checkpoints. Invalid folders newer than all of these
   /// stay for whoever wants to look at them; nothing is deleted while nothing is valid.
+  /// - Parameter newest: the step that was saved last. Later ones are of a course that the run left
+  ///   because they were damaged: they neither count nor go.
   /// - Returns: the deleted folders.
   @discardableResult
-  package func prune(keep: Int) throws -> [URL] {
+  package func prune(keep: Int, newest: Int = .max) throws -> [URL] {
     require(keep >= 1, "keeping \(keep) checkpoints would delete the last one")
     var kept = 0
     var deleted: [URL] = []
-    for candidate in candidates() {
+    for candidate in candidates() where candidate.step <= newest {
       if kept < keep {
         if (try? Self.open(candidate, deep: false)) != nil {
           kept += 1

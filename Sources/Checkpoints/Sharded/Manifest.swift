@@ -23,11 +23,14 @@ package struct Manifest: Codable, Equatable, Sendable {
     package var modelFingerprint: String
     /// Names the training data; nil where nobody said.
     package var dataFingerprint: String?
+    /// The checkpoint folder of another run, or of an earlier course of this one, that the run was
+    /// told to start from; nil where it was told nothing.
+    package var origin: String?
 
     package init(
       step: Int, phase: String, counters: [String: Int] = [:], configuration: String = "",
       mesh: String = "", libraryVersions: [String: String] = [:], modelFingerprint: String = "",
-      dataFingerprint: String? = nil
+      dataFingerprint: String? = nil, origin: String? = nil
     ) {
       self.step = step
       self.phase = phase
@@ -37,6 +40,7 @@ package struct Manifest: Codable, Equatable, Sendable {
       self.libraryVersions = libraryVersions
       self.modelFingerprint = modelFingerprint
       self.dataFingerprint = dataFingerprint
+      self.origin = origin
     }
   }
 

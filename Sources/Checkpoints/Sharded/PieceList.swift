@@ -1,7 +1,5 @@
 // What a writer reports of its file, and how the reports of all writers become one table.
 
-import Foundation
-
 /// What one writer wrote, to travel to the writer that commits.
 package struct PieceList: Codable, Equatable, Sendable {
   package let writer: Int
@@ -15,13 +13,6 @@ package struct PieceList: Codable, Equatable, Sendable {
     self.writerCount = writerCount
     self.file = file
     self.tensors = tensors
-  }
-
-  /// As bytes for a gather, and back.
-  package func encoded() throws -> [UInt8] { [UInt8](try JSONEncoder().encode(self)) }
-
-  package init(decoding bytes: [UInt8]) throws {
-    self = try JSONDecoder().decode(Self.self, from: Data(bytes))
   }
 }
 

@@ -3,13 +3,11 @@
 import Basics
 package import DenseKernels
 
-/// Elements that can be stored: a buffer lent for the call, or an array that is a copy.
+/// Elements that can be stored: a buffer lent for the call, or an array.
 package protocol StoredElements {
   var elementType: StoredType { get }
   var count: Int { get }
   func withStoredBytes(_ body: (RawSpan) throws -> Void) throws
-  /// A copy that may travel to another task.
-  func copied() -> any StoredElements & Sendable
 }
 
 extension Buffer: StoredElements where Element: StorableElement {
@@ -18,8 +16,6 @@ extension Buffer: StoredElements where Element: StorableElement {
   package func withStoredBytes(_ body: (RawSpan) throws -> Void) throws {
     try withBytes { bytes in try body(bytes) }
   }
-
-  package func copied() -> any StoredElements & Sendable { array }
 }
 
 extension Array: StoredElements where Element: StorableElement {
@@ -28,14 +24,9 @@ extension Array: StoredElements where Element: StorableElement {
   package func withStoredBytes(_ body: (RawSpan) throws -> Void) throws {
     try withBytes { bytes in try body(bytes) }
   }
-
-  package func copied() -> any StoredElements & Sendable { self }
 }
 
-/// A part of a logical tensor, with its elements.
-///
-/// A piece lends its buffers: whoever goes on changing them during the save takes a `snapshot` at the
-/// step border and gives the writer task that.
+/// A part of a logical tensor, with its elements, which must not change during the save.
 package struct TensorPiece {
   /// Which elements of the tensor a piece holds.
   package enum Extent: Hashable, Sendable {
@@ -74,20 +65,6 @@ package struct TensorPiece {
   /// A whole tensor.
   package init(_ name: String, shape: [Int], _ values: any StoredElements) {
     self.init(name, shape: shape, .elements(0..<shape.reduce(1, *)), values)
-  }
-
-  package func snapshot() -> Snapshot {
-    Snapshot(name: name, shape: shape, extent: extent, values: values.copied())
-  }
-
-  /// A piece with elements of its own, which may travel to a writer task.
-  package struct Snapshot: Sendable {
-    let name: String
-    let shape: [Int]
-    let extent: Extent
-    let values: any StoredElements & Sendable
-
-    package var piece: TensorPiece { TensorPiece(name, shape: shape, extent, values) }
   }
 
   /// The boxes that are stored, in the order in which `values` has their elements.

@@ -52,20 +52,6 @@ package struct FeatureMoments: Hashable, Sendable {
     addToScatter(before, scale: Double(count - 1) / Double(count))
   }
 
-  /// Joins a set gathered elsewhere.
-  package mutating func merge(_ other: Self) {
-    require(
-      other.featureCount == featureCount,
-      "moments of \(other.featureCount) features merged into \(featureCount)")
-    guard other.count > 0 else { return }
-    let total = Double(count + other.count)
-    let shift = zip(other.mean, mean).map { $0 - $1 }
-    for index in mean.indices { mean[index] += shift[index] * Double(other.count) / total }
-    for index in scatter.indices { scatter[index] += other.scatter[index] }
-    addToScatter(shift, scale: Double(count) * Double(other.count) / total)
-    count += other.count
-  }
-
   /// The covariance matrix, divided by n − 1, D×D.
   ///
   /// - Throws: `tooFewSamples` below two samples, `notFinite`.

@@ -70,7 +70,7 @@ struct StridedConvolution {
   /// Writes the values into the middle of the padded volume; its border stays zero.
   private func pad(_ values: [Float]) {
     let rowLength = input.width * inputChannels
-    let source = Buffer(copying: values)
+    let source = Buffer(values)
     for frame in 0..<input.frames {
       let start = ((frame + 1) * input.padded.height + 1) * input.padded.width + 1
       let slice = frame * input.height * rowLength
@@ -107,13 +107,5 @@ struct StridedConvolution {
         }
       }
     }
-  }
-}
-
-extension Buffer {
-  /// A new allocation with the elements of an array, copied as one piece.
-  fileprivate init(copying elements: [Element]) {
-    self.init(zeroed: elements.count)
-    copy(from: elements)
   }
 }

@@ -1,10 +1,10 @@
 // PSNR of a clip against a reference.
 
-import Foundation
+import VideoData
 
 package enum PeakSignalToNoise {
   /// 10 log₁₀(255² / MSE) in dB, the error averaged over all values of the clip before the
-  /// logarithm; infinity for equal clips.
+  /// logarithm; 100 dB for equal clips.
   package static func decibels(_ clip: PixelClip, reference: PixelClip) -> Double {
     clip.preconditionSameShape(as: reference)
     var sum = 0
@@ -12,7 +12,6 @@ package enum PeakSignalToNoise {
       let error = Int(clip.pixels[index]) - Int(reference.pixels[index])
       sum += error * error
     }
-    let meanSquaredError = Double(sum) / Double(clip.pixels.count)
-    return 10 * log10(255 * 255 / meanSquaredError)
+    return peakSignalToNoise(meanSquaredError: Double(sum) / Double(clip.pixels.count))
   }
 }

@@ -32,12 +32,6 @@ package struct ReportContent: Sendable {
     self.configuration = configuration
     self.environment = environment
   }
-
-  /// Takes curves and phases from the metrics of the run.
-  package mutating func fill(from metrics: MetricsCurves) {
-    curves = metrics.curves
-    phases = metrics.phases
-  }
 }
 
 extension ReportContent {

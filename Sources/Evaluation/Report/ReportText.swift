@@ -2,7 +2,7 @@
 
 import Foundation
 
-enum ReportText {
+package enum ReportText {
   /// Text for element content and quoted attributes.
   static func escaped(_ text: String) -> String {
     var result = ""
@@ -40,7 +40,7 @@ enum ReportText {
   }
 
   /// Binary units, three significant digits or so.
-  static func bytes(_ count: Int) -> String {
+  package static func bytes(_ count: Int) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"]
     var value = Double(count)
     var unit = 0

@@ -118,17 +118,22 @@ extension HunyuanVideoConfiguration {
     for specification in specifications {
       try writer.append(set[specification.name].value.buffer, to: specification.name)
     }
-    try writer.finish()
-
     let theirs = Set(specifications.map(\.name))
     let ours = set.parameters.filter { !theirs.contains($0.name) }
-    guard !ours.isEmpty else { return }
-    let extra = try SafetensorsWriter(
-      creating: url.appending(path: HunyuanVideoFolder.conditioningName),
-      tensors: ours.map { TensorDeclaration($0.name, .float32, shape: $0.value.shape) },
-      metadata: ["format": "pt"])
-    for parameter in ours { try extra.append(parameter.value.buffer, to: parameter.name) }
-    try extra.finish()
+    if !ours.isEmpty {
+      do {
+        let extra = try SafetensorsWriter(
+          creating: writer.place(of: HunyuanVideoFolder.conditioningName),
+          tensors: ours.map { TensorDeclaration($0.name, .float32, shape: $0.value.shape) },
+          metadata: ["format": "pt"])
+        for parameter in ours { try extra.append(parameter.value.buffer, to: parameter.name) }
+        try extra.finish()
+      } catch {
+        writer.abandon()
+        throw error
+      }
+    }
+    try writer.finish()
   }
 }
 

@@ -63,6 +63,9 @@ package struct HunyuanVideoConfiguration: Hashable, Sendable {
     for (key, value) in positive where value < 1 {
       problems.append("\(key) is \(value), it must be at least 1")
     }
+    if attentionHeadWidth > 512 {
+      problems.append("attention_head_dim is \(attentionHeadWidth), it must be at most 512")
+    }
     let counts: [(String, Int)] = [
       ("num_layers", doubleBlockCount), ("num_single_layers", singleBlockCount),
       ("num_refiner_layers", refinerBlockCount),
@@ -70,7 +73,13 @@ package struct HunyuanVideoConfiguration: Hashable, Sendable {
     for (key, value) in counts where value < 0 {
       problems.append("\(key) is \(value), it cannot be negative")
     }
-    if !(mlpRatio > 0 && mlpRatio.isFinite) || mlpWidth < 1 {
+    // Bounds come first: the product of larger sizes may have no Int.
+    if attentionHeadCount > 65_536 {
+      problems.append("num_attention_heads is \(attentionHeadCount), it must be at most 65536")
+    }
+    if !(mlpRatio > 0 && mlpRatio <= 1_024) {
+      problems.append("mlp_ratio is \(mlpRatio), it must be above 0 and at most 1024")
+    } else if attentionHeadCount <= 65_536 && attentionHeadWidth <= 512 && mlpWidth < 1 {
       problems.append("mlp_ratio is \(mlpRatio), it leaves the MLP no width")
     }
     if qkNorm != "rms_norm" {

@@ -315,8 +315,9 @@ struct PhaseTwins {
     let mean = tape.weightedTokenSum(features, to: sampleCount * width)
     let normalized = tape.layerNorm(mean, width: width, isTrainable: isTrainable)
     let hidden = tape.apply(
-      tape.linear(normalized, from: width, to: sizes.headWidth, isTrainable: isTrainable))
-    let logits = tape.linear(hidden, from: sizes.headWidth, to: 1, isTrainable: isTrainable)
+      tape.linear(normalized, from: width, to: sizes.discriminatorWidth, isTrainable: isTrainable))
+    let logits = tape.linear(
+      hidden, from: sizes.discriminatorWidth, to: 1, isTrainable: isTrainable)
     withExtendedLifetime((noise, noisy, features, mean, normalized)) {}
     return logits
   }

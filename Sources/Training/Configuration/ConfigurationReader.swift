@@ -37,7 +37,45 @@ package enum ConfigurationReader {
   package static func read(
     yaml: String?, overrides: [String] = [], rankCount: Int? = nil
   ) throws(ConfigurationError) -> RunConfiguration {
-    var configuration = RunConfiguration()
+    try read(
+      yaml: yaml, overrides: overrides, rankCount: rankCount, defaults: RunConfiguration())
+  }
+
+  /// As a program is told it: a file and overrides. Sizes are those of the model folder, if one is
+  /// named.
+  /// - Parameter warn: gets a line for each reason why settings have no effect.
+  /// - Throws: `ConfigurationError`; `JobError` for a file that cannot be read.
+  package static func read(
+    file: String?, overrides: [String], rankCount: Int?, warn: (String) -> Void
+  ) throws -> RunConfiguration {
+    var yaml: String?
+    if let file {
+      do {
+        yaml = try String(contentsOfFile: file, encoding: .utf8)
+      } catch {
+        throw JobError(exitCode: .configuration, "--config: \(file) cannot be read; check the path")
+      }
+    }
+    var configuration = try read(yaml: yaml, overrides: overrides, rankCount: rankCount)
+    configuration.warnings.forEach { warn("warning: \($0)") }
+    try configuration.adoptModelFolder()
+    return configuration
+  }
+
+  /// What a run noted of itself. A key that is missing there is younger than the run, which did what
+  /// programs did before there was that key.
+  package static func read(stored yaml: String) throws(ConfigurationError) -> RunConfiguration {
+    var earlier = RunConfiguration()
+    earlier.compute.precision = .fp32
+    earlier.distill.depths = .shared
+    earlier.distill.schedule = .constant
+    return try read(yaml: yaml, overrides: [], rankCount: nil, defaults: earlier)
+  }
+
+  private static func read(
+    yaml: String?, overrides: [String], rankCount: Int?, defaults: RunConfiguration
+  ) throws(ConfigurationError) -> RunConfiguration {
+    var configuration = defaults
     var problems: [ConfigurationProblem] = []
     if let yaml {
       for (key, value) in entries(ofYAML: yaml, problems: &problems) {
@@ -128,12 +166,18 @@ package enum ConfigurationReader {
         if !scalar.string.isEmpty {
           problems.append(.init("", "the file must be a mapping of keys, found '\(scalar.string)'"))
         }
-      } else {
+      } else if !isEmptySection(scalar.string, at: key) {
         result.append((key, .scalar(scalar.string)))
       }
     case .alias:
       problems.append(.init(key, "aliases are not supported; write the value out"))
     }
+  }
+
+  /// Whether this is a section all of whose keys are commented out.
+  private static func isEmptySection(_ text: String, at key: String) -> Bool {
+    ["", "~", "null"].contains(text)
+      && RunConfiguration.options.contains { $0.key.hasPrefix(key + ".") }
   }
 
   /// The key with the smallest edit distance; equal last parts count as near.

@@ -14,7 +14,8 @@ extension RunConfiguration {
         + "face is rendered."),
     .integer(
       "data.frameCount", \.data.frameCount, "frames", "Length of a clip; 1 + a multiple of 4."),
-    .integer("data.size", \.data.size, "pixels", "Width and height of a clip; a multiple of 8."),
+    .integer(
+      "data.size", \.data.size, "pixels", "Width and height of a clip; a multiple of 8 from 16 on."),
     .integer(
       "data.shortSide", \.data.shortSide, "pixels",
       "Videos are scaled to this short side before a random crop of data.size."),
@@ -37,7 +38,8 @@ extension RunConfiguration {
       "Hugging Face folder to start the real DiT from, whose sizes replace those below; empty "
         + "starts from random weights."),
     .integer("model.heads", \.model.heads, "heads", "Attention heads."),
-    .integer("model.headWidth", \.model.headWidth, "elements", "Width of a head; a multiple of 8."),
+    .integer(
+      "model.headWidth", \.model.headWidth, "elements", "Width of a head; a multiple of 16."),
     .integer("model.doubleBlocks", \.model.doubleBlocks, "blocks", "Dual-stream blocks."),
     .integer("model.singleBlocks", \.model.singleBlocks, "blocks", "Single-stream blocks."),
     .integer("model.refinerBlocks", \.model.refinerBlocks, "blocks", "Token refiner blocks."),
@@ -56,7 +58,8 @@ extension RunConfiguration {
     .choice(
       "compute.precision", \.compute.precision,
       "Operands of the networks' matrix products: bf16 (sums, parameters and all else stay fp32), "
-        + "fp32, or auto (bf16 where every rank's CPU multiplies it itself)."),
+        + "fp32, or auto (what a resumed run began with, else bf16 where every rank's CPU multiplies "
+        + "it itself)."),
 
     .integer(
       "batch.microbatches", \.batch.microbatches, "microbatches",

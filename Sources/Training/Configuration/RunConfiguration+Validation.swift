@@ -11,35 +11,38 @@ extension RunConfiguration {
     check.require("seed", seed >= 0, "must not be negative")
 
     check.require(
-      "data.frameCount", data.frameCount >= 5 && data.frameCount % 4 == 1,
-      "must be 1 + a multiple of 4 (5, 9, 13, 17 …), found \(data.frameCount)")
+      "data.frameCount",
+      (5...Self.largestFrameCount).contains(data.frameCount) && data.frameCount % 4 == 1,
+      "must be 1 + a multiple of 4 (5, 9, 13, 17 …) up to \(Self.largestFrameCount), found "
+        + "\(data.frameCount)")
     check.require(
-      "data.size", data.size >= 8 && data.size % 8 == 0,
-      "must be a multiple of 8 (latents are 4 times smaller, patches 2 × 2), found \(data.size)")
+      "data.size", data.size >= 16 && data.size % 8 == 0,
+      "must be a multiple of 8 from 16 on (latents are 4 times smaller, patches 2 × 2, similarity is "
+        + "measured in windows of 11), found \(data.size)")
     check.require(
-      "data.shortSide", data.shortSide >= data.size,
-      "must be at least data.size (\(data.size)), found \(data.shortSide)")
+      "data.shortSide", data.shortSide >= data.size && data.shortSide <= 2_160,
+      "must be from data.size (\(data.size)) to 2160, found \(data.shortSide)")
     check.fraction("data.holdout", data.holdout, upTo: 0.9)
     check.fraction("data.conditionDropout", data.conditionDropout)
-    check.positive("data.proceduralPeople", data.proceduralPeople)
+    check.positive("data.proceduralPeople", data.proceduralPeople, upTo: 1_000)
 
     if model.checkpoint.isEmpty { validateModel(&check) }
 
-    check.positive("batch.microbatches", batch.microbatches)
-    check.positive("batch.samples", batch.samples)
+    check.positive("batch.microbatches", batch.microbatches, upTo: 65_536)
+    check.positive("batch.samples", batch.samples, upTo: 65_536)
 
-    check.require("teach.steps", teach.steps >= 0, "must not be negative")
+    check.count("teach.steps", teach.steps)
     check.require(
       "teach.steps", teach.steps > 0 || !model.checkpoint.isEmpty,
       "is 0, so the real DiT would stay random: give model.checkpoint a folder or raise it")
     check.optimizer(
       "teach", learningRate: teach.learningRate, key: "learningRate", beta1: teach.beta1,
       beta2: teach.beta2, weightDecay: teach.weightDecay, clip: teach.clip)
-    check.require("teach.warmupSteps", teach.warmupSteps >= 0, "must not be negative")
-    check.fraction("teach.ema", teach.ema)
+    check.count("teach.warmupSteps", teach.warmupSteps)
+    check.decay("teach.ema", teach.ema)
     check.require("teach.shift", teach.shift > 0, "must be positive; 1 is no shift")
 
-    check.require("distill.steps", distill.steps >= 0, "must not be negative")
+    check.count("distill.steps", distill.steps)
     check.require(
       "distill.generatorSteps", (1...100).contains(distill.generatorSteps),
       "must be 1 to 100, found \(distill.generatorSteps)")
@@ -66,8 +69,8 @@ extension RunConfiguration {
       "distill.lambdaGroundTruth",
       distill.lambdaGroundTruth == 0 || distill.rollout == .data,
       "compares with the ground truth of the same noise: set distill.rollout to data")
-    check.positive("distill.discriminatorWidth", distill.discriminatorWidth)
-    check.positive("distill.loraRank", distill.loraRank)
+    check.positive("distill.discriminatorWidth", distill.discriminatorWidth, upTo: 65_536)
+    check.positive("distill.loraRank", distill.loraRank, upTo: 65_536)
     check.require("distill.loraAlpha", distill.loraAlpha > 0, "must be positive")
     check.optimizer(
       "distill", learningRate: distill.generatorLearningRate, key: "generatorLearningRate",
@@ -75,13 +78,15 @@ extension RunConfiguration {
       clip: distill.clip)
     check.require(
       "distill.criticLearningRate", distill.criticLearningRate > 0, "must be positive")
-    check.fraction("distill.ema", distill.ema)
-    check.fraction("distill.consistencyEMA", distill.consistencyEMA)
+    check.decay("distill.ema", distill.ema)
+    check.decay("distill.consistencyEMA", distill.consistencyEMA)
 
-    check.positive("sample.clips", sample.clips)
-    check.positive("sample.teacherSteps", sample.teacherSteps)
-    check.require("evaluate.samples", evaluate.samples >= 2, "needs at least 2 clips")
-    check.positive("evaluate.batch", evaluate.batch)
+    check.positive("sample.clips", sample.clips, upTo: 10_000)
+    check.positive("sample.teacherSteps", sample.teacherSteps, upTo: 10_000)
+    check.require(
+      "evaluate.samples", (2...1_000_000).contains(evaluate.samples),
+      "must be 2 to 1000000, found \(evaluate.samples)")
+    check.positive("evaluate.batch", evaluate.batch, upTo: 65_536)
     check.positive("checkpoint.everySteps", checkpoint.everySteps)
     check.positive("checkpoint.keep", checkpoint.keep)
     check.require("log.everySeconds", log.everySeconds > 0, "must be positive")
@@ -99,26 +104,60 @@ extension RunConfiguration {
         check.require("mesh.\(key)", count >= 1, "must be auto or at least 1, found \(count)")
       }
     }
+    // Products of values that are wrong by themselves say nothing new, and may not be representable.
+    if check.problems.isEmpty { validateProducts(&check) }
     return check.problems
+  }
+
+  /// A video gives at most this many frames (`PreparationOptions.maximumFrameCount`).
+  private static let largestFrameCount = 3_997
+
+  /// What no random number, and no machine, could count.
+  private func validateProducts(_ check: inout Checks) {
+    let batchSize = batch.microbatches * batch.samples
+    check.require(
+      "teach.steps", Double(teach.steps + distill.steps) * Double(batchSize) < 0x1p32,
+      "with distill.steps makes \(teach.steps + distill.steps) steps of \(batchSize) samples: "
+        + "they must be fewer than 2^32 in all")
+    check.require(
+      "distill.steps", distill.steps * distill.generatorSteps < 1 << 32,
+      "times distill.generatorSteps must be less than 2^32")
+    check.require(
+      "batch.samples", batch.samples * videoTokenCount < 1 << 32,
+      "makes \(batch.samples * videoTokenCount) tokens of a microbatch: they must be fewer than 2^32"
+    )
+    guard model.checkpoint.isEmpty else { return }
+    let width = Double(model.heads * model.headWidth)
+    let layers = Double(model.doubleBlocks * 2 + model.singleBlocks + model.refinerBlocks)
+    let parameters = layers * width * width * (8 + 2 * model.mlpRatio)
+    let activations =
+      Double(max(batch.samples, evaluate.batch) * (videoTokenCount + model.textTokens)) * layers
+      * width * (16 + 4 * model.mlpRatio)
+    check.require(
+      "model", parameters < 1e14 && activations < 1e16,
+      "would have some \(parameters) parameters and \(activations) activations of a microbatch, more "
+        + "than any machine holds")
   }
 
   /// The sizes of a model that starts from random weights; a folder brings its own.
   private func validateModel(_ check: inout Checks) {
-    check.positive("model.heads", model.heads)
+    check.positive("model.heads", model.heads, upTo: 4_096)
     check.require(
-      "model.headWidth", model.headWidth >= 16 && model.headWidth % 16 == 0,
-      "must be a multiple of 16 (rotary axes take 2/8, 3/8 and 3/8 of it, in pairs), "
+      "model.headWidth", (16...512).contains(model.headWidth) && model.headWidth % 16 == 0,
+      "must be a multiple of 16 up to 512 (rotary axes take 2/8, 3/8 and 3/8 of it, in pairs), "
         + "found \(model.headWidth)")
-    check.require("model.doubleBlocks", model.doubleBlocks >= 1, "needs at least one block")
-    check.require("model.singleBlocks", model.singleBlocks >= 0, "must not be negative")
-    check.require("model.refinerBlocks", model.refinerBlocks >= 0, "must not be negative")
-    check.require("model.mlpRatio", model.mlpRatio > 0, "must be positive")
-    check.positive("model.textTokens", model.textTokens)
-    check.positive("model.textWidth", model.textWidth)
-    check.positive("model.pooledWidth", model.pooledWidth)
+    check.positive("model.doubleBlocks", model.doubleBlocks, upTo: 4_096)
+    check.count("model.singleBlocks", model.singleBlocks, upTo: 4_096)
+    check.count("model.refinerBlocks", model.refinerBlocks, upTo: 4_096)
     check.require(
-      "distill.loraRank",
-      model.heads < 1 || distill.loraRank <= model.heads * model.headWidth,
+      "model.mlpRatio", (0.25...64).contains(model.mlpRatio),
+      "must be 0.25 to 64, found \(model.mlpRatio)")
+    check.positive("model.textTokens", model.textTokens, upTo: 65_536)
+    check.positive("model.textWidth", model.textWidth, upTo: 65_536)
+    check.positive("model.pooledWidth", model.pooledWidth, upTo: 65_536)
+    guard (1...4_096).contains(model.heads), (1...512).contains(model.headWidth) else { return }
+    check.require(
+      "distill.loraRank", distill.loraRank <= model.heads * model.headWidth,
       "must be at most the model width \(model.heads * model.headWidth), found "
         + "\(distill.loraRank)")
   }
@@ -177,13 +216,25 @@ private struct Checks {
     if !holds { problems.append(ConfigurationProblem(key, message)) }
   }
 
-  mutating func positive(_ key: String, _ value: Int) {
-    require(key, value >= 1, "must be at least 1, found \(value)")
+  /// Steps and the like, whose products with each other must stay representable.
+  static let largestCount = 1 << 31
+
+  mutating func positive(_ key: String, _ value: Int, upTo bound: Int = largestCount) {
+    require(key, (1...bound).contains(value), "must be 1 to \(bound), found \(value)")
+  }
+
+  mutating func count(_ key: String, _ value: Int, upTo bound: Int = largestCount) {
+    require(key, (0...bound).contains(value), "must be 0 to \(bound), found \(value)")
   }
 
   mutating func fraction(_ key: String, _ value: Double, upTo bound: Double = 1) {
     require(
       key, value >= 0 && value <= bound, "must be a fraction from 0 to \(bound), found \(value)")
+  }
+
+  /// At 1 an average would never leave its start.
+  mutating func decay(_ key: String, _ value: Double) {
+    require(key, value >= 0 && value < 1, "must be at least 0 and below 1, found \(value)")
   }
 
   mutating func optimizer(

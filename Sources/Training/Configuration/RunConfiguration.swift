@@ -54,7 +54,7 @@ package struct RunConfiguration: Equatable, Sendable {
   }
 
   /// How the networks' products read their operands.
-  package enum PrecisionChoice: String, CaseIterable, Sendable {
+  package enum PrecisionChoice: String, CaseIterable, Codable, Sendable {
     /// bf16 where every rank's CPU multiplies it itself, else fp32.
     case auto
     case fp32, bf16

@@ -29,7 +29,8 @@ package struct NamedSampler: Sendable {
     slug = "\(who)-\(steps)" + (role == .student && rule == .euler && steps > 1 ? "-euler" : "")
   }
 
-  /// The samplers of every run: teacher full, teacher few, student few, both with one step.
+  /// The samplers of every run: teacher full, teacher few, student few, both with one step. Settings
+  /// that make two of them the same leave one.
   package static func all(_ configuration: RunConfiguration) -> [NamedSampler] {
     let options = configuration.distill
     let shift = options.flowShift
@@ -49,7 +50,8 @@ package struct NamedSampler: Sendable {
         result.append(NamedSampler(.student, steps: 1, rule: .euler, shift: shift))
       }
     }
-    return result
+    var slugs: Set<String> = []
+    return result.filter { slugs.insert($0.slug).inserted }
   }
 }
 

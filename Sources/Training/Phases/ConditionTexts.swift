@@ -34,15 +34,19 @@ package struct ConditionTexts {
         embeddings[2] == textWidth, pooled[1] == pooledWidth, embeddings[0] > 0, embeddings[1] > 0
       else {
         let count = sourceCount.map { "1 or \($0)" } ?? "1 or the number of videos"
-        throw ConfigurationError([
-          ConfigurationProblem(
-            "data.text",
-            "\(reader.path) has encoder_hidden_states \(embeddings) and pooled_projections "
-              + "\(pooled); wanted are [N, T, \(textWidth)] and [N, \(pooledWidth)] with N \(count)"
-          )
-        ])
+        throw ConditionTexts.problem(
+          "\(reader.path) has encoder_hidden_states \(embeddings) and pooled_projections "
+            + "\(pooled); wanted are [N, T, \(textWidth)] and [N, \(pooledWidth)] with N \(count)")
       }
       (count, tokenCount) = (embeddings[0], embeddings[1])
+      if reader.tensors.contains(where: { $0.name == ConditionTexts.maskName }) {
+        let mask = try reader.declaration(of: ConditionTexts.maskName).shape
+        guard mask == [count, tokenCount] else {
+          throw ConditionTexts.problem(
+            "\(reader.path) has \(ConditionTexts.maskName) \(mask); wanted is \([count, tokenCount]), "
+              + "as encoder_hidden_states")
+        }
+      }
       (self.textWidth, self.pooledWidth) = (textWidth, pooledWidth)
     }
   }
@@ -59,20 +63,36 @@ package struct ConditionTexts {
     let (count, tokens) = (sizes.count, sizes.tokenCount)
     let values = try reader.floats("encoder_hidden_states")
     let pooledValues = try reader.floats("pooled_projections")
-    let hasMask = reader.tensors.contains { $0.name == "encoder_attention_mask" }
-    let mask = hasMask ? try reader.floats("encoder_attention_mask") : []
+    let mask = try Self.mask(in: reader, sizes)
     let booking = Booking(.common, .parameters)
     texts = (0..<count).map { index in
       TextCondition(
         embeddings: Tensor(
           Array(values[(index * tokens * textWidth)..<((index + 1) * tokens * textWidth)]),
           shape: [tokens, textWidth], in: arena, booking: booking),
-        mask: hasMask
-          ? mask[(index * tokens)..<((index + 1) * tokens)].map { $0 != 0 ? 1 : 0 } : nil,
+        mask: mask.map { Array($0[(index * tokens)..<((index + 1) * tokens)]) },
         pooled: Tensor(
           Array(pooledValues[(index * pooledWidth)..<((index + 1) * pooledWidth)]),
           shape: [pooledWidth], in: arena, booking: booking))
     }
+  }
+
+  private static let maskName = "encoder_attention_mask"
+
+  /// Ones and zeros, token by token; nil where the file has no mask.
+  private static func mask(in reader: SafetensorsReader, _ sizes: Sizes) throws -> [UInt8]? {
+    guard reader.tensors.contains(where: { $0.name == maskName }) else { return nil }
+    let mask = try reader.numbers(maskName).map { UInt8($0 != 0 ? 1 : 0) }
+    for text in 0..<sizes.count
+    where !mask[(text * sizes.tokenCount)..<((text + 1) * sizes.tokenCount)].contains(1) {
+      throw problem(
+        "\(reader.path): row \(text) of \(maskName) has no valid token; a text needs at least one")
+    }
+    return mask
+  }
+
+  private static func problem(_ text: String) -> ConfigurationError {
+    ConfigurationError([ConfigurationProblem("data.text", text)])
   }
 
   package subscript(source index: Int) -> TextCondition<Float> {

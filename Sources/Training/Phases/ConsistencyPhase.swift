@@ -31,12 +31,7 @@ package struct ConsistencyPhase {
     target = networks.copyOfWeights(role: .generator)
     target.parameters.values.copy(from: generator.parameters.values)
     objective = ConsistencyObjective(shift: options.flowShift)
-    optimizer = ShardedOptimizer(
-      generator.parameters, role: .generator,
-      configuration: .init(
-        beta1: options.beta1, beta2: options.beta2, weightDecay: options.weightDecay,
-        clip: options.clip, ema: options.ema > 0 ? options.ema : nil),
-      exchange: context.exchange, transport: context.transport, arena: context.arena)
+    optimizer = context.distillOptimizer(generator.parameters, role: .generator, isAveraged: true)
   }
 
   /// Trains from `firstStep` on; afterwards the generator is its average, on every rank.
@@ -60,6 +55,7 @@ package struct ConsistencyPhase {
       let outcome = try optimizer.step(
         gradientSum: gradients[0], microbatchCount: context.configuration.batch.microbatches,
         learningRate: options.generatorRate(step: step))
+      try context.note(outcome, of: "generator", in: DistillPhase.name, step: step)
       let decay = Float(options.consistencyEMA)
       let average = target.parameters.values
       Float.combine(
@@ -71,6 +67,7 @@ package struct ConsistencyPhase {
       try save(step + 1, agreement.shouldStop)
     }
     try optimizer.gatherAverage(into: generator.parameters.values)
+    try meter.finish()
     context.reporter.finishPhase()
   }
 

@@ -53,20 +53,10 @@ package struct DistillPhase {
       source: options.rollout)
     scoreTimes = .uniform(
       shift: options.scoreShift, bounds: options.scoreMinimum...options.scoreMaximum)
-    func optimizer(
-      _ parameters: ParameterSet<Float>, role: MemoryRole, ema: Double?
-    ) -> ShardedOptimizer {
-      ShardedOptimizer(
-        parameters, role: role,
-        configuration: .init(
-          beta1: options.beta1, beta2: options.beta2, weightDecay: options.weightDecay,
-          clip: options.clip, ema: ema),
-        exchange: context.exchange, transport: context.transport, arena: context.arena)
-    }
-    generatorOptimizer = optimizer(
-      generator.parameters, role: .generator, ema: options.ema > 0 ? options.ema : nil)
-    adapterOptimizer = optimizer(adapter.parameters, role: .fake, ema: nil)
-    headOptimizer = head.map { optimizer($0.parameters, role: .fake, ema: nil) }
+    generatorOptimizer = context.distillOptimizer(
+      generator.parameters, role: .generator, isAveraged: true)
+    adapterOptimizer = context.distillOptimizer(adapter.parameters, role: .fake)
+    headOptimizer = head.map { context.distillOptimizer($0.parameters, role: .fake) }
   }
 
   /// Trains from `firstStep` on; afterwards the generator is its average, on every rank.
@@ -95,6 +85,7 @@ package struct DistillPhase {
       try save(step + 1, agreement.shouldStop)
     }
     try generatorOptimizer.gatherAverage(into: generator.parameters.values)
+    try meter.finish()
     context.reporter.finishPhase()
   }
 
@@ -121,6 +112,7 @@ package struct DistillPhase {
     let outcome = try generatorOptimizer.step(
       gradientSum: gradients[0], microbatchCount: context.configuration.batch.microbatches,
       learningRate: options.generatorRate(step: step))
+    try context.note(outcome, of: "generator", in: Self.name, step: step)
     let agreement = try context.agreeOnStep(losses: losses, readings: readings)
     return [
       ("generator_loss", .number(agreement.meanLoss)),
@@ -196,6 +188,10 @@ package struct DistillPhase {
     let headOutcome = try headOptimizer?.step(
       gradientSum: gradients[1], microbatchCount: microbatchCount,
       learningRate: options.criticLearningRate)
+    try context.note(outcome, of: "fake DiT", in: Self.name, step: step)
+    if let headOutcome {
+      try context.note(headOutcome, of: "discriminator", in: Self.name, step: step)
+    }
     return (
       losses,
       outcome.metrics(prefix: "critic_") + (headOutcome?.metrics(prefix: "discriminator_") ?? [])
@@ -288,6 +284,21 @@ package struct DistillPhase {
   ) -> [Double] {
     context.streams(purpose, step: step, counters: batch.counters)
       .map(scoreTimes.time(from:))
+  }
+}
+
+extension RunContext {
+  /// The optimizer of a network that the distill phase trains.
+  func distillOptimizer(
+    _ parameters: ParameterSet<Float>, role: MemoryRole, isAveraged: Bool = false
+  ) -> ShardedOptimizer {
+    let options = configuration.distill
+    return ShardedOptimizer(
+      parameters, role: role,
+      configuration: .init(
+        beta1: options.beta1, beta2: options.beta2, weightDecay: options.weightDecay,
+        clip: options.clip, ema: isAveraged && options.ema > 0 ? options.ema : nil),
+      exchange: exchange, transport: transport, arena: arena)
   }
 }
 

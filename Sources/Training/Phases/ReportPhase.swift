@@ -1,9 +1,8 @@
 // Report: everything that a run left behind, as one page.
 
 package import Evaluation
+import Exchange
 import Foundation
-package import ProcessMesh
-package import Tensors
 import VideoData
 
 package struct ReportPhase {
@@ -41,7 +40,8 @@ package struct ReportPhase {
     try RunFolder.write(Data(HTMLReport(content).html.utf8), to: folder.report)
   }
 
-  /// Sums the bytes of each kind of message over the lines of metrics.jsonl.
+  /// Sums the bytes of each kind of message over the lines of metrics.jsonl, and what the ends of
+  /// phases sent.
   private static func traffic(in folder: RunFolder) throws -> [ReportContent.TrafficEntry] {
     var totals: [String: (raw: Int, wire: Int)] = [:]
     let text = String(decoding: try Data(contentsOf: folder.metrics), as: UTF8.self)
@@ -52,7 +52,7 @@ package struct ReportPhase {
       else { continue }
       for (key, value) in fields {
         guard let bytes = (value as? NSNumber)?.intValue else { continue }
-        for kind in ["gradients", "parameters"] {
+        for kind in [TrafficKind.gradients, .parameters].map(\.rawValue) {
           if key == "\(kind)_raw_bytes" {
             totals["\(phase): \(kind)", default: (0, 0)].raw += bytes
           }
@@ -62,34 +62,12 @@ package struct ReportPhase {
         }
       }
     }
+    for (phase, moved) in TrafficRecord(reading: folder).averages {
+      totals["\(phase): moving averages"] = (moved.rawByteCount, moved.wireByteCount)
+    }
     return totals.sorted { $0.key < $1.key }.map {
       ReportContent.TrafficEntry(
         kind: $0.key, rawByteCount: $0.value.raw, wireByteCount: $0.value.wire)
-    }
-  }
-}
-
-/// The ledgers of all ranks at their peaks, summed; written when training ends.
-package struct MemoryRecord: Codable {
-  private let accounts: [MemoryLedger.Entry]
-
-  /// - Collective: over the transport.
-  package init(_ ledger: MemoryLedger, _ transport: any Transport) throws {
-    accounts = try transport.allGather(value: ledger.entries).flatMap(\.self)
-  }
-
-  package init(reading folder: RunFolder) throws {
-    self = try JSONDecoder().decode(Self.self, from: Data(contentsOf: folder.memory))
-  }
-
-  package func write(to folder: RunFolder) throws {
-    try RunFolder.write(self, to: folder.memory)
-  }
-
-  package var entries: [ReportContent.MemoryEntry] {
-    accounts.map {
-      ReportContent.MemoryEntry(
-        role: $0.role.rawValue, category: $0.category.rawValue, byteCount: $0.peakByteCount)
     }
   }
 }

@@ -3,6 +3,7 @@
 import Basics
 import Exchange
 import Foundation
+import ProcessMesh
 
 final class StepMeter {
   private let context: RunContext
@@ -28,31 +29,43 @@ final class StepMeter {
     further: [(name: String, value: MetricsValue)]
   ) {
     let seconds = (ContinuousClock.now - startTime) / .seconds(1)
-    let statistics = context.exchange.statistics.take()
+    let statistics = context.takeTraffic()
     let tokens = Double(context.batchSize * context.configuration.videoTokenCount)
     let record = MetricsRecord(
       phase: phase, step: step + 1, loss: agreement.meanLoss,
       tokensPerSecond: tokens / max(seconds, 1e-9), seconds: seconds,
-      peakByteCount: agreement.peakByteCount, further: further + Self.traffic(statistics))
+      peakByteCount: agreement.peakByteCount, further: further + traffic(statistics))
     context.attempt {
       try context.reporter.record(
         record, stepCount: stepCount, globalStep: firstGlobalStep + step + 1)
     }
   }
 
-  /// What this rank sent in the step, by kind of message, and what that cost in seconds.
-  private static func traffic(
+  /// Writes what the end of the phase sent: averages, of which no step has a record.
+  /// - Collective: over the context's transport.
+  func finish() throws {
+    try context.joinTraffic()
+    let moved = context.takeTraffic()[.movingAverages]
+    guard context.transport.isRoot else { return }
+    context.attempt { try TrafficRecord.note(moved, of: phase, in: context.folder) }
+  }
+
+  /// What all ranks sent in the step, by kind of message, and how many seconds of a rank that took,
+  /// the mean over ranks.
+  private func traffic(
     _ statistics: ExchangeStatistics
   ) -> [(name: String, value: MetricsValue)] {
-    [TrafficKind.gradients, .parameters].flatMap { kind -> [(name: String, value: MetricsValue)] in
+    let ranks = Double(context.transport.size)
+    return [TrafficKind.gradients, .parameters].flatMap {
+      kind -> [(name: String, value: MetricsValue)] in
       let traffic = statistics[kind]
       return [
         ("\(kind.rawValue)_raw_bytes", .integer(traffic.rawByteCount)),
         ("\(kind.rawValue)_wire_bytes", .integer(traffic.wireByteCount)),
       ]
     } + [
-      ("encode_s", .number(statistics.total.encodeSeconds)),
-      ("wait_s", .number(statistics.total.waitSeconds)),
+      ("encode_s", .number(statistics.total.encodeSeconds / ranks)),
+      ("wait_s", .number(statistics.total.waitSeconds / ranks)),
     ]
   }
 }

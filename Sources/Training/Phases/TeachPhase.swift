@@ -66,6 +66,7 @@ package struct TeachPhase {
       let outcome = try optimizer.step(
         gradientSum: gradients[0], microbatchCount: context.configuration.batch.microbatches,
         learningRate: rate)
+      try context.note(outcome, of: "real DiT", in: Self.name, step: step)
       let agreement = try context.agreeOnStep(losses: losses)
       meter.record(
         step: step, agreement: agreement,
@@ -73,6 +74,7 @@ package struct TeachPhase {
       try save(step + 1, agreement.shouldStop)
     }
     try optimizer.gatherAverage(into: networks.base.parameters.values)
+    try meter.finish()
     context.reporter.finishPhase()
   }
 

@@ -54,7 +54,7 @@ package final class Networks {
     let parameters = ParameterSet<Float>(
       DiscriminatorHead<Float>.specifications(
         featureWidth: configuration.width, hiddenWidth: width), in: arena, role: .fake)
-    parameters.initialize(seed: seed, purpose: .adapterInitialization)
+    parameters.initialize(seed: seed, purpose: .headInitialization)
     let head = DiscriminatorHead(parameters: parameters)
     self.head = head
     return head

@@ -10,6 +10,7 @@ package import Foundation
 import MeshLayout
 import ProcessMesh
 import Tensors
+package import VideoData
 
 package struct CheckpointSession {
   /// A network of the checkpoint; frozen ones have no optimizer.
@@ -29,16 +30,21 @@ package struct CheckpointSession {
 
   private let context: RunContext
   private let store: CheckpointStore
-  private let dataFingerprint: String
+  private let data: DataFingerprint
+  private let origin: String?
 
-  /// - Parameter dataFingerprint: of the prepared set that the run learns from.
-  package init(_ context: RunContext, dataFingerprint: String) {
+  /// - Parameters:
+  ///   - data: what the run learns from.
+  ///   - origin: the checkpoint that it was told to start from, if it was.
+  package init(_ context: RunContext, data: DataFingerprint, origin: String? = nil) {
     self.context = context
-    self.dataFingerprint = dataFingerprint
+    self.data = data
+    self.origin = origin
     store = CheckpointStore(context.folder.checkpoints)
   }
 
-  /// Commits a checkpoint of `phase` after `phaseStep` of its steps, then drops old ones.
+  /// Commits a checkpoint of `phase` after `phaseStep` of its steps, then drops old ones unless updates
+  /// are being skipped: the older ones may be the last good ones then.
   ///
   /// - Throws: `JobError` on every rank if any failed (a full disk, say); older checkpoints stay.
   /// - Collective: over the context's transport.
@@ -62,9 +68,11 @@ package struct CheckpointSession {
         lists,
         Manifest.Fields(
           step: globalStep, phase: phase, counters: counters,
-          configuration: context.configuration.yaml, mesh: "dp=\(transport.size)",
-          modelFingerprint: Self.fingerprint(parts), dataFingerprint: dataFingerprint))
-      _ = try store.prune(keep: context.configuration.checkpoint.keep)
+          configuration: context.configuration.yaml,
+          mesh: MeshShape([.zero: transport.size]).description, libraryVersions: Version.libraries,
+          modelFingerprint: Self.fingerprint(parts), dataFingerprint: data.text, origin: origin))
+      if context.isSkipping { return }
+      _ = try store.prune(keep: context.configuration.checkpoint.keep, newest: globalStep)
     }
   }
 

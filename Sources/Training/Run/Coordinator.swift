@@ -107,7 +107,7 @@ extension WorkloadSizes {
         ? FlatLayout(
           DiscriminatorHead<Float>.specifications(
             featureWidth: transformer.width, hiddenWidth: distill.discriminatorWidth)
-        ).count : 0, headWidth: distill.discriminatorWidth,
+        ).count : 0, discriminatorWidth: distill.discriminatorWidth,
       storedTextElementCounts: text?.elementCounts ?? [],
       microbatchCount: configuration.batch.microbatches,
       samplesPerMicrobatch: configuration.batch.samples,

@@ -60,7 +60,9 @@ package final class MainJob {
   // MARK: Phases
 
   private func runPhases() throws {
-    let start = try openRun()
+    let opening = try openRun()
+    let start = opening.start
+    context.settle(opening.precision)
     let prepared = try prepare(start: start)
     try context.stopIfAsked()
     let networks = try buildNetworks()
@@ -77,18 +79,27 @@ package final class MainJob {
     try transport.onRoot { try report(prepared) }
   }
 
+  /// What rank 0 decides for all before anything is computed.
+  private struct Opening: Codable {
+    let start: StartingPoint?
+    let precision: RunConfiguration.PrecisionChoice
+  }
+
   /// Chooses the start and makes the files of the run folder agree with it.
-  private func openRun() throws -> StartingPoint? {
-    try transport.onRoot { () throws -> StartingPoint? in
+  private func openRun() throws -> Opening {
+    try transport.onRoot { () throws -> Opening in
       let start = try StartingPoint.choose(
         resume, in: folder, for: configuration, say: reporter.say)
-      var stale: [URL] = []
-      if start?.isTaught(configuration) != true { stale += folder.resultsOfTeaching }
-      if start?.isDistilled(configuration) != true { stale += folder.resultsOfDistillation }
-      if let aside = try folder.setAside(stale) {
-        reporter.say("training goes on, so its earlier results were moved to \(aside.path)")
+      let precision = try PrecisionRule.resolve(
+        configuration.compute.precision, made: start?.precision,
+        isFast: context.multipliesBFloat16)
+      context.settle(precision)
+      PrecisionRule.warning(precision, isFast: context.multipliesBFloat16).map(reporter.say)
+      if let aside = try folder.setAside(staleResults(start)) {
+        reporter.say(
+          "results of another course of training or of other settings were moved to \(aside.path)")
       }
-      try RunFolder.write(Data(configuration.yaml.utf8), to: folder.configuration)
+      try RunFolder.write(Data(context.configuration.yaml.utf8), to: folder.configuration)
       try RunFolder.write(Data(plan.text.utf8), to: folder.plan)
       reporter.say(plan.text)
       try reporter.open(
@@ -96,8 +107,26 @@ package final class MainJob {
         resumingAt: MetricsLog.Position(
           phase: start?.phase ?? TeachPhase.name, step: start?.phaseStep ?? 0,
           laterPhases: start?.phase == DistillPhase.name ? [] : [DistillPhase.name]))
-      return start
+      return Opening(start: start, precision: precision)
     }
+  }
+
+  /// Results in the folder that the start or the settings do not stand for any more.
+  private func staleResults(_ start: StartingPoint?) -> [URL] {
+    var stale: [URL] = []
+    if start?.isTaught(configuration) != true { stale += folder.resultsOfTeaching }
+    let earlier = (try? String(contentsOf: folder.configuration, encoding: .utf8))
+      .flatMap { try? ConfigurationReader.read(stored: $0) }
+    // Where nothing is distilled a finished run may be started with other settings of what follows.
+    func differ(_ section: String) -> Bool {
+      earlier.map { ResumeRules.differ($0, configuration, in: section) } ?? true
+    }
+    if start?.isDistilled(configuration) != true || differ("distill.") {
+      stale += folder.resultsOfDistillation
+    } else if differ("sample.") {
+      stale += folder.shownResults
+    }
+    return stale
   }
 
   /// A stop request to rank 0 ends it at once; the next start prepares from the first video again.
@@ -108,15 +137,17 @@ package final class MainJob {
       do {
         prepared = try PreparedSet.prepare(
           from: configuration.clipOrigin, options: configuration.preparationOptions,
-          in: folder.prepared, isStopRequested: context.isStopRequested, say: reporter.say)
+          in: folder.prepared, wanted: start?.data,
+          isStopRequested: context.isStopRequested, say: reporter.say)
       } catch let error as VideoError where error.code == .stopped {
         return true
+      } catch let error as VideoError where error.code == .otherData {
+        throw start?.refusal(of: error) ?? error
       }
       let decibels = String(format: "%.1f", prepared.codecPSNR)
       reporter.say(
         "prepare: \(prepared.sources.count) videos, latents \(prepared.latentShape), codec "
           + "\(decibels) dB on held-out clips")
-      try start?.requireData(prepared.fingerprint)
       return false
     }
     if isStopped { throw StoppedOnSignal() }
@@ -165,7 +196,8 @@ package final class MainJob {
     let parts = [
       CheckpointSession.Part("real", networks.base.parameters, optimizer: phase.optimizer)
     ]
-    let session = CheckpointSession(context, dataFingerprint: prepared.fingerprint)
+    let session = CheckpointSession(
+      context, data: prepared.dataFingerprint, origin: start?.origin)
     if let start {
       try session.load(start.folder, parts: parts)
     } else if configuration.teach.steps == 0 {
@@ -186,7 +218,8 @@ package final class MainJob {
     let batches = TrainingBatches(
       prepared, context: context, texts: texts,
       firstCounter: configuration.teach.steps * context.batchSize)
-    let session = CheckpointSession(context, dataFingerprint: prepared.fingerprint)
+    let session = CheckpointSession(
+      context, data: prepared.dataFingerprint, origin: start?.origin)
     var parts = [CheckpointSession.Part("real", networks.base.parameters)]
     let train:
       (_ firstStep: Int, _ save: @escaping (_ done: Int, _ mustStop: Bool) throws -> Void) throws ->
@@ -246,7 +279,10 @@ package final class MainJob {
     _ session: CheckpointSession, phase: String, _ stepsDone: Int, of stepCount: Int,
     firstGlobalStep: Int, mustStop: Bool, parts: [CheckpointSession.Part]
   ) throws {
-    let isDue = stepsDone % configuration.checkpoint.everySteps == 0 || stepsDone == stepCount
+    // While updates are skipped the newest checkpoint is to stay the one before.
+    let isDue =
+      stepsDone == stepCount
+      || (stepsDone % configuration.checkpoint.everySteps == 0 && !context.isSkipping)
     if isDue || mustStop {
       try session.save(
         phase: phase, phaseStep: stepsDone, globalStep: firstGlobalStep + stepsDone, parts: parts)
@@ -268,7 +304,7 @@ package final class MainJob {
       .init("latent codec", String(format: "%.1f dB on held-out clips", prepared.codecPSNR)))
     facts += context.exchange.decisions.map { .init("exchange", "\($0)") }
     let content = try ReportPhase.content(
-      of: configuration, in: folder, title: "W2SVD run \(folder.url.lastPathComponent)",
+      of: context.configuration, in: folder, title: "W2SVD run \(folder.url.lastPathComponent)",
       environment: facts)
     try ReportPhase.write(content, to: folder)
     for table in content.samplerTables { reporter.say(table.plainText) }
@@ -279,6 +315,7 @@ package final class MainJob {
   /// aside, it is never deleted.
   private func openFolder() throws -> RunLock {
     let lock = try RunLock(runFolder: folder.url)
+    folder.removeLeftovers()
     guard resume == .never, let aside = try folder.setRunAside() else { return lock }
     reporter.say("the earlier run was moved to \(aside.path)")
     return try RunLock(runFolder: folder.url)

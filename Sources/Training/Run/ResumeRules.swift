@@ -4,7 +4,9 @@ import Foundation
 
 enum ResumeRules {
   /// Options that change how a run is carried out, not what it computes.
-  private static let free = ["checkpoint.", "mesh.", "exchange.", "log.", "evaluate."]
+  private static let free = [
+    "checkpoint.", "mesh.", "exchange.", "log.", "evaluate.", "model.recompute",
+  ]
 
   /// Options that a checkpoint of the teach phase knows nothing of yet.
   private static let ofLaterPhases = ["distill.", "sample."]
@@ -17,9 +19,11 @@ enum ResumeRules {
     _ configuration: RunConfiguration, against saved: String, phase: String, folder: URL
   ) throws {
     let free = phase == TeachPhase.name ? free + ofLaterPhases : free
-    let old = try ConfigurationReader.read(yaml: saved)
+    let old = try ConfigurationReader.read(stored: saved)
     let problems = RunConfiguration.options.compactMap { option -> ConfigurationProblem? in
       let (before, now) = (option.text(old), option.text(configuration))
+      // `PrecisionRule` gives auto its meaning.
+      if option.key == "compute.precision" && [before, now].contains("auto") { return nil }
       guard before != now, !free.contains(where: option.key.hasPrefix) else { return nil }
       return ConfigurationProblem(
         option.key,
@@ -27,5 +31,12 @@ enum ResumeRules {
           + "with --run, or start over with --resume never")
     }
     guard problems.isEmpty else { throw ConfigurationError(problems) }
+  }
+
+  /// Whether an option of a section differs.
+  static func differ(_ a: RunConfiguration, _ b: RunConfiguration, in section: String) -> Bool {
+    RunConfiguration.options.contains { option in
+      option.key.hasPrefix(section) && option.text(a) != option.text(b)
+    }
   }
 }

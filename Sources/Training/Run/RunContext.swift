@@ -1,6 +1,7 @@
 // What every phase of a run is given: who we are, where things go, and how a step is agreed on.
 
 package import Autodiff
+import Basics
 package import DenseKernels
 package import Exchange
 import Foundation
@@ -11,7 +12,8 @@ import VideoData
 
 /// One rank's view of a run.
 package final class RunContext {
-  package let configuration: RunConfiguration
+  /// With the precision that the run has, see `settle`.
+  package private(set) var configuration: RunConfiguration
   package let folder: RunFolder
   package let transport: any Transport
   package let arena: Arena
@@ -19,13 +21,18 @@ package final class RunContext {
   /// The microbatches of every step that this rank computes.
   package let microbatches: Range<Int>
   /// How the networks' products read their operands, the same on all ranks.
-  package let precision: ProductPrecision
+  package private(set) var precision: ProductPrecision
+  /// Whether every rank's CPU multiplies bfloat16 itself.
+  package let multipliesBFloat16: Bool
   /// Talks to the user and to the files of the run; silent on ranks other than 0.
   package let reporter: Reporter
   /// Whether somebody asked this rank to stop; a parameter, so that tests can ask.
   let isStopRequested: () -> Bool
   /// What this rank failed at by itself; see `attempt`.
   private var failure: JobError?
+  /// What all ranks have sent since the last `takeTraffic()`.
+  private var traffic = ExchangeStatistics()
+  private var skips = SkippedUpdates()
 
   /// - Throws: `MeshLayoutError` when there are more ranks than microbatches.
   /// - Collective: over the transport.
@@ -48,13 +55,19 @@ package final class RunContext {
     microbatches = try MicrobatchShare(
       microbatchCount: configuration.batch.microbatches, rankCount: transport.size
     ).range(of: transport.rank)
-    switch configuration.compute.precision {
-    case .fp32: precision = .float32
-    case .bf16: precision = .bfloat16
-    case .auto:
-      let isFast = try transport.allGather(value: ProductPrecision.bfloat16.isFast)
-      precision = isFast.allSatisfy(\.self) ? .bfloat16 : .float32
-    }
+    multipliesBFloat16 = try transport.allGather(value: ProductPrecision.bfloat16.isFast)
+      .allSatisfy(\.self)
+    precision = .float32
+    settle(
+      try PrecisionRule.resolve(
+        configuration.compute.precision, made: nil, isFast: multipliesBFloat16))
+  }
+
+  /// Sets the precision of the run, fp32 or bf16, before the first pass of a network.
+  func settle(_ choice: RunConfiguration.PrecisionChoice) {
+    require(choice != .auto, "a run has a precision of its own")
+    configuration.compute.precision = choice
+    precision = choice == .bf16 ? .bfloat16 : .float32
   }
 
   /// A tape for one pass of a network.
@@ -104,7 +117,9 @@ package final class RunContext {
       value: StepReport(
         lossBits: losses.map(\.bitPattern),
         readingBits: readings.mapValues { $0.map(\.bitPattern) }, wantsStop: isStopRequested(),
-        peakByteCount: ResourceUsage.current()?.peakByteCount ?? 0, failure: failure))
+        peakByteCount: ResourceUsage.current()?.peakByteCount ?? 0,
+        traffic: exchange.statistics.take(), failure: failure))
+    reports.forEach { traffic += $0.traffic }
     if let failure = reports.lazy.compactMap(\.failure).first { throw failure }
     let joinedBits = reports.reduce(into: [:]) { $0.merge($1.readingBits, uniquingKeysWith: +) }
     return StepAgreement(
@@ -112,6 +127,26 @@ package final class RunContext {
       readings: joinedBits.mapValues { $0.map(Double.init(bitPattern:)) },
       shouldStop: reports.contains(where: \.wantsStop),
       peakByteCount: reports.reduce(0) { $0 + $1.peakByteCount })
+  }
+
+  /// Tells all ranks what each has sent since the last agreement.
+  /// - Collective: over the transport.
+  func joinTraffic() throws {
+    try transport.allGather(value: exchange.statistics.take()).forEach { traffic += $0 }
+  }
+
+  /// What all ranks have sent since the last call, as far as agreements told.
+  func takeTraffic() -> ExchangeStatistics { traffic.take() }
+
+  /// Whether the last update of some network was left out because its gradient was not finite.
+  var isSkipping: Bool { skips.isSkipping }
+
+  /// Takes note of an update, which all ranks know alike: says when the first in a row is left out.
+  /// - Throws: `JobError`, on every rank, when too many in a row are.
+  func note(_ outcome: StepOutcome, of network: String, in phase: String, step: Int) throws {
+    if let word = try skips.note(outcome, of: network, in: phase, step: step) {
+      reporter.say(word)
+    }
   }
 
   /// Does what this rank does alone, between collectives. All ranks hear of a failure at the next
@@ -150,6 +185,7 @@ package final class RunContext {
     let readingBits: [String: [UInt64]]
     let wantsStop: Bool
     let peakByteCount: Int
+    let traffic: ExchangeStatistics
     let failure: JobError?
   }
 }

@@ -2,14 +2,26 @@
 // outlives the weights that it was made of.
 
 import Foundation
+import VideoData
 
 extension RunFolder {
   /// Made of W, when the teach phase ends.
   var resultsOfTeaching: [URL] { [final(.real)] }
 
   /// Made of the student, when the distill phase ends.
-  var resultsOfDistillation: [URL] {
-    [final(.fake), final(.generator), memory, samples, evaluation, report]
+  var resultsOfDistillation: [URL] { [final(.fake), final(.generator), memory] + shownResults }
+
+  /// What shows the student's clips and numbers.
+  var shownResults: [URL] { [samples, evaluation, report] }
+
+  /// Removes the temporary folders that killed runs left. Only the holder of the run's lock may.
+  func removeLeftovers() {
+    for folder in [url, samples] {
+      let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
+      for name in names where ScratchFolder.isNamedSo(name) {
+        try? FileManager.default.removeItem(at: folder.appending(path: name))
+      }
+    }
   }
 
   /// Writes a folder that is not there yet.

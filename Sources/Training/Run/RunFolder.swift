@@ -22,6 +22,7 @@ package struct RunFolder: Sendable {
   package var samples: URL { url.appending(path: "samples") }
   package var evaluation: URL { url.appending(path: "evaluation") }
   package var memory: URL { url.appending(path: "memory.json") }
+  package var traffic: URL { url.appending(path: "traffic.json") }
   package var report: URL { url.appending(path: "report.html") }
 
   /// A Hugging Face folder of the final weights of a role.

@@ -1,5 +1,6 @@
 // A plan for people: the layout and why, then bytes per rank, operations, words.
 
+import Evaluation
 import Foundation
 import Planning
 
@@ -13,9 +14,10 @@ extension RunPlan {
     if let memoryPerRank {
       lines.append(
         fits
-          ? "every rank keeps within \(Self.bytes(memoryPerRank))"
-          : "does not fit: a rank needs \(Self.bytes(costs.peakByteCountPerRank)), it may take "
-            + "\(Self.bytes(memoryPerRank)); set model.recompute, batch.samples or a smaller model")
+          ? "every rank keeps within \(ReportText.bytes(memoryPerRank))"
+          : "does not fit: a rank needs \(ReportText.bytes(costs.peakByteCountPerRank)), it may take "
+            + "\(ReportText.bytes(memoryPerRank)); set model.recompute, batch.samples or a smaller model"
+      )
     }
     return lines.joined(separator: "\n") + "\n"
   }
@@ -42,10 +44,10 @@ extension RunPlan {
     let peak = phase.memory.map(\.totalPeakByteCount).max() ?? 0
     let unit = phase.stepCount == 0 ? "pass" : "step"
     var text =
-      "\(phase.name): \(Self.bytes(peak)) per rank, "
+      "\(phase.name): \(ReportText.bytes(peak)) per rank, "
       + "\(Self.format(operations / 1e9)) GFLOP per \(unit)"
     if phase.stepCount > 0 {
-      text += ", \(Self.bytes(phase.exchangeByteCountPerStep)) sent per step over all ranks"
+      text += ", \(ReportText.bytes(phase.exchangeByteCountPerStep)) sent per step over all ranks"
     }
     if let gigaflopsPerRank, phase.stepCount > 0 {
       let seconds = phase.seconds(gigaflops: gigaflopsPerRank)
@@ -59,23 +61,12 @@ extension RunPlan {
 
   private static func row(_ name: String, _ smallest: Int, _ largest: Int) -> String {
     let range =
-      smallest == largest ? bytes(largest) : "\(bytes(smallest)) to \(bytes(largest))"
+      smallest == largest
+      ? ReportText.bytes(largest) : "\(ReportText.bytes(smallest)) to \(ReportText.bytes(largest))"
     return "  " + name.padding(toLength: 26, withPad: " ", startingAt: 0) + range
   }
 
   private static func format(_ value: Double) -> String {
     String(format: value >= 100 ? "%.0f" : "%.3g", value)
-  }
-
-  /// "12.3 MiB".
-  package static func bytes(_ count: Int) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"]
-    var value = Double(count)
-    var unit = 0
-    while value >= 1024, unit + 1 < units.count {
-      value /= 1024
-      unit += 1
-    }
-    return unit == 0 ? "\(count) B" : String(format: "%.1f %@", value, units[unit])
   }
 }

@@ -3,6 +3,7 @@
 
 import Checkpoints
 package import Foundation
+import VideoData
 
 /// What the user asked of `--resume`.
 package enum ResumeMode: Equatable, Sendable {
@@ -10,7 +11,8 @@ package enum ResumeMode: Equatable, Sendable {
   case auto
   /// From the start; a run that is there already is moved aside.
   case never
-  /// A checkpoint folder, from any run of the same model.
+  /// A checkpoint folder, from any run of the same model. Once the run has saved a checkpoint of its
+  /// own, the same request goes on from there, whether or not that folder still exists.
   case checkpoint(URL)
 
   package init(_ text: String) {
@@ -28,8 +30,11 @@ struct StartingPoint: Codable {
   let phase: String
   /// Steps of the phase that are done.
   let phaseStep: Int
-  /// Of the videos that it was trained on.
+  /// `DataFingerprint.text` of what it was trained on.
   let dataFingerprint: String?
+  let precision: RunConfiguration.PrecisionChoice
+  /// The checkpoint that `--resume` named when the run began.
+  let origin: String?
 
   /// The checkpoint to start from, verified whole; nil starts from the beginning.
   /// - Throws: `ConfigurationError` for one that does not fit the configuration; `JobError` for one
@@ -41,6 +46,12 @@ struct StartingPoint: Codable {
     switch mode {
     case .never: return nil
     case .checkpoint(let url):
+      let origin = url.standardizedFileURL.path
+      let own = CheckpointStore(folder.checkpoints).newestValid(deep: true)
+      if let reader = own.reader, reader.manifest.fields.origin == origin {
+        own.skipped.forEach { say("skipped checkpoint \($0)") }
+        return try StartingPoint(reader, for: configuration, origin: origin, say: say)
+      }
       let reader: CheckpointReader
       do { reader = try CheckpointReader(opening: url) } catch let error as CheckpointError {
         throw JobError(exitCode: .configuration, "--resume: \(error)")
@@ -52,16 +63,20 @@ struct StartingPoint: Codable {
           "--resume: \(folder.url.path) has checkpoints of other steps than \(url.path): choose an "
             + "empty folder with --run")
       }
-      return try StartingPoint(reader, for: configuration, say: say)
+      return try StartingPoint(reader, for: configuration, origin: origin, say: say)
     case .auto:
       let found = CheckpointStore(folder.checkpoints).newestValid(deep: true)
       found.skipped.forEach { say("skipped checkpoint \($0)") }
-      return try found.reader.map { try StartingPoint($0, for: configuration, say: say) }
+      return try found.reader.map {
+        try StartingPoint(
+          $0, for: configuration, origin: $0.manifest.fields.origin, say: say)
+      }
     }
   }
 
   private init(
-    _ reader: CheckpointReader, for configuration: RunConfiguration, say: (String) -> Void
+    _ reader: CheckpointReader, for configuration: RunConfiguration, origin: String?,
+    say: (String) -> Void
   ) throws {
     let problems = reader.verify(deep: true)
     guard problems.isEmpty else {
@@ -76,18 +91,21 @@ struct StartingPoint: Codable {
     phase = fields.phase
     phaseStep = fields.counters["phaseStep"] ?? 0
     dataFingerprint = fields.dataFingerprint
+    precision = try ConfigurationReader.read(stored: fields.configuration).compute.precision
+    self.origin = origin
     say("resuming \(phase) after step \(phaseStep): \(folder.path)")
   }
 
-  /// Going on with other videos would mix two data sets, and the latents of two codecs.
-  /// - Throws: `ConfigurationError`.
-  func requireData(_ fingerprint: String) throws {
-    guard let dataFingerprint, dataFingerprint != fingerprint else { return }
-    throw ConfigurationError([
+  /// What the run goes on learning from; nil where it was not noted.
+  var data: DataFingerprint? { dataFingerprint.map { DataFingerprint($0) } }
+
+  /// Going on with other videos would mix two data sets, or the latents of two codecs.
+  func refusal(of error: VideoError) -> ConfigurationError {
+    ConfigurationError([
       ConfigurationProblem(
         "data",
-        "the videos are not those that \(folder.path) was trained on: put them back, choose another "
-          + "folder with --run, or start over with --resume never")
+        "\(error.message) that \(folder.path) was trained on: put the videos and the run's prepared/ "
+          + "back, choose another folder with --run, or start over with --resume never")
     ])
   }
 

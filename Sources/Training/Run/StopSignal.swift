@@ -9,6 +9,8 @@ package enum StopSignal {
 
   /// From now on both signals ask for a gentle stop instead of ending the process.
   package static func install() {
+    // Made here, not inside a handler, where nothing may be allocated.
+    _ = received.load(ordering: .relaxed)
     signal(SIGTERM) { _ in StopSignal.received.store(true, ordering: .relaxed) }
     signal(SIGUSR1) { _ in StopSignal.received.store(true, ordering: .relaxed) }
   }

@@ -1,5 +1,6 @@
 // Evaluation and report of a run that is there already, for the tools.
 
+import Checkpoints
 package import Evaluation
 import Foundation
 import Models
@@ -10,10 +11,20 @@ import VideoData
 extension StoredRun {
   /// The tables of the run; rows that are missing are made first, on one rank.
   /// - Parameter say: gets lines of progress.
+  /// - Throws: `JobError` for a single checkpoint, whose rows would pass for the run's.
   package func evaluate(
     say: @escaping @Sendable (String) -> Void
   ) throws -> [ReportContent.SamplerTable] {
+    guard step == nil else {
+      throw JobError(
+        exitCode: .configuration,
+        "tables belong to a finished run, not to one checkpoint: give the run folder \(folder.url.path)"
+      )
+    }
     let configuration = try configuration()
+    // A worker that is at it writes the same rows.
+    let lock = try RunLock(runFolder: folder.url)
+    defer { withExtendedLifetime(lock) {} }
     let prepared = try prepared()
     let run = self
     _ = try InProcessMesh.run(size: 1) { transport -> Bool in

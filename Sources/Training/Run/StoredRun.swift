@@ -43,14 +43,14 @@ package struct StoredRun: Sendable {
   package func configuration() throws -> RunConfiguration {
     if let step {
       return try ConfigurationReader.read(
-        yaml: CheckpointReader(opening: step).manifest.fields.configuration)
+        stored: CheckpointReader(opening: step).manifest.fields.configuration)
     }
     guard let yaml = try? String(contentsOf: folder.configuration, encoding: .utf8) else {
       throw JobError(
         exitCode: .configuration,
         "\(folder.url.path) has no config.yaml, so it is no run; check the path")
     }
-    return try ConfigurationReader.read(yaml: yaml)
+    return try ConfigurationReader.read(stored: yaml)
   }
 
   package func prepared() throws -> PreparedSet { try PreparedSet(loading: folder.prepared) }
@@ -96,7 +96,7 @@ package struct CheckpointNetworks {
 
   package init(_ folder: URL) throws {
     reader = try CheckpointReader(opening: folder)
-    options = try ConfigurationReader.read(yaml: reader.manifest.fields.configuration)
+    options = try ConfigurationReader.read(stored: reader.manifest.fields.configuration)
     transformer =
       options.model.checkpoint.isEmpty
       ? options.transformer
@@ -178,6 +178,7 @@ extension RunConfiguration {
     options.clipFrameCount = data.frameCount
     options.cropSize = data.size
     options.shortSide = data.shortSide
+    options.proceduralFrames = max(options.proceduralFrames, 2 * data.frameCount)
     options.heldOutShare = data.holdout
     options.proceduralPeople = data.proceduralPeople
     options.proceduralSeed = UInt64(seed)

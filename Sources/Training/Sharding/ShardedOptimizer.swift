@@ -124,7 +124,7 @@ package final class ShardedOptimizer {
   /// - Collective: over the transport.
   package func gatherAverage(into target: Buffer<Float>) throws {
     guard let ema else { return target.copy(from: parameters.values) }
-    try exchange.allGather(ema, partition: partition, into: target)
+    try exchange.allGather(ema, partition: partition, into: target, kind: .movingAverages)
   }
 
   private func shardBuffer(_ category: MemoryCategory) -> Buffer<Float> {

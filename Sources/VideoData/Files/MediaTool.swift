@@ -12,6 +12,12 @@ enum MediaTool {
     let standardOutput: [UInt8]
     let standardError: String
 
+    /// Whether the tool does not know one of its arguments, which no file is to blame for.
+    var isUsageError: Bool {
+      status != 0
+        && ["Unrecognized option", "Option not found"].contains { standardError.contains($0) }
+    }
+
     /// The first line that the tool said, for a message.
     var firstComplaint: String {
       let line = standardError.split(separator: "\n").first { !$0.allSatisfy(\.isWhitespace) }
@@ -25,7 +31,8 @@ enum MediaTool {
   /// Runs `name` with `arguments`; `input` is its standard input (nil: nothing).
   ///
   /// - Parameter isStopRequested: asked while the tool runs; true stops it.
-  /// - Throws: `toolMissing`, `toolFailed` (not started, past the deadline), `unwritable`, `stopped`.
+  /// - Throws: `toolMissing`, `toolFailed` (not started, past the deadline, killed), `unwritable`,
+  ///   `stopped`.
   static func run(
     _ name: String, _ arguments: [String], input: [UInt8]? = nil, deadline: Duration,
     isStopRequested: () -> Bool = { false }
@@ -60,9 +67,16 @@ enum MediaTool {
         cause: error)
     }
     try finish(process, name: name, deadline: deadline, isStopRequested: isStopRequested)
-    let status = process.terminationReason == .exit ? process.terminationStatus : -1
+    let status = process.terminationStatus
+    let isKilled = process.terminationReason != .exit
     // Who asks a job to stop may have sent the tool the same signal.
-    if status != 0 && isStopRequested() { throw stopped(name) }
+    if (isKilled || status != 0) && isStopRequested() { throw stopped(name) }
+    if isKilled {
+      throw VideoError(
+        .toolFailed,
+        "\(name) was ended by signal \(status), perhaps for want of memory; start again, or try a "
+          + "shorter or smaller video")
+    }
     do {
       return Output(
         status: status,

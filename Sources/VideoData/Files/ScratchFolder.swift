@@ -2,8 +2,13 @@
 
 import Foundation
 
-final class ScratchFolder {
+package final class ScratchFolder {
   let url: URL
+
+  /// Whether a folder has the name of one: then a program that was killed left it.
+  package static func isNamedSo(_ name: String) -> Bool {
+    name.hasPrefix("w2svd-") && name.hasSuffix(".tmp")
+  }
 
   /// - Parameter parent: nil is the system's temporary folder.
   init(in parent: URL? = nil) throws {

@@ -70,6 +70,10 @@ package struct VideoReader: Sendable {
           "scale=\(width):\(height):flags=bicubic+accurate_rnd+full_chroma_int,format=rgb24",
           "-threads", "1", "-f", "rawvideo", "pipe:1",
         ], deadline: deadline, isStopRequested: isStopRequested)
+    if output.isUsageError {
+      throw VideoError(
+        .toolFailed, "ffmpeg is older than 5.1 (\(output.firstComplaint)); install a newer one")
+    }
     let frameBytes = height * width * 3
     let frameCount = output.standardOutput.count / frameBytes
     let advice =

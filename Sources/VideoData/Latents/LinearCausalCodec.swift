@@ -61,7 +61,7 @@ package struct LinearCausalCodec: LatentCodec, Hashable {
     let (frameCount, height, width) = (shape[1], shape[2], shape[3])
     let patchCount = height * width
     let latents = Buffer<Float>(zeroed: shape.reduce(1, *))
-    let frames = Buffer(copying: clip.values)
+    let frames = Buffer(clip.values)
     let rows = Buffer<Float>(zeroed: patchCount * group.mean.count)
     for frame in 0..<frameCount {
       let components = frame == 0 ? first : group
@@ -70,10 +70,10 @@ package struct LinearCausalCodec: LatentCodec, Hashable {
         frames, frame: frame == 0 ? 0 : 4 * frame - 3, height: clip.height, width: clip.width,
         into: rows)
       Float.addBias(
-        Buffer(copying: components.mean.map { -$0 }), toRowsOf: rows[0..<patchCount * patchWidth],
+        Buffer(components.mean.map { -$0 }), toRowsOf: rows[0..<patchCount * patchWidth],
         rowCount: patchCount)
       Float.multiply(
-        Matrix(Buffer(copying: components.analysis), rows: channelCount, columns: patchWidth),
+        Matrix(Buffer(components.analysis), rows: channelCount, columns: patchWidth),
         Matrix(rows, rows: patchCount, columns: patchWidth).transposed, scale: 1,
         accumulating: false,
         into: matrix(latents, frame: frame, frameCount: frameCount, patchCount: patchCount))
@@ -89,7 +89,7 @@ package struct LinearCausalCodec: LatentCodec, Hashable {
       "latents have \(latents.channelCount) channels, the codec has \(channelCount)")
     let (height, width) = (latents.height * 4, latents.width * 4)
     let patchCount = latents.height * latents.width
-    let source = Buffer(copying: latents.values)
+    let source = Buffer(latents.values)
     let rows = Buffer<Float>(zeroed: patchCount * group.mean.count)
     let clipFrameCount = 1 + (latents.frameCount - 1) * 4
     let frames = Buffer<Float>(zeroed: clipFrameCount * height * width * 3)
@@ -100,11 +100,11 @@ package struct LinearCausalCodec: LatentCodec, Hashable {
         matrix(
           source, frame: frame, frameCount: latents.frameCount, patchCount: patchCount
         ).transposed,
-        Matrix(Buffer(copying: components.synthesis), rows: channelCount, columns: patchWidth),
+        Matrix(Buffer(components.synthesis), rows: channelCount, columns: patchWidth),
         scale: 1,
         accumulating: false, into: Matrix(rows, rows: patchCount, columns: patchWidth))
       Float.addBias(
-        Buffer(copying: components.mean), toRowsOf: rows[0..<patchCount * patchWidth],
+        Buffer(components.mean), toRowsOf: rows[0..<patchCount * patchWidth],
         rowCount: patchCount)
       components.geometry.join(
         rows, into: frames, frame: frame == 0 ? 0 : 4 * frame - 3, height: height, width: width)

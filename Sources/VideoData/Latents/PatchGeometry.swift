@@ -80,11 +80,3 @@ struct PatchGeometry: Hashable, Sendable {
     }
   }
 }
-
-extension Buffer {
-  /// The elements of an array, copied as one stretch of memory.
-  init(copying elements: [Element]) {
-    self.init(zeroed: elements.count)
-    copy(from: elements)
-  }
-}

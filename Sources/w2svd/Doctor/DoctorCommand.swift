@@ -3,6 +3,7 @@
 import ArgumentParser
 import Compression
 import DenseKernels
+import Evaluation
 import Foundation
 import Training
 
@@ -103,7 +104,7 @@ struct DoctorCommand: ParsableCommand {
     // The default run leaves about 150 MB: checkpoints, final folders, samples.
     let suffices = free >= 1 << 30
     return Finding(
-      "free disk here", RunPlan.bytes(free), value: Double(free), suffices ? .good : .doubtful,
+      "free disk here", ReportText.bytes(free), value: Double(free), suffices ? .good : .doubtful,
       note: suffices ? nil : "a run keeps checkpoints of every network; make some room")
   }
 }

@@ -26,31 +26,6 @@ private let samples: [[Float]] = (0..<23).map { (sample: Int) -> [Float] in
     #expect(difference(try moments.covariance(), covariance, absolute: 1e-13) == nil)
   }
 
-  @Test func `sets that are merged equal the set at once, for every cut`() throws {
-    let whole = FeatureMoments(of: samples)
-    for cut in 0...samples.count {
-      var left = FeatureMoments(featureCount: 4)
-      var right = FeatureMoments(featureCount: 4)
-      for sample in samples[..<cut] { left.add(sample) }
-      for sample in samples[cut...] { right.add(sample) }
-      left.merge(right)
-      #expect(left.count == whole.count, "cut \(cut)")
-      #expect(difference(left.mean, whole.mean, absolute: 1e-14) == nil, "cut \(cut)")
-      #expect(
-        difference(try left.covariance(), try whole.covariance(), absolute: 1e-13) == nil,
-        "cut \(cut)")
-    }
-  }
-
-  @Test func `an equal order of merges gives equal bits`() {
-    func merged() -> FeatureMoments {
-      var result = FeatureMoments(of: Array(samples[..<9]))
-      result.merge(FeatureMoments(of: Array(samples[9...])))
-      return result
-    }
-    #expect(merged() == merged())
-  }
-
   @Test func `fewer than two samples have no covariance`() throws {
     for count in 0..<2 {
       var moments = FeatureMoments(featureCount: 4)

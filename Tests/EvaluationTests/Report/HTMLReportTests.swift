@@ -30,9 +30,10 @@ private var content: ReportContent {
       .init(kind: "parameters", rawByteCount: 1000, wireByteCount: 1000),
     ],
     configuration: "name: \"</pre>\"", environment: [.init("ranks", "8")])
-  content.fill(
-    from: MetricsCurves(
-      jsonLines: Array("{\"phase\":\"teach\",\"step\":1,\"loss\":0.5,\"seconds\":1}\n".utf8)))
+  let metrics = MetricsCurves(
+    jsonLines: Array("{\"phase\":\"teach\",\"step\":1,\"loss\":0.5,\"seconds\":1}\n".utf8))
+  content.curves = metrics.curves
+  content.phases = metrics.phases
   return content
 }
 

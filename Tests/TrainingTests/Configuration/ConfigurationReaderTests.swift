@@ -1,5 +1,7 @@
+import Diffusion
 import Exchange
 import Testing
+import VideoData
 
 @testable import Training
 
@@ -39,6 +41,86 @@ import Testing
     for yaml in ["", "# words\n"] {
       #expect(try ConfigurationReader.read(yaml: yaml) == RunConfiguration())
     }
+  }
+
+  @Test func `a section all of whose keys are commented out changes nothing`() throws {
+    for yaml in ["distill:\n", "distill:\n  # steps: 3\nteach: ~\n", "mesh: null\n"] {
+      #expect(try ConfigurationReader.read(yaml: yaml) == RunConfiguration(), "\(yaml)")
+    }
+    #expect(problems(yaml: "distil:\n").map(\.key) == ["distil"])
+    #expect(problems(yaml: "seed:\n").map(\.key) == ["seed"])
+  }
+
+  @Test func `a key that a run did not note yet means what was done before there was it`() throws {
+    let old = try ConfigurationReader.read(stored: "seed: 4\n")
+    #expect(old.compute.precision == .fp32)
+    #expect(old.distill.depths == .shared)
+    #expect(old.distill.schedule == .constant)
+    let noted = TinyRun.configuration { $0.distill.depths = .spread }
+    #expect(try ConfigurationReader.read(stored: noted.yaml) == noted)
+  }
+
+  @Test func `settings without effect are named with the reason`() {
+    func warnings(_ change: (inout RunConfiguration) -> Void) -> [String] {
+      var configuration = RunConfiguration()
+      change(&configuration)
+      return configuration.warnings
+    }
+    #expect(warnings { _ in }.isEmpty)
+    let cases: [(String, (inout RunConfiguration) -> Void)] = [
+      (
+        "without effect, since distill.method is dmd2: distill.alphaWeak",
+        {
+          $0.distill.method = .dmd2
+          $0.distill.alphaWeak = 0.5
+        }
+      ),
+      (
+        "without effect, since distill.lambdaAdversarial is 0: distill.lambdaDiscriminator",
+        { $0.distill.lambdaDiscriminator = 1 }
+      ),
+      (
+        "distill.lambdaDiscriminator is 0, so the discriminator never learns",
+        {
+          $0.distill.lambdaAdversarial = 1
+          $0.distill.lambdaDiscriminator = 0
+        }
+      ),
+      (
+        "without effect, since distill.method is not lcm: distill.consistencyEMA",
+        { $0.distill.consistencyEMA = 0.5 }
+      ),
+      (
+        "without effect, since distill.method is lcm: distill.rollout, distill.loraRank",
+        {
+          $0.distill.method = .lcm
+          $0.distill.loraRank = 3
+          $0.distill.rollout = .data
+        }
+      ),
+      (
+        "without effect, since distill.method is euler: distill.steps",
+        {
+          $0.distill.method = .euler
+          $0.distill.steps = 3
+        }
+      ),
+      (
+        "without effect, since model.checkpoint brings its own sizes: model.heads",
+        {
+          $0.model.checkpoint = "x"
+          $0.model.heads = 9
+        }
+      ),
+      (
+        "without effect, since data.paths names the videos: data.folder",
+        {
+          $0.data.paths = ["a.mp4"]
+          $0.data.folder = "b"
+        }
+      ),
+    ]
+    for (warning, change) in cases { #expect(warnings(change) == [warning]) }
   }
 
   @Test(arguments: [
@@ -98,6 +180,16 @@ import Testing
     }
   }
 
+  @Test func `the prepare phase has no objection to what passes the rules`() throws {
+    for overrides in [
+      [], ["data.frameCount=161"], ["data.frameCount=3997"], ["data.size=16"],
+      ["data.shortSide=2160"], ["data.holdout=0.9"], ["data.holdout=0"],
+    ] {
+      let configuration = try ConfigurationReader.read(yaml: nil, overrides: overrides)
+      #expect(configuration.preparationOptions.problems() == [], "\(overrides)")
+    }
+  }
+
   @Test func `rules that join options and ranks`() {
     let cases: [([String], Int, [String])] = [
       (["batch.microbatches=4"], 5, ["batch.microbatches"]), (["batch.microbatches=4"], 3, []),
@@ -112,6 +204,23 @@ import Testing
       (["data.size=80"], 1, ["data.shortSide"]),
       (["distill.loraRank=193"], 1, ["distill.loraRank"]),
       (["distill.scoreMinimum=0.99"], 1, ["distill.scoreMinimum"]),
+      (["data.size=8"], 1, ["data.size"]), (["data.size=16"], 1, []),
+      (["data.shortSide=2161"], 1, ["data.shortSide"]), (["data.frameCount=161"], 1, []),
+      (["data.frameCount=4001"], 1, ["data.frameCount"]),
+      (["model.headWidth=528"], 1, ["model.headWidth"]),
+      (["model.mlpRatio=0.001"], 1, ["model.mlpRatio"]),
+      (["model.mlpRatio=1e20"], 1, ["model.mlpRatio"]), (["teach.ema=1"], 1, ["teach.ema"]),
+      (["distill.ema=1"], 1, ["distill.ema"]),
+      (["distill.consistencyEMA=1"], 1, ["distill.consistencyEMA"]),
+      // Sums and products that have no Int, or more samples than random numbers are addressed by.
+      (["batch.samples=9223372036854775807"], 1, ["batch.samples"]),
+      (["batch.microbatches=9223372036854775807"], 1, ["batch.microbatches"]),
+      (["model.heads=4611686018427387904"], 1, ["model.heads"]),
+      (["teach.steps=1000000000000000000"], 1, ["teach.steps"]),
+      (["teach.steps=300000000"], 1, ["teach.steps"]),
+      (["distill.steps=200000000", "distill.generatorSteps=100"], 1, ["distill.steps"]),
+      (["model.heads=4096", "model.headWidth=512", "model.doubleBlocks=4096"], 1, ["model"]),
+      (["batch.samples=65536", "data.size=2048", "data.shortSide=2048"], 1, ["batch.samples"]),
     ]
     for (overrides, ranks, keys) in cases {
       #expect(problems(overrides, ranks: ranks).map(\.key) == keys, "\(overrides)")

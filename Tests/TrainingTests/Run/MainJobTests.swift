@@ -1,5 +1,7 @@
 import Checkpoints
+import DenseKernels
 import Diffusion
+import Evaluation
 import Exchange
 import Foundation
 import ProcessMesh
@@ -43,6 +45,13 @@ enum Recipe: String, CaseIterable, Sendable {
       weights = try TinyRun.weights(in: place)
       losses = try TinyRun.losses(in: place)
       #expect(!weights.isEmpty)
+    }
+
+    /// As `expectEqual`, for a run that did not do all steps itself.
+    func expectFinal(_ folder: URL) throws {
+      let found = try TinyRun.weights(in: folder)
+      #expect(found.keys.sorted() == weights.keys.sorted())
+      for (name, bytes) in weights { #expect(found[name] == bytes, "\(name)") }
     }
 
     func expectEqual(_ folder: URL, _ comment: Comment) throws {
@@ -188,6 +197,155 @@ enum Recipe: String, CaseIterable, Sendable {
     }
   }
 
+  @Test func `what is made of other settings is made again, though nothing is trained again`()
+    throws
+  {
+    try withTemporaryFolder { folder in
+      let first = TinyRun.configuration {
+        $0.distill.method = .euler
+        $0.teach.steps = 1
+      }
+      func start(_ change: (inout RunConfiguration) -> Void) throws -> TinyEnd {
+        var configuration = first
+        change(&configuration)
+        return try TinyRun.start(configuration, in: folder, ranks: 1, stopAt: 0)
+      }
+      let row = folder.appending(path: "evaluation/teacher-2-of-2.json")
+      let clips = folder.appending(path: "samples/unconditional-teacher-2.mp4")
+      _ = try start { _ in }
+      let (oldRow, oldClips) = (try Data(contentsOf: row), try Data(contentsOf: clips))
+      #expect(try !start { _ in }.words.contains("were moved to"))
+      #expect(try start { $0.sample.clips = 2 }.words.contains("earlier-1"))
+      #expect(try Data(contentsOf: clips) != oldClips)
+      let shifted = try start {
+        $0.sample.clips = 2
+        $0.distill.flowShift = 7
+      }
+      #expect(shifted.words.contains("earlier-2"))
+      #expect(shifted.words.contains("resuming teach after step 1"))
+      #expect(try TinyRun.losses(in: folder).count == 1)
+      #expect(try Data(contentsOf: row) != oldRow)
+      #expect(
+        try Data(contentsOf: folder.appending(path: "earlier-1/evaluation/teacher-2-of-2.json"))
+          == oldRow)
+    }
+  }
+
+  @Test func `starting from a named checkpoint goes on from its own saves when asked again`() throws
+  {
+    let configuration = TinyRun.configuration()
+    try withTemporaryFolder { folder in
+      let reference = try Reference(configuration, in: folder)
+      let source = folder.appending(path: "source")
+      _ = try TinyRun.start(configuration, in: source, ranks: 1, stopAt: 3)
+      let named = try TinyRun.newestCheckpoint(in: source)
+      let place = folder.appending(path: "run")
+      for stop in [3, 3] {
+        let end = try TinyRun.start(
+          configuration, in: place, ranks: 2, stopAt: stop, resume: .checkpoint(named))
+        #expect(try end.outcome.get() == .resumeMe)
+      }
+      // Also without the flag, and with it once the named folder is gone.
+      let plain = try TinyRun.start(configuration, in: place, ranks: 2, stopAt: 3)
+      #expect(try plain.outcome.get() == .resumeMe)
+      try FileManager.default.removeItem(at: source)
+      let last = try TinyRun.start(
+        configuration, in: place, ranks: 1, resume: .checkpoint(named))
+      #expect(try last.outcome.get() == .resumeMe)
+      #expect(last.words.contains(place.path + "/checkpoints/step-"))
+      try reference.expectFinal(place)
+      // Another one than it began with is still refused.
+      let other = folder.appending(path: "other")
+      _ = try TinyRun.start(configuration, in: other, ranks: 1, stopAt: 2)
+      let error = try TinyRun.failure(
+        configuration, in: place, resume: .checkpoint(try TinyRun.newestCheckpoint(in: other)))
+      #expect(error.exitCode == .configuration)
+      #expect(error.message.contains("has checkpoints of other steps"))
+    }
+  }
+
+  @Test func `a run whose gradients are not finite any more says so, and ends with what it had`()
+    throws
+  {
+    try withTemporaryFolder { folder in
+      let configuration = TinyRun.configuration {
+        $0.teach.steps = 80
+        $0.teach.learningRate = 1e38
+        $0.checkpoint.everySteps = 1
+        $0.checkpoint.keep = 1
+      }
+      let end = try TinyRun.start(configuration, in: folder, ranks: 2)
+      guard case .failure(let error) = end.outcome else {
+        Issue.record("the job ended with \(end.outcome)")
+        return
+      }
+      #expect(error.exitCode == .other)
+      #expect(error.message.contains("teach: the gradients of the last 50 updates of the real DiT"))
+      let told = end.words.split(separator: "\n").filter { $0.contains("is not finite, so") }
+      #expect(told.count == 1)
+      // The checkpoint is that of the step before the first one that was left out.
+      let first = try #require(
+        told.first?.firstMatch(of: /teach step (\d+):/).flatMap { Int($0.output.1) })
+      let newest = try TinyRun.newestCheckpoint(in: folder)
+      #expect(Int(newest.lastPathComponent.dropFirst(5)) == first - 1)
+    }
+  }
+
+  @Test func `metrics tell the bytes of all ranks, and the report those of averages too`() throws {
+    let configuration = TinyRun.configuration()
+    try withTemporaryFolder { folder in
+      var gradients: [Int: Int] = [:]
+      for ranks in [1, 2, 4] {
+        let place = folder.appending(path: "on-\(ranks)")
+        _ = try TinyRun.start(configuration, in: place, ranks: ranks)
+        let text = try String(
+          contentsOf: place.appending(path: "metrics.jsonl"), encoding: .utf8)
+        let line = try #require(text.split(separator: "\n").first)
+        let fields = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
+        gradients[ranks] = try #require(fields?["gradients_raw_bytes"] as? Int)
+        let record = TrafficRecord(reading: RunFolder(place.path + "/"))
+        #expect(record.averages.keys.sorted() == (ranks == 1 ? [] : ["distill", "teach"]))
+        let traffic = try ReportPhase.content(
+          of: configuration, in: RunFolder(place.path + "/"), title: "", environment: []
+        ).traffic
+        let averages: [String] = ranks == 1 ? [] : ["moving averages"]
+        let kinds: [String] = ["gradients"] + averages + ["parameters"]
+        let wanted = kinds.map { "distill: " + $0 } + kinds.map { "teach: " + $0 }
+        #expect(traffic.map(\.kind) == wanted)
+        // An average has as many elements as the parameters that a step of teaching sends.
+        let bytes = Dictionary(uniqueKeysWithValues: traffic.map { ($0.kind, $0.rawByteCount) })
+        if ranks > 1 {
+          let once = bytes["teach: moving averages"] ?? 0
+          #expect(bytes["teach: parameters"] == configuration.teach.steps * once)
+        }
+      }
+      // Each of N ranks sends all that it does not own: together N − 1 times the gradient.
+      let whole = try #require(gradients[2])
+      #expect(whole > 0 && gradients == [1: 0, 2: whole, 4: 3 * whole])
+    }
+  }
+
+  @Test func `a checkpoint notes the precision that auto meant, the codec and the libraries`()
+    throws
+  {
+    try withTemporaryFolder { folder in
+      _ = try TinyRun.start(TinyRun.configuration(), in: folder, ranks: 2, stopAt: 3)
+      let fields = try CheckpointReader(opening: TinyRun.newestCheckpoint(in: folder))
+        .manifest.fields
+      let precision = try ConfigurationReader.read(stored: fields.configuration).compute.precision
+      #expect(precision == (ProductPrecision.bfloat16.isFast ? .bf16 : .fp32))
+      let config = try String(contentsOf: folder.appending(path: "config.yaml"), encoding: .utf8)
+      #expect(config == fields.configuration)
+      let prepared = try PreparedSet(loading: folder.appending(path: "prepared"))
+      #expect(fields.dataFingerprint == prepared.dataFingerprint.text)
+      #expect(prepared.dataFingerprint.text.hasPrefix(prepared.fingerprint + "-"))
+      #expect(fields.mesh == "zero 2")
+      #expect(
+        ["w2svd", "OpenBLAS", "OpenBLAS kernels", "zstd"]
+          .allSatisfy { fields.libraryVersions[$0]?.isEmpty == false })
+    }
+  }
+
   @Test func `a folder that another run holds is refused`() throws {
     try withTemporaryFolder { folder in
       let lock = try RunLock(runFolder: folder)
@@ -243,6 +401,35 @@ enum Recipe: String, CaseIterable, Sendable {
       try FileManager.default.removeItem(at: videos.appending(path: "a.mp4"))
       let end = try TinyRun.start(configuration, in: place, ranks: 2)
       #expect(end.words.contains("resuming teach after step"))
+    }
+  }
+
+  @Test func `a run goes on without its videos, and refuses other ones before it replaces the set`()
+    throws
+  {
+    try withTemporaryFolder { folder in
+      let video = folder.appending(path: "a.mp4")
+      func write(person: Int) throws {
+        try VideoWriter().writeMP4(
+          ProceduralFace(seed: 1, person: person).draw(frameCount: 20, height: 32, width: 40),
+          to: video)
+      }
+      try write(person: 0)
+      let configuration = TinyRun.configuration { $0.data.paths = [video.path] }
+      let place = folder.appending(path: "run")
+      _ = try TinyRun.start(configuration, in: place, ranks: 1)
+      let stored = place.appending(path: "prepared/source-0.safetensors")
+      let before = try Data(contentsOf: stored)
+      try write(person: 1)
+      let error = try TinyRun.failure(configuration, in: place)
+      #expect(error.exitCode == .configuration)
+      #expect(error.message.contains("data: the videos are not those"))
+      #expect(try Data(contentsOf: stored) == before)
+      try FileManager.default.removeItem(at: video)
+      let end = try TinyRun.start(configuration, in: place, ranks: 2)
+      #expect(end.words.contains("the videos are gone"))
+      #expect(try end.outcome.get() == .resumeMe)
+      #expect(try !TinyRun.weights(in: place).isEmpty)
     }
   }
 

@@ -30,6 +30,7 @@ import Testing
           $0.mesh.zero = .fixed(2)
           $0.log.everySeconds = 1
           $0.evaluate.samples = 9
+          $0.model.recompute = true
         }.isEmpty)
       #expect(
         problems(phase: phase) {
@@ -38,6 +39,58 @@ import Testing
           $0.teach.steps = 8
         } == ["seed", "batch.samples", "teach.steps"])
     }
+  }
+
+  @Test func `a run keeps the precision that it began with`() throws {
+    for isFast in [false, true] {
+      for made in [nil, RunConfiguration.PrecisionChoice.auto] {
+        #expect(
+          try PrecisionRule.resolve(.auto, made: made, isFast: isFast) == (isFast ? .bf16 : .fp32))
+      }
+      #expect(try PrecisionRule.resolve(.auto, made: .fp32, isFast: isFast) == .fp32)
+      #expect(try PrecisionRule.resolve(.bf16, made: .bf16, isFast: isFast) == .bf16)
+      #expect((PrecisionRule.warning(.bf16, isFast: isFast) == nil) == isFast)
+      #expect(PrecisionRule.warning(.fp32, isFast: isFast) == nil)
+    }
+    #expect(try PrecisionRule.resolve(.auto, made: .bf16, isFast: true) == .bf16)
+    let error = #expect(throws: ConfigurationError.self) {
+      try PrecisionRule.resolve(.auto, made: .bf16, isFast: false)
+    }
+    #expect(error?.problems.map(\.key) == ["compute.precision"])
+    #expect("\(error as Any)".contains("set compute.precision=bf16"))
+  }
+
+  @Test func `another precision than the checkpoint's is refused, auto is its`() throws {
+    func keys(_ now: RunConfiguration.PrecisionChoice, _ saved: String) -> [String] {
+      do {
+        try ResumeRules.check(
+          TinyRun.configuration {
+            $0.compute.precision = now
+            $0.distill.depths = .shared
+            $0.distill.schedule = .constant
+          }, against: saved, phase: DistillPhase.name, folder: URL(filePath: "/run/step"))
+        return []
+      } catch let error as ConfigurationError {
+        return error.problems.map(\.key)
+      } catch {
+        return ["\(error)"]
+      }
+    }
+    let made = TinyRun.configuration {
+      $0.compute.precision = .fp32
+      $0.distill.depths = .shared
+      $0.distill.schedule = .constant
+    }.yaml
+    // As written before there were these options.
+    let old = made.split(separator: "\n")
+      .filter { !["precision:", "compute:", "depths:", "schedule:"].contains(where: $0.contains) }
+      .joined(separator: "\n")
+    for saved in [made, old] {
+      #expect(keys(.auto, saved).isEmpty)
+      #expect(keys(.fp32, saved).isEmpty)
+      #expect(keys(.bf16, saved) == ["compute.precision"])
+    }
+    #expect(problems(phase: DistillPhase.name) { $0.compute.precision = .bf16 }.isEmpty)
   }
 
   @Test func `a checkpoint of the teach phase serves any distillation`() {

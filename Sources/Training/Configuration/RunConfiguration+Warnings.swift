@@ -1,0 +1,63 @@
+// Settings that are legal but change nothing, so that nobody waits for their effect.
+
+extension RunConfiguration {
+  /// Options that differ from their defaults without effect, a line for each reason.
+  ///
+  /// Asked before `adoptModelFolder`, which replaces what the user said of the model.
+  package var warnings: [String] {
+    var lines: [String] = []
+    let defaults = RunConfiguration()
+    func idle(_ keys: [String], because reason: String) {
+      let changed = Self.options.filter { option in
+        keys.contains(option.key) && option.text(self) != option.text(defaults)
+      }
+      guard !changed.isEmpty else { return }
+      lines.append("without effect, since \(reason): \(changed.map(\.key).joined(separator: ", "))")
+    }
+    func distillation(_ names: String...) -> [String] { names.map { "distill.\($0)" } }
+
+    switch distill.method {
+    case .euler:
+      let used = distillation("method", "generatorSteps", "flowShift")
+      idle(
+        Self.options.map(\.key).filter { $0.hasPrefix("distill.") && !used.contains($0) }
+          + ["sample.rule"], because: "distill.method is euler")
+    case .lcm:
+      idle(
+        distillation(
+          "criticRatio", "alphaWeak", "alphaStrong", "rollout", "depths", "scoreShift",
+          "scoreMinimum", "scoreMaximum", "lambdaGroundTruth", "groundTruthTerm",
+          "lambdaAdversarial", "lambdaDiscriminator", "discriminatorWidth", "loraRank", "loraAlpha",
+          "criticLearningRate"), because: "distill.method is lcm")
+    case .dmd2, .w2s:
+      if distill.method == .dmd2 {
+        idle(distillation("alphaWeak"), because: "distill.method is dmd2")
+      }
+      idle(distillation("consistencyEMA"), because: "distill.method is not lcm")
+      if distill.lambdaAdversarial == 0 {
+        idle(
+          distillation("lambdaDiscriminator", "discriminatorWidth"),
+          because: "distill.lambdaAdversarial is 0")
+      } else if distill.lambdaDiscriminator == 0 {
+        lines.append("distill.lambdaDiscriminator is 0, so the discriminator never learns")
+      }
+      if distill.lambdaGroundTruth == 0 {
+        idle(distillation("groundTruthTerm"), because: "distill.lambdaGroundTruth is 0")
+      }
+    }
+    if distill.generatorSteps == 1 && distill.method != .euler {
+      idle(["distill.depths", "sample.rule"], because: "distill.generatorSteps is 1")
+    }
+    if !model.checkpoint.isEmpty {
+      idle(
+        [
+          "heads", "headWidth", "doubleBlocks", "singleBlocks", "refinerBlocks", "mlpRatio",
+          "textWidth", "pooledWidth", "guidanceEmbedding",
+        ].map { "model.\($0)" }, because: "model.checkpoint brings its own sizes")
+    }
+    if !data.paths.isEmpty {
+      idle(["data.folder", "data.proceduralPeople"], because: "data.paths names the videos")
+    }
+    return lines
+  }
+}

@@ -36,6 +36,7 @@ package struct RandomPurpose: RawRepresentable, Hashable, Sendable {
   package static let rolloutRenoise = Self(rawValue: 22)
   package static let samplingRenoise = Self(rawValue: 23)
   package static let tests = Self(rawValue: 1_000)
+  package static let benchmarks = Self(rawValue: 1_001)
 }
 
 /// An addressed sequence of random numbers, indexed by element.

@@ -74,7 +74,7 @@ package struct KernelReport: Encodable, Sendable {
   package let implementation = "w2svd"
   package let machine: Machine
   package let rows: [KernelRow]
-  /// Of one core; measured where operations count.
+  /// Of as many cores as threads are used; measured where operations count.
   package let peakGigaflops: Double?
   /// z = x + a y over arrays that fit no cache; measured where bytes count.
   package let triadGigabytes: Double?
@@ -144,7 +144,7 @@ package enum KernelBenchmark: String, CaseIterable, Sendable {
     return KernelReport(
       rawValue, rows: rows,
       peakGigaflops: countsOperations
-        ? MachineProbes.measureFMAPeak() * Double(options.threadCount) : nil,
+        ? Machine.fmaPeakGigaflops() * Double(options.threadCount) : nil,
       triadGigabytes: countsOperations ? nil : MachineProbes.measureTriad(),
       peakResidentBytes: resident)
   }

@@ -26,4 +26,9 @@ package struct Machine: Encodable, Equatable, Sendable {
         "openblas_kernels": BLASRuntime.coreName,
       ])
   }
+
+  /// Best of five: a peak is what the core can do, whatever else ran meanwhile.
+  static func fmaPeakGigaflops() -> Double {
+    (0..<5).map { _ in MachineProbes.measureFMAPeak(runCount: 1) }.max() ?? 0
+  }
 }

@@ -38,11 +38,11 @@ package struct StepBenchmark: Sendable {
   package func run() throws -> StepReport {
     BLASRuntime.useThreads(threadCount)
     defer { BLASRuntime.useThreads(1) }
-    let peakBefore = MachineProbes.measureFMAPeak()
+    let peakBefore = Machine.fmaPeakGigaflops()
     let results = try InProcessMesh.run(size: rankCount) { [self] transport in
       try measure(on: transport)
     }
-    let peak = max(peakBefore, MachineProbes.measureFMAPeak())
+    let peak = max(peakBefore, Machine.fmaPeakGigaflops())
     return StepReport(self, results: results, peakGigaflops: peak)
   }
 

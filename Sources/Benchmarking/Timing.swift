@@ -7,6 +7,8 @@ package struct Timing: Equatable, Sendable {
   package let median: Double
   package let minimum: Double
   package let maximum: Double
+  /// From the 10th to the 90th percentile, over the median.
+  package let spread: Double
   package let repeatCount: Int
 
   /// - Precondition: at least one run.
@@ -14,15 +16,17 @@ package struct Timing: Equatable, Sendable {
     require(!seconds.isEmpty, "a timing of no runs")
     let sorted = seconds.sorted()
     let middle = sorted.count / 2
-    median =
+    let median =
       sorted.count % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
+    func percentile(_ share: Double) -> Double {
+      sorted[Int((share * Double(sorted.count - 1)).rounded())]
+    }
+    self.median = median
+    spread = median > 0 ? (percentile(0.9) - percentile(0.1)) / median : 0
     minimum = sorted[0]
     maximum = sorted[sorted.count - 1]
     repeatCount = sorted.count
   }
-
-  /// (maximum − minimum) / median.
-  package var spread: Double { median > 0 ? (maximum - minimum) / median : 0 }
 
   /// Times `body` after one run that warms caches, pages and clocks.
   package static func measuring(

@@ -5,6 +5,7 @@ import Testing
 
 @Test(arguments: [
   ([3.0], 3.0, 0.0), ([4, 1, 2], 2, 1.5), ([1, 2, 3, 4], 2.5, 1.2),
+  (Array(0...10), 5, 1.6),
 ])
 func `the median of an even number of runs is between the middle two`(
   seconds: [Double], median: Double, spread: Double

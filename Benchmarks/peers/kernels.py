@@ -89,6 +89,8 @@ def elementwise(torch, options, dtype, type):
     gain = torch.randn(WIDTH // HEADS).to(type)
     angles = torch.rand(1, TOKENS, 1, WIDTH // HEADS).to(type)
     cosines, sines = angles.cos(), angles.sin()
+    for vector in (scale, shift, gain):
+        vector.requires_grad_()
 
     def modulate(x):
         return functional.layer_norm(x, (WIDTH,), eps=1e-6) * (1 + scale) + shift
@@ -106,10 +108,11 @@ def elementwise(torch, options, dtype, type):
         return functional.gelu(x, approximate="tanh")
 
     cases = [
-        ("norm+modulate", modulate, x, seed, 8), ("gate+residual", gate, h, seed, 12),
-        ("QK-norm+RoPE", head_norm, x, seed.unflatten(-1, (HEADS, -1)), 8),
-        ("GELU", gelu, wide, wide_seed, 8)]
-    for name, function, tensor, gradient, width in cases:
+        ("norm+modulate", modulate, x, seed, 8, [scale, shift]),
+        ("gate+residual", gate, h, seed, 12, [scale]),
+        ("QK-norm+RoPE", head_norm, x, seed.unflatten(-1, (HEADS, -1)), 8, [gain]),
+        ("GELU", gelu, wide, wide_seed, 8, [])]
+    for name, function, tensor, gradient, width, vectors in cases:
         count, sizes = tensor.numel(), {"rows": TOKENS, "width": tensor.shape[-1]}
 
         def forward():
@@ -120,7 +123,7 @@ def elementwise(torch, options, dtype, type):
         output = function(leaf)
 
         def backward():
-            torch.autograd.grad(output, leaf, gradient, retain_graph=True)
+            torch.autograd.grad(output, [leaf, *vectors], gradient, retain_graph=True)
 
         yield row(name, dtype, sizes, forward, options, byte_count=width * count)
         yield row(name + " backward", dtype, sizes, backward, options, byte_count=16 * count)

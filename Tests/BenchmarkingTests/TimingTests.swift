@@ -3,10 +3,11 @@ import Testing
 
 @testable import Benchmarking
 
-@Test(arguments: [
-  ([3.0], 3.0, 0.0), ([4, 1, 2], 2, 1.5), ([1, 2, 3, 4], 2.5, 1.2),
-  (Array(0...10), 5, 1.6),
-])
+@Test(
+  arguments: [
+    ([3], 3, 0), ([4, 1, 2], 2, 1.5), ([1, 2, 3, 4], 2.5, 1.2),
+    ([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 5, 1.6),
+  ] as [([Double], Double, Double)])
 func `the median of an even number of runs is between the middle two`(
   seconds: [Double], median: Double, spread: Double
 ) {

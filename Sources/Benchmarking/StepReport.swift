@@ -83,7 +83,8 @@ package struct StepReport: Encodable, Sendable {
   private enum CodingKeys: String, CodingKey {
     case benchmark, implementation, machine, model, mode, dtype, threads, ranks, recompute
     case parameters, videoTokens, textTokens, batch, modelFlop, loss, pageFaultsPerRun, peakBytes
-    case accounts, tokensPerSecond, peakShare
+    case accounts, peakShare
+    case tokensPerSecond = "tokens_per_s"
     case gigaflopsPerSecond = "gflop_per_s"
     case peakGigaflops = "fma_peak_gflop_per_s"
     case peakResidentBytes = "peak_rss_bytes"

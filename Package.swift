@@ -88,6 +88,13 @@ let targets: [Target] = [
       "Autodiff", "ProcessMesh", "Tensors", "Compression", "DenseKernels", "MeshLayout", "Basics",
       protobuf, yams,
     ], excluding: ["Metrics/event.proto"]),
+  // Steps and kernels timed, and what share of the machine they reach.
+  module(
+    "Benchmarking",
+    [
+      "Training", "Diffusion", "Models", "Exchange", "Autodiff", "ProcessMesh", "Tensors",
+      "DenseKernels", "Basics",
+    ]),
   // Programs: arguments and wiring only.
   .executableTarget(
     name: "w2svd-worker",
@@ -98,7 +105,8 @@ let targets: [Target] = [
   .executableTarget(
     name: "w2svd",
     dependencies: [
-      "Training", "Planning", "Evaluation", "Diffusion", "Models", "VideoData", "Checkpoints",
+      "Benchmarking", "Training", "Planning", "Evaluation", "Diffusion", "Models", "VideoData",
+      "Checkpoints",
       "Exchange", "Autodiff", "ProcessMesh", "Tensors", "Compression", "DenseKernels", "MeshLayout",
       "Basics", argumentParser,
     ],
@@ -138,6 +146,7 @@ let targets: [Target] = [
       "Planning", "Evaluation", "Diffusion", "Models", "VideoData", "Checkpoints", "Exchange",
       "Autodiff", "ProcessMesh", "Tensors", "Compression", "DenseKernels", "MeshLayout", "Basics",
     ]),
+  tests(of: "Benchmarking", ["Planning", "Models", "DenseKernels"]),
 ]
 
 let package = Package(

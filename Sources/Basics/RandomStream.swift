@@ -37,6 +37,7 @@ package struct RandomPurpose: RawRepresentable, Hashable, Sendable {
   package static let samplingRenoise = Self(rawValue: 23)
   package static let headInitialization = Self(rawValue: 24)
   package static let tests = Self(rawValue: 1_000)
+  package static let benchmarks = Self(rawValue: 1_001)
 }
 
 /// An addressed sequence of random numbers, indexed by element.

@@ -16,6 +16,7 @@ struct ToolCommand: ParsableCommand {
     subcommands: [
       PlanCommand.self, DataCommand.self, SampleCommand.self, EvaluateCommand.self,
       ReportCommand.self, CheckpointCommand.self, ForwardCommand.self, DoctorCommand.self,
+      BenchCommand.self,
     ])
 }
 

@@ -92,7 +92,8 @@ let targets: [Target] = [
   module(
     "Benchmarking",
     [
-      "Training", "Diffusion", "Models", "Exchange", "Autodiff", "ProcessMesh", "Tensors",
+      "Training", "Evaluation", "Diffusion", "Models", "Exchange", "Autodiff", "ProcessMesh",
+      "Tensors",
       "DenseKernels", "Basics",
     ]),
   // Programs: arguments and wiring only.

@@ -74,7 +74,7 @@ final class Gradient<Scalar: KernelScalar> {
   /// Memory that nothing was written to becomes zero.
   func clearIfUntouched() {
     guard !hasContribution, let tensor else { return }
-    tensor.buffer.fill(with: 0)
+    tensor.buffer.clear()
     hasContribution = true
   }
 }

@@ -168,9 +168,9 @@ package final class ParameterSet<Scalar: KernelScalar> {
     var end = 0
     for (parameter, entry) in zip(parameters, layout.entries) {
       parameter.accumulatedGradient?.clearIfUntouched()
-      gradients[end..<entry.range.lowerBound].fill(with: 0)
+      gradients[end..<entry.range.lowerBound].clear()
       end = entry.range.upperBound
     }
-    gradients[end..<gradients.count].fill(with: 0)
+    gradients[end..<gradients.count].clear()
   }
 }

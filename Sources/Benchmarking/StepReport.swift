@@ -1,6 +1,7 @@
 // What a step benchmark says, for people and as JSON. `Benchmarks/peers` writes the same keys.
 
 package import DenseKernels
+import Evaluation
 import Foundation
 import Tensors
 import Training
@@ -125,7 +126,7 @@ package struct StepReport: Encodable, Sendable {
     TextTable.row(
       "\(mode.rawValue) \(dtype.rawValue)", "", timing,
       String(format: "%7.1f GFLOP/s", gigaflopsPerSecond),
-      String(format: "%5.1f %% of the FMA peak", 100 * peakShare), RunPlan.bytes(peakBytes))
+      String(format: "%5.1f %% of the FMA peak", 100 * peakShare), ReportText.bytes(peakBytes))
   }
 
   /// The model and the machine.
@@ -148,10 +149,10 @@ package struct StepReport: Encodable, Sendable {
     ]
     lines += accounts.map {
       "  " + "\($0.role) \($0.category)".padding(toLength: 26, withPad: " ", startingAt: 0)
-        + RunPlan.bytes($0.peakBytes)
+        + ReportText.bytes($0.peakBytes)
     }
-    lines.append("  at the fullest moment     " + RunPlan.bytes(peakBytes))
-    lines.append("  resident, whole process   " + RunPlan.bytes(peakResidentBytes))
+    lines.append("  at the fullest moment     " + ReportText.bytes(peakBytes))
+    lines.append("  resident, whole process   " + ReportText.bytes(peakResidentBytes))
     return lines.joined(separator: "\n")
   }
 }

@@ -32,3 +32,14 @@ KERNEL void w2svd_triad(float a, const float *x, const float *y, float *z, size_
   INDEPENDENT
   for (size_t i = 0; i < count; i++) z[i] = x[i] + a * y[i];
 }
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+void w2svd_keep_freed_memory(void) {
+#if defined(__GLIBC__)
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 256 << 20);
+#endif
+}

@@ -1,10 +1,12 @@
-// Matrix products on bfloat16 operands: c = scale · a b (+ c), a and b rounded from float32 to the
-// nearest bfloat16 while they are packed, products and sums in float32.
+// Matrix products: c = scale · a b (+ bias, + c), on operands as they are or rounded from float32 to the
+// nearest bfloat16 while they are packed; products and sums in float32.
 //
 // Goals: 1 the same bits for the same sizes, 2 speed at the sizes of a transformer's layers, without
-// an extra pass that converts operands. A tile of 12 × 32 sums stays in registers; a is packed for
-// blocks of 240 rows, b for panels of 32 columns, k in pairs as vdpbf16ps takes them. A block of a
-// (at most 260 KiB) stays in the second-level cache, a panel of b (32 KiB) in the first.
+// an extra pass that converts or transposes operands. Packed operands consist of words of 32 bits: one
+// float, or two bfloat16 that follow each other along k, as vdpbf16ps takes them; all but the
+// conversion and the multiplication is the same for both. A tile of 12 × 32 sums stays in
+// registers; a is packed for blocks of 240 rows, b for panels of 32 columns. A block of a (at most
+// 260 KiB) stays in the second-level cache, a panel of b (32 KiB) in the first.
 // Source of the blocking: Goto and van de Geijn, Anatomy of high-performance matrix multiplication.
 #include "loops.h"
 
@@ -20,10 +22,15 @@ enum {
   TILE_ROWS = 12,
   TILE_COLUMNS = 32,
   ROW_BLOCK = 240,
-  PAIR_BLOCK = 256,  // pairs of k
+  WORD_BLOCK = 256,  // words along k
   COLUMN_BLOCK = 1024,
-  ROW_STRIDE = PAIR_BLOCK + 16,  // pairs from row to row of a; 17 cache lines, so rows spread
+  ROW_STRIDE = WORD_BLOCK + 16,  // words from row to row of a; 17 cache lines, so rows spread
+  ROW_GROUP = 16,                // panels that are packed side by side
+  COLUMN_GROUP = 8,
 };
+
+// What a word holds. A constant wherever it is used: functions that take it are inlined.
+typedef enum { FLOATS = 1, BFLOATS = 2 } Words;  // elements of k in a word
 
 int w2svd_has_bfloat16(void) {
   unsigned a, b, c, d;
@@ -37,20 +44,31 @@ INLINE __mmask16 first(size_t count) {
 static inline size_t least(size_t x, size_t y) { return x < y ? x : y; }
 static inline size_t beyond(size_t x, size_t y) { return x > y ? x - y : 0; }
 
-// One tile of c. a: pair p of row r at a[r · row + p · step]; b: 32 pairs per p. row, step and
+INLINE __m512 multiply_add(Words words, __m512 sum, __m512i a, __m512i b) {
+  return words == FLOATS ? _mm512_fmadd_ps((__m512)a, (__m512)b, sum)
+                         : _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+}
+
+// One tile of c. a: word p of row r at a[r · row + p · step]; b: 32 words per p. words, row, step and
 // vectors (16 columns each) are constants where this is inlined.
-INLINE void tile(const uint32_t *a, size_t row, size_t step, const uint32_t *b, size_t pairs,
-                 const float *bias, float *c, size_t c_row, size_t rows, size_t columns,
-                 int vectors, float scale, int accumulating) {
+INLINE void tile(Words words, const uint32_t *a, size_t row, size_t step, const uint32_t *b,
+                 size_t depth, const float *bias, float *c, size_t c_row, size_t rows,
+                 size_t columns, int vectors, float scale, int accumulating) {
   __m512 sum[TILE_ROWS][2];
   UNROLLED for (int r = 0; r < TILE_ROWS; r++) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
-  for (size_t p = 0; p < pairs; p++, a += step, b += TILE_COLUMNS) {
-    const __m512bh b0 = (__m512bh)_mm512_loadu_si512(b);
-    const __m512bh b1 = (__m512bh)_mm512_loadu_si512(b + 16);
+  // The tile of c is fetched while the sums are formed: its rows lie far apart.
+  UNROLLED for (int r = 0; r < TILE_ROWS; r++) {
+    if ((size_t)r >= rows) break;
+    __builtin_prefetch(c + r * c_row, 1);
+    if (vectors > 1) __builtin_prefetch(c + r * c_row + 16, 1);
+    __builtin_prefetch(c + r * c_row + columns - 1, 1);
+  }
+  for (size_t p = 0; p < depth; p++, a += step, b += TILE_COLUMNS) {
+    const __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + 16);
     UNROLLED for (int r = 0; r < TILE_ROWS; r++) {
-      const __m512bh x = (__m512bh)_mm512_set1_epi32((int)a[r * row]);
-      sum[r][0] = _mm512_dpbf16_ps(sum[r][0], x, b0);
-      if (vectors > 1) sum[r][1] = _mm512_dpbf16_ps(sum[r][1], x, b1);
+      const __m512i x = _mm512_set1_epi32((int)a[r * row]);
+      sum[r][0] = multiply_add(words, sum[r][0], x, b0);
+      if (vectors > 1) sum[r][1] = multiply_add(words, sum[r][1], x, b1);
     }
   }
   const __m512 factor = _mm512_set1_ps(scale);
@@ -67,24 +85,31 @@ INLINE void tile(const uint32_t *a, size_t row, size_t step, const uint32_t *b, 
   }
 }
 
-typedef void Tile(const uint32_t *a, const uint32_t *b, size_t pairs, const float *bias, float *c,
+typedef void Tile(const uint32_t *a, const uint32_t *b, size_t depth, const float *bias, float *c,
                   size_t c_row, size_t rows, size_t columns, float scale, int accumulating);
 
-#define TILE(name, row, step, vectors)                                                        \
-  TARGET static void name(const uint32_t *a, const uint32_t *b, size_t pairs,                 \
-                          const float *bias, float *c, size_t c_row, size_t rows,             \
-                          size_t columns, float scale, int accumulating) {                    \
-    tile(a, row, step, b, pairs, bias, c, c_row, rows, columns, vectors, scale, accumulating); \
+#define TILE(name, words, row, step, vectors)                                                   \
+  TARGET static void name(const uint32_t *a, const uint32_t *b, size_t depth,                   \
+                          const float *bias, float *c, size_t c_row, size_t rows,               \
+                          size_t columns, float scale, int accumulating) {                      \
+    tile(words, a, row, step, b, depth, bias, c, c_row, rows, columns, vectors, scale,          \
+         accumulating);                                                                         \
   }
-TILE(tile_rows_wide, ROW_STRIDE, 1, 2)
-TILE(tile_rows_narrow, ROW_STRIDE, 1, 1)
-TILE(tile_columns_wide, 1, TILE_ROWS, 2)
-TILE(tile_columns_narrow, 1, TILE_ROWS, 1)
+TILE(float_rows_wide, FLOATS, ROW_STRIDE, 1, 2)
+TILE(float_rows_narrow, FLOATS, ROW_STRIDE, 1, 1)
+TILE(float_columns_wide, FLOATS, 1, TILE_ROWS, 2)
+TILE(float_columns_narrow, FLOATS, 1, TILE_ROWS, 1)
+TILE(bfloat_rows_wide, BFLOATS, ROW_STRIDE, 1, 2)
+TILE(bfloat_rows_narrow, BFLOATS, ROW_STRIDE, 1, 1)
+TILE(bfloat_columns_wide, BFLOATS, 1, TILE_ROWS, 2)
+TILE(bfloat_columns_narrow, BFLOATS, 1, TILE_ROWS, 1)
 
-// Two vectors of elements k … k+31 as 16 pairs.
-INLINE __m512i pairs_of(const float *x, size_t count) {
+// Sixteen words from the elements k … of a line.
+INLINE __m512i words_of(Words words, const float *x, size_t count) {
+  const __m512 low = _mm512_maskz_loadu_ps(first(count), x);
+  if (words == FLOATS) return (__m512i)low;
   return (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(first(beyond(count, 16)), x + 16),
-                                      _mm512_maskz_loadu_ps(first(count), x));
+                                      low);
 }
 
 INLINE void transpose16(__m512i r[16]) {
@@ -113,63 +138,68 @@ INLINE void transpose16(__m512i r[16]) {
   }
 }
 
-// Lines along k (x[line · stride + k]) as they are: pairs of line l from out[l · ROW_STRIDE] on.
-TARGET static void convert_lines(const float *x, size_t stride, size_t lines, size_t inner,
-                                 uint32_t *out) {
+// Where packing steps from one line of x to the next, the hardware does not foresee it; hence the
+// prefetches. They may point beyond x, which is harmless.
+
+// Lines along k (x[line · stride + k]) as they are: words of line l from out[l · ROW_STRIDE] on.
+INLINE void copy_lines(Words words, const float *x, size_t stride, size_t lines, size_t inner,
+                       uint32_t *out) {
   for (size_t l = 0; l < lines; l++)
-    for (size_t k = 0; k < inner; k += 32)
-      _mm512_storeu_si512(out + l * ROW_STRIDE + k / 2,
-                          pairs_of(x + l * stride + k, inner - k));
+    for (size_t k = 0; k < inner; k += 16 * words) {
+      const float *line = x + l * stride + k;
+      __builtin_prefetch(line + 2 * stride);
+      if (words == BFLOATS) __builtin_prefetch(line + 2 * stride + 16);
+      _mm512_storeu_si512(out + l * ROW_STRIDE + k / words, words_of(words, line, inner - k));
+    }
 }
 
 // Lines along k, crossed: out[p · 32 + l] for up to 32 lines; further ones are zero.
-TARGET static void cross_lines(const float *x, size_t stride, size_t lines, size_t inner,
-                               uint32_t *out) {
-  const size_t pairs = (inner + 1) / 2;
+INLINE void cross_lines(Words words, const float *x, size_t stride, size_t lines, size_t inner,
+                        uint32_t *out) {
+  const size_t depth = (inner + words - 1) / words;
   for (size_t l = 0; l < TILE_COLUMNS; l += 16)
-    for (size_t k = 0; k < inner; k += 32) {
+    for (size_t k = 0; k < inner; k += 16 * words) {
       __m512i r[16];
       UNROLLED for (int i = 0; i < 16; i++)
-        r[i] = l + i < lines ? pairs_of(x + (l + i) * stride + k, inner - k)
+        r[i] = l + i < lines ? words_of(words, x + (l + i) * stride + k, inner - k)
                              : _mm512_setzero_si512();
       transpose16(r);
-      UNROLLED for (int i = 0; i < 16; i++)
-        if (k / 2 + i < pairs) _mm512_storeu_si512(out + (k / 2 + i) * TILE_COLUMNS + l, r[i]);
+      uint32_t *target = out + k / words * TILE_COLUMNS + l;
+      if (k / words + 16 <= depth) {
+        UNROLLED for (int i = 0; i < 16; i++) _mm512_storeu_si512(target + i * TILE_COLUMNS, r[i]);
+      } else {
+        UNROLLED for (int i = 0; i < 16; i++)
+          if (k / words + i < depth) _mm512_storeu_si512(target + i * TILE_COLUMNS, r[i]);
+      }
     }
 }
 
-// Lines across k (x[k · stride + line]), `width` of them per panel (12 or 32), panels `next` pairs
+// Lines across k (x[k · stride + line]), `width` of them per panel (12 or 32), panels `next` words
 // apart: out[panel · next + p · width + l]. A last panel is filled up with zeros.
-INLINE void interleave(const float *x, size_t stride, size_t lines, size_t inner, size_t width,
-                       size_t group, size_t next, uint32_t *out) {
+INLINE void interleave(Words words, const float *x, size_t stride, size_t lines, size_t inner,
+                       size_t width, size_t group, size_t next, uint32_t *out) {
   const __m512i order =
       _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
                        21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  // Panels in groups, so that each cache line of x is read once and written streams stay few.
+  // Panels in groups: long stretches of x are read at a time, and written streams stay few.
   for (size_t l0 = 0; l0 < lines; l0 += group * width)
-    for (size_t k = 0; k < inner; k += 2) {
+    for (size_t k = 0; k < inner; k += words) {
       const float *low = x + k * stride, *high = low + stride;
       for (size_t l = l0; l < least(lines, l0 + group * width); l += width)
         UNROLLED for (size_t v = 0; v < width; v += 16) {
-          const size_t here = least(width - v, beyond(lines, l + v));
-          const __mmask16 mask = first(here);
-          const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(
-              _mm512_maskz_loadu_ps(k + 1 < inner ? mask : 0, high + l + v),
-              _mm512_maskz_loadu_ps(mask, low + l + v));
-          _mm512_mask_storeu_epi32(out + l / width * next + k / 2 * width + v, first(width - v),
-                                   _mm512_permutexvar_epi16(order, both));
+          const __mmask16 mask = first(least(width - v, beyond(lines, l + v)));
+          const __m512 lower = _mm512_maskz_loadu_ps(mask, low + l + v);
+          __builtin_prefetch(low + 8 * words * stride + l + v);
+          if (words == BFLOATS) __builtin_prefetch(high + 8 * words * stride + l + v);
+          __m512i both = (__m512i)lower;
+          if (words == BFLOATS) {
+            const __m512 upper = _mm512_maskz_loadu_ps(k + 1 < inner ? mask : 0, high + l + v);
+            both = _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(upper, lower));
+          }
+          _mm512_mask_storeu_epi32(out + l / width * next + k / words * width + v,
+                                   first(width - v), both);
         }
     }
-}
-
-TARGET static void interleave_rows(const float *x, size_t stride, size_t lines, size_t inner,
-                                   size_t next, uint32_t *out) {
-  interleave(x, stride, lines, inner, TILE_ROWS, 4, next, out);
-}
-
-TARGET static void interleave_columns(const float *x, size_t stride, size_t lines, size_t inner,
-                                      size_t next, uint32_t *out) {
-  interleave(x, stride, lines, inner, TILE_COLUMNS, 2, next, out);
 }
 
 // Blocks of about equal size: a multiple of `unit`, at most `largest`, which is one too.
@@ -178,70 +208,103 @@ static size_t block_size(size_t count, size_t largest, size_t unit) {
   return ((count + blocks - 1) / blocks + unit - 1) / unit * unit;
 }
 
-// Pairs that the packed block of b takes at most; grows with both sizes.
-static size_t packed_b_size(size_t inner, size_t columns) {
-  const size_t pairs = least((inner + 31) / 32 * 16, PAIR_BLOCK);
-  return pairs * ((least(columns, COLUMN_BLOCK) + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS);
+// Words that the packed block of b takes at most; grows with both sizes.
+static size_t packed_b_size(size_t words, size_t inner, size_t columns) {
+  const size_t depth = least((inner + 16 * words - 1) / (16 * words) * 16, WORD_BLOCK);
+  return depth * ((least(columns, COLUMN_BLOCK) + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS);
 }
 
-size_t w2svd_multiply_bfloat16_workspace(size_t rows, size_t inner, size_t columns) {
+static size_t workspace_size(size_t words, size_t rows, size_t inner, size_t columns) {
   const size_t row_block = least((rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS, ROW_BLOCK);
-  return sizeof(uint32_t) * (packed_b_size(inner, columns) + ROW_STRIDE * row_block);
+  return sizeof(uint32_t) * (packed_b_size(words, inner, columns) + ROW_STRIDE * row_block);
 }
 
-void w2svd_multiply_bfloat16(const float *a, size_t a_stride, int a_crossed, const float *b,
-                             size_t b_stride, int b_crossed, const float *bias, float *c,
-                             size_t c_stride, size_t rows, size_t inner, size_t columns,
-                             float scale, int accumulating, void *workspace) {
-  const size_t inner_block = block_size(inner, 2 * PAIR_BLOCK, 32);
+INLINE void multiply(Words words, Tile *const tiles[2][2], const float *a, size_t a_stride,
+                     int a_crossed, const float *b, size_t b_stride, int b_crossed,
+                     const float *bias, float *c, size_t c_stride, size_t rows, size_t inner,
+                     size_t columns, float scale, int accumulating, void *workspace) {
+  const size_t inner_block = block_size(inner, words * WORD_BLOCK, 16 * words);
   const size_t row_block = block_size(rows, ROW_BLOCK, TILE_ROWS);
   uint32_t *const packed_b = workspace;
-  uint32_t *const packed_a = packed_b + packed_b_size(inner, columns);
+  uint32_t *const packed_a = packed_b + packed_b_size(words, inner, columns);
   for (size_t j0 = 0; j0 < columns; j0 += COLUMN_BLOCK) {
     const size_t width = least(columns - j0, COLUMN_BLOCK);
     for (size_t k0 = 0; k0 < inner; k0 += inner_block) {
-      const size_t depth = least(inner - k0, inner_block), pairs = (depth + 1) / 2;
-      const size_t next_b = pairs * TILE_COLUMNS;
+      const size_t length = least(inner - k0, inner_block), depth = (length + words - 1) / words;
+      const size_t next_b = depth * TILE_COLUMNS;
       if (b_crossed)
         for (size_t j = 0; j < width; j += TILE_COLUMNS)
-          cross_lines(b + (j0 + j) * b_stride + k0, b_stride, width - j, depth,
+          cross_lines(words, b + (j0 + j) * b_stride + k0, b_stride, width - j, length,
                       packed_b + j / TILE_COLUMNS * next_b);
       else
-        interleave_columns(b + k0 * b_stride + j0, b_stride, width, depth, next_b, packed_b);
+        interleave(words, b + k0 * b_stride + j0, b_stride, width, length, TILE_COLUMNS, COLUMN_GROUP,
+                   next_b, packed_b);
       for (size_t i0 = 0; i0 < rows; i0 += row_block) {
         const size_t height = least(rows - i0, row_block);
-        const size_t next_a = a_crossed ? pairs * TILE_ROWS : (size_t)ROW_STRIDE * TILE_ROWS;
+        const size_t next_a = a_crossed ? depth * TILE_ROWS : (size_t)ROW_STRIDE * TILE_ROWS;
         if (a_crossed)
-          interleave_rows(a + k0 * a_stride + i0, a_stride, height, depth, next_a, packed_a);
+          interleave(words, a + k0 * a_stride + i0, a_stride, height, length, TILE_ROWS, ROW_GROUP,
+                     next_a, packed_a);
         else
-          convert_lines(a + i0 * a_stride + k0, a_stride, height, depth, packed_a);
+          copy_lines(words, a + i0 * a_stride + k0, a_stride, height, length, packed_a);
         for (size_t j = 0; j < width; j += TILE_COLUMNS) {
           const size_t tile_columns = least(width - j, TILE_COLUMNS);
-          Tile *const tile = tile_columns > 16 ? a_crossed ? tile_columns_wide : tile_rows_wide
-                             : a_crossed       ? tile_columns_narrow
-                                               : tile_rows_narrow;
+          Tile *const tile = tiles[a_crossed != 0][tile_columns <= 16];
           for (size_t i = 0; i < height; i += TILE_ROWS)
-            tile(packed_a + i / TILE_ROWS * next_a, packed_b + j / TILE_COLUMNS * next_b, pairs,
-                 bias && k0 == 0 ? bias + j0 + j : NULL, c + (i0 + i) * c_stride + j0 + j, c_stride, least(height - i, TILE_ROWS),
-                 tile_columns, scale, accumulating || k0 > 0);
+            tile(packed_a + i / TILE_ROWS * next_a, packed_b + j / TILE_COLUMNS * next_b, depth,
+                 bias && k0 == 0 ? bias + j0 + j : NULL, c + (i0 + i) * c_stride + j0 + j,
+                 c_stride, least(height - i, TILE_ROWS), tile_columns, scale,
+                 accumulating || k0 > 0);
         }
       }
     }
   }
 }
+
+size_t w2svd_multiply_float_workspace(size_t rows, size_t inner, size_t columns) {
+  return workspace_size(FLOATS, rows, inner, columns);
+}
+
+TARGET void w2svd_multiply_float(const float *a, size_t a_stride, int a_crossed, const float *b,
+                                 size_t b_stride, int b_crossed, const float *bias, float *c,
+                                 size_t c_stride, size_t rows, size_t inner, size_t columns,
+                                 float scale, int accumulating, void *workspace) {
+  static Tile *const tiles[2][2] = {{float_rows_wide, float_rows_narrow},
+                                    {float_columns_wide, float_columns_narrow}};
+  multiply(FLOATS, tiles, a, a_stride, a_crossed, b, b_stride, b_crossed, bias, c, c_stride, rows,
+           inner, columns, scale, accumulating, workspace);
+}
+
+size_t w2svd_multiply_bfloat16_workspace(size_t rows, size_t inner, size_t columns) {
+  return workspace_size(BFLOATS, rows, inner, columns);
+}
+
+TARGET void w2svd_multiply_bfloat16(const float *a, size_t a_stride, int a_crossed,
+                                    const float *b, size_t b_stride, int b_crossed,
+                                    const float *bias, float *c, size_t c_stride, size_t rows,
+                                    size_t inner, size_t columns, float scale, int accumulating,
+                                    void *workspace) {
+  static Tile *const tiles[2][2] = {{bfloat_rows_wide, bfloat_rows_narrow},
+                                    {bfloat_columns_wide, bfloat_columns_narrow}};
+  multiply(BFLOATS, tiles, a, a_stride, a_crossed, b, b_stride, b_crossed, bias, c, c_stride,
+           rows, inner, columns, scale, accumulating, workspace);
+}
 #else
 int w2svd_has_bfloat16(void) { return 0; }
-size_t w2svd_multiply_bfloat16_workspace(size_t rows, size_t inner, size_t columns) {
-  (void)rows, (void)inner, (void)columns;
-  return 0;
-}
-void w2svd_multiply_bfloat16(const float *a, size_t a_stride, int a_crossed, const float *b,
-                             size_t b_stride, int b_crossed, const float *bias, float *c,
-                             size_t c_stride, size_t rows, size_t inner, size_t columns,
-                             float scale, int accumulating, void *workspace) {
-  (void)a, (void)a_stride, (void)a_crossed, (void)b, (void)b_stride, (void)b_crossed, (void)c, (void)bias;
-  (void)c_stride, (void)rows, (void)inner, (void)columns, (void)scale, (void)accumulating;
-  (void)workspace;
-  __builtin_trap();
-}
+
+#define WITHOUT_KERNEL(name)                                                                    \
+  size_t name##_workspace(size_t rows, size_t inner, size_t columns) {                          \
+    (void)rows, (void)inner, (void)columns;                                                     \
+    return 0;                                                                                   \
+  }                                                                                             \
+  void name(const float *a, size_t a_stride, int a_crossed, const float *b, size_t b_stride,    \
+            int b_crossed, const float *bias, float *c, size_t c_stride, size_t rows,           \
+            size_t inner, size_t columns, float scale, int accumulating, void *workspace) {     \
+    (void)a, (void)a_stride, (void)a_crossed, (void)b, (void)b_stride, (void)b_crossed;         \
+    (void)bias, (void)c, (void)c_stride, (void)rows, (void)inner, (void)columns, (void)scale;   \
+    (void)accumulating, (void)workspace;                                                        \
+    __builtin_trap();                                                                           \
+  }
+WITHOUT_KERNEL(w2svd_multiply_float)
+WITHOUT_KERNEL(w2svd_multiply_bfloat16)
 #endif

@@ -71,6 +71,12 @@ package struct Buffer<Element: BitwiseCopyable> {
     }
   }
 
+  /// All bits zero.
+  package func clear() {
+    unsafe UnsafeMutableRawPointer(base).initializeMemory(
+      as: UInt8.self, repeating: 0, count: count * MemoryLayout<Element>.stride)
+  }
+
   package func fill(with value: Element) { unsafe base.update(repeating: value, count: count) }
 
   /// The elements as bytes, for writing, hashing and sending.

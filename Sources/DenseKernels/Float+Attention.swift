@@ -1,4 +1,4 @@
-// Flash attention in Float32: tiles of scores, products by OpenBLAS on strided heads.
+// Flash attention in Float32: tiles of scores, products on strided heads.
 //
 // Goals: 1 bounded workspace (one or two tiles, whatever L is), 2 speed, also for short sequences.
 // Only the log-sum-exp per query is saved; the backward pass recomputes the scores of a tile. Tiles
@@ -201,14 +201,12 @@ private final class AttentionWorkspace {
     let tileRows = min(rows, shape.queryCount)
     let tileKeys = min(AttentionTiles.keyCount, shape.keyCount)
     // The three kinds of products of a tile: scores, outputs or dq, and dk or dv.
-    let packingByteCount =
-      precision == .float32
-      ? 64
-      : [
-        productWorkspaceByteCount(rows: tileRows, inner: shape.headWidth, columns: tileKeys),
-        productWorkspaceByteCount(rows: tileRows, inner: tileKeys, columns: shape.headWidth),
-        productWorkspaceByteCount(rows: tileKeys, inner: tileRows, columns: shape.headWidth),
-      ].reduce(64, max)
+    let packingByteCount = [
+      (tileRows, shape.headWidth, tileKeys), (tileRows, tileKeys, shape.headWidth),
+      (tileKeys, tileRows, shape.headWidth),
+    ].map { rows, inner, columns in
+      productWorkspaceByteCount(precision, rows: rows, inner: inner, columns: columns)
+    }.reduce(64, max)
     unsafe packing = .allocate(byteCount: packingByteCount, alignment: 64)
     tileElementCount = tileRows * Self.rounded(tileKeys)
     let elementCount = scoreTileCount * tileElementCount + 4 * rows + shape.keyCount

@@ -7,6 +7,8 @@ extension Float {
     unsafe UnsafeBufferPointer(start: x.base, count: x.count).map { Double($0) }
   }
 
+  package static func copy(_ elements: [Float], into y: Buffer<Self>) { y.copy(from: elements) }
+
   package static func round(_ elements: [Double], into y: Buffer<Self>) {
     requireCount(elements.count, y.count, "elements")
     let target = unsafe y.base

@@ -126,6 +126,11 @@ extension KernelScalar {
     (0..<x.count).map { Double(x[$0]) }
   }
 
+  package static func copy(_ elements: [Float], into y: Buffer<Self>) {
+    requireCount(elements.count, y.count, "elements")
+    for i in 0..<y.count { y[i] = Self(elements[i]) }
+  }
+
   package static func round(_ elements: [Double], into y: Buffer<Self>) {
     requireCount(elements.count, y.count, "elements")
     for i in 0..<y.count { y[i] = Self(elements[i]) }

@@ -84,7 +84,7 @@ package struct GradientBuffer<Element: BitwiseCopyable> {
 extension GradientBuffer where Element: KernelScalar {
   /// The buffer for a kernel that can only add: cleared if there was nothing in it.
   package var addend: Buffer<Element> {
-    if !accumulates { buffer.fill(with: 0) }
+    if !accumulates { buffer.clear() }
     return buffer
   }
 }
@@ -277,6 +277,9 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
   // MARK: Float64
 
   static func doubles(of x: Buffer<Self>) -> [Double]
+
+  /// y = the elements, exactly.
+  static func copy(_ elements: [Float], into y: Buffer<Self>)
 
   /// y = the elements rounded to this type.
   static func round(_ elements: [Double], into y: Buffer<Self>)

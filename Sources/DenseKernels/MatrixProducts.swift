@@ -1,5 +1,5 @@
-// Matrix products: OpenBLAS on operands as they are, our kernel on operands rounded to bfloat16.
-// Sizes are checked here, at 64 bits, against what the C interfaces take.
+// Matrix products: our kernels where the CPU has what they need and the operands fill their tiles,
+// OpenBLAS elsewhere. Sizes are checked here, at 64 bits, against what the C interfaces take.
 
 import CKernels
 import COpenBLAS
@@ -27,20 +27,15 @@ extension Float {
     requireCount(bias.count, columns, "bias")
     guard rows > 0 && columns > 0 else { return }
     let stride = max(c.stride, c.columnCount, 1)
-    if precision == .bfloat16 && precision.isFast && inner > 0 {
-      unsafe multiplyBFloat16(
+    if let kernel = ProductKernel(precision, rows: rows, inner: inner, columns: columns) {
+      unsafe kernel.multiply(
         StridedOperand(a), StridedOperand(b), scale: 1, accumulating: false, bias: bias.base,
-        rows: rows, inner: inner, columns: columns, into: c.buffer.base, stride: stride,
-        workspace: nil)
-    } else {
-      multiply(a, b, scale: 1, accumulating: false, precision: precision, into: c)
-      if stride == columns {
-        addBias(bias, toRowsOf: c.buffer[0..<(rows * columns)], rowCount: rows)
-      } else {
-        for row in 0..<rows {
-          add(1, bias, to: c.buffer[(row * stride)..<(row * stride + columns)])
-        }
-      }
+        into: c.buffer.base, stride: stride, workspace: nil)
+      return
+    }
+    multiply(a, b, scale: 1, accumulating: false, precision: precision, into: c)
+    for row in 0..<rows {
+      add(1, bias, to: c.buffer[(row * stride)..<(row * stride + columns)])
     }
   }
 }
@@ -67,8 +62,57 @@ extension ProductPrecision {
   package var isFast: Bool { self == .float32 || cpuMultipliesBFloat16 }
 }
 
-/// Asked once: a virtual machine may take longer to answer CPUID than a product takes.
+// Asked once: a virtual machine may take longer to answer CPUID than a product takes.
 private let cpuMultipliesBFloat16 = w2svd_has_bfloat16() != 0
+private let cpuHasAVX512 = w2svd_has_avx512() != 0
+
+/// Our kernel for a product of these sizes.
+private struct ProductKernel {
+  let precision: ProductPrecision
+  let rows: Int
+  let inner: Int
+  let columns: Int
+
+  /// Nil where OpenBLAS is to do it: the CPU lacks the instructions, or, in Float32, the product is so
+  /// narrow that most of a tile would be empty.
+  init?(_ precision: ProductPrecision, rows: Int, inner: Int, columns: Int) {
+    let fits =
+      switch precision {
+      case .float32: cpuHasAVX512 && rows >= 8 && columns >= 16
+      case .bfloat16: cpuMultipliesBFloat16
+      }
+    guard fits && rows > 0 && inner > 0 && columns > 0 else { return nil }
+    self.precision = precision
+    self.rows = rows
+    self.inner = inner
+    self.columns = columns
+  }
+
+  /// Bytes that the packed operands take at most.
+  var workspaceByteCount: Int {
+    switch precision {
+    case .float32: w2svd_multiply_float_workspace(rows, inner, columns)
+    case .bfloat16: w2svd_multiply_bfloat16_workspace(rows, inner, columns)
+    }
+  }
+
+  /// c = scale · a b + bias, or c += scale · a b + bias.
+  @unsafe
+  func multiply(
+    _ a: StridedOperand, _ b: StridedOperand, scale: Float, accumulating: Bool,
+    bias: UnsafePointer<Float>?, into c: UnsafeMutablePointer<Float>, stride: Int,
+    workspace: UnsafeMutableRawPointer?
+  ) {
+    let memory =
+      unsafe workspace ?? .allocate(byteCount: workspaceByteCount, alignment: 64)
+    let kernel =
+      unsafe precision == .float32 ? w2svd_multiply_float : w2svd_multiply_bfloat16
+    unsafe kernel(
+      a.base, a.stride, a.isTransposed ? 1 : 0, b.base, b.stride, b.isTransposed ? 1 : 0, bias, c,
+      stride, rows, inner, columns, scale, accumulating ? 1 : 0, memory)
+    if unsafe workspace == nil { unsafe memory.deallocate() }
+  }
+}
 
 /// An operand in memory: rows `stride` apart, read as they are or transposed.
 @unsafe
@@ -103,11 +147,13 @@ func multiplyStrided(
   precision: ProductPrecision, rows: Int, inner: Int, columns: Int,
   into c: UnsafeMutablePointer<Float>, stride: Int, workspace: UnsafeMutableRawPointer?
 ) {
+  if let kernel = ProductKernel(precision, rows: rows, inner: inner, columns: columns) {
+    unsafe kernel.multiply(
+      a, b, scale: scale, accumulating: accumulating, bias: nil, into: c, stride: stride,
+      workspace: workspace)
+    return
+  }
   switch precision {
-  case .bfloat16 where precision.isFast && inner > 0:
-    unsafe multiplyBFloat16(
-      a, b, scale: scale, accumulating: accumulating, bias: nil, rows: rows, inner: inner,
-      columns: columns, into: c, stride: stride, workspace: workspace)
   case .bfloat16:
     let left = unsafe roundedCopy(
       of: a, a.isTransposed ? inner : rows, a.isTransposed ? rows : inner)
@@ -126,28 +172,12 @@ func multiplyStrided(
   }
 }
 
-/// The same by our kernel, on a CPU that has the instruction; `bias` is added where the product overwrites.
-@unsafe
-private func multiplyBFloat16(
-  _ a: StridedOperand, _ b: StridedOperand, scale: Float, accumulating: Bool,
-  bias: UnsafePointer<Float>?, rows: Int, inner: Int, columns: Int,
-  into c: UnsafeMutablePointer<Float>, stride: Int, workspace: UnsafeMutableRawPointer?
-) {
-  let memory =
-    unsafe workspace
-    ?? .allocate(
-      byteCount: productWorkspaceByteCount(rows: rows, inner: inner, columns: columns),
-      alignment: 64)
-  unsafe w2svd_multiply_bfloat16(
-    a.base, a.stride, a.isTransposed ? 1 : 0, b.base, b.stride, b.isTransposed ? 1 : 0, bias, c,
-    stride, rows, inner, columns, scale, accumulating ? 1 : 0, memory)
-  if unsafe workspace == nil { unsafe memory.deallocate() }
-}
-
-/// Bytes that a product of these sizes packs its bfloat16 operands into.
-func productWorkspaceByteCount(rows: Int, inner: Int, columns: Int) -> Int {
-  guard cpuMultipliesBFloat16 && rows > 0 && inner > 0 && columns > 0 else { return 64 }
-  return w2svd_multiply_bfloat16_workspace(rows, inner, columns)
+/// Bytes that a product of these sizes packs its operands into; at least 64.
+func productWorkspaceByteCount(
+  _ precision: ProductPrecision, rows: Int, inner: Int, columns: Int
+) -> Int {
+  let kernel = ProductKernel(precision, rows: rows, inner: inner, columns: columns)
+  return max(kernel?.workspaceByteCount ?? 0, 64)
 }
 
 @unsafe

@@ -97,8 +97,10 @@ package func normalTensor<Scalar: KernelScalar>(
   _ streams: [RandomStream], sampleShape: [Int], in arena: Arena, booking: Booking
 ) -> Tensor<Scalar> {
   let width = sampleShape.reduce(1, *)
-  let elements = streams.flatMap { $0.normals(count: width) }
-  return Tensor(
-    rounding: elements.map { Double($0) }, shape: [streams.count] + sampleShape, in: arena,
-    booking: booking)
+  let tensor = Tensor<Scalar>(shape: [streams.count] + sampleShape, in: arena, booking: booking)
+  for (sample, stream) in streams.enumerated() {
+    let range = (sample * width)..<((sample + 1) * width)
+    Scalar.copy(stream.normals(count: width), into: tensor.buffer[range])
+  }
+  return tensor
 }

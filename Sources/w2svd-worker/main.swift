@@ -16,6 +16,8 @@ if case .failed(let reason) = BLASRuntime.reexecuteIfNeeded(
     Data("warning: slow OpenBLAS kernels stay in use: \(reason)\n".utf8))
 }
 
+FreedMemory.keep()
+
 // A signal in the seconds that MPI takes to start must not end the rank.
 StopSignal.install()
 

@@ -11,6 +11,7 @@ import Training
 _ = BLASRuntime.reexecuteIfNeeded(
   arguments: CommandLine.arguments,
   overridesEnvironment: ProcessInfo.processInfo.environment["W2SVD_OPENBLAS_CORETYPE"] == nil)
+FreedMemory.keep()
 do {
   var command = try ToolCommand.parseAsRoot()
   try command.run()

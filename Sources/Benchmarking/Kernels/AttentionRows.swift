@@ -39,11 +39,12 @@ enum AttentionRows {
     }
     func both() {
       forward()
-      gradients.forEach { $0.fill(with: 0) }
       Float.attentionBackward(
         outputGradient: outputGradient, query: query, key: key, value: value, output: output,
         logSumExp: logSumExp, mask: nil, shape: shape, precision: precision,
-        queryGradient: gradients[0], keyGradient: gradients[1], valueGradient: gradients[2])
+        queryGradient: GradientBuffer(gradients[0], accumulates: false),
+        keyGradient: GradientBuffer(gradients[1], accumulates: false),
+        valueGradient: GradientBuffer(gradients[2], accumulates: false))
     }
     let operationCount = 4 * Double(length) * Double(count)
     let sizes = ["tokens": length, "head": headWidth]

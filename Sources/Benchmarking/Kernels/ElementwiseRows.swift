@@ -35,7 +35,8 @@ enum ElementwiseRows {
       row("norm+modulate backward", bytesPerElement: 16) {
         Float.modulatedLayerNormBackward(
           outputGradient: dy, x: x, scale: vectors[0], scaleOffset: 1, shape: shape,
-          mean: statistics[0], inverseDeviation: statistics[1], inputGradient: dx,
+          mean: statistics[0], inverseDeviation: statistics[1],
+          inputGradient: GradientBuffer(dx, accumulates: true),
           scaleGradient: vectorGradients[0], shiftGradient: vectorGradients[1])
       },
       row("gate+residual", bytesPerElement: 12) {
@@ -43,7 +44,8 @@ enum ElementwiseRows {
       },
       row("gate+residual backward", bytesPerElement: 16) {
         Float.gatedResidualBackward(
-          outputGradient: dy, gate: vectors[0], h: h, shape: shape, hGradient: dx,
+          outputGradient: dy, gate: vectors[0], h: h, shape: shape,
+          hGradient: GradientBuffer(dx, accumulates: true),
           gateGradient: vectorGradients[0])
       },
     ] + headNormRows(x, dy, y, dx, row: row) + activationRows(row: row)
@@ -71,7 +73,8 @@ enum ElementwiseRows {
       row("QK-norm+RoPE backward", 16, width) {
         Float.headNormBackward(
           outputGradient: dy, x: x, gain: gain, cosines: tables[0], sines: tables[1],
-          shape: shape, inverseRoot: inverseRoot, inputGradient: dx, gainGradient: gainGradient)
+          shape: shape, inverseRoot: inverseRoot,
+          inputGradient: GradientBuffer(dx, accumulates: true), gainGradient: gainGradient)
       },
     ]
   }
@@ -85,7 +88,8 @@ enum ElementwiseRows {
     return [
       row("GELU", 8, hidden) { Float.apply(.geluTanh, to: x, into: y) },
       row("GELU backward", 16, hidden) {
-        Float.applyBackward(.geluTanh, outputGradient: dy, x: x, inputGradient: dx)
+        Float.applyBackward(
+          .geluTanh, outputGradient: dy, x: x, inputGradient: GradientBuffer(dx, accumulates: true))
       },
       row("bias", 8, hidden) { Float.addBias(bias, toRowsOf: y, rowCount: tokens) },
       row("bias backward", 4, hidden) { Float.addColumnSums(of: dy, rowCount: tokens, to: sums) },

@@ -35,10 +35,16 @@ void w2svd_gated_residual_backward(const float *dy, const float *gate, const flo
                                    float *dgate, size_t groups, size_t rows, size_t width,
                                    int accumulating);
 
-// Products of bfloat16 operands (products.c): c = scale · a b, or c += where `accumulating`. a is
-// rows × inner and b inner × columns, both stored row by row or crossed (transposed); strides in
-// elements; `bias`, a row that is added to every row of c, or null. Needs a CPU that has vdpbf16ps, sizes above zero and a workspace of that many bytes,
-// which smaller sizes never exceed, aligned to 64.
+// Products (products.c): c = scale · a b + bias, or c += where `accumulating`. a is rows × inner and b
+// inner × columns, both stored row by row or crossed (transposed); strides in elements; `bias`: a row
+// that is added to every row of c, or null. Sizes are above zero; the workspace has that many bytes,
+// which smaller sizes never exceed, aligned to 64. The first needs AVX-512 (w2svd_has_avx512); the
+// second takes its operands rounded to bfloat16 and needs vdpbf16ps.
+size_t w2svd_multiply_float_workspace(size_t rows, size_t inner, size_t columns);
+void w2svd_multiply_float(const float *a, size_t a_stride, int a_crossed, const float *b,
+                          size_t b_stride, int b_crossed, const float *bias, float *c,
+                          size_t c_stride, size_t rows, size_t inner, size_t columns,
+                          float scale, int accumulating, void *workspace);
 int w2svd_has_bfloat16(void);
 size_t w2svd_multiply_bfloat16_workspace(size_t rows, size_t inner, size_t columns);
 void w2svd_multiply_bfloat16(const float *a, size_t a_stride, int a_crossed, const float *b,
@@ -129,4 +135,6 @@ int w2svd_has_avx512(void);
 float w2svd_fma_loop(size_t rounds, float factor);
 // z = x + a y.
 void w2svd_triad(float a, const float *x, const float *y, float *z, size_t count);
+// Lets malloc keep blocks of up to 32 MiB, and 256 MiB in all, instead of returning them.
+void w2svd_keep_freed_memory(void);
 #endif

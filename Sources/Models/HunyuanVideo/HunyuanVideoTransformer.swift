@@ -15,6 +15,8 @@ import Tensors
 package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
   package let configuration: HunyuanVideoConfiguration
   package let parameters: ParameterSet<Scalar>
+  /// Calls in a row have the same grid.
+  private var latestRotation: (sizes: [Int], table: RotaryTable<Scalar>)?
 
   /// - Precondition: the set holds every parameter of the configuration, in its shape; it may hold more.
   package init(
@@ -89,10 +91,17 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
       grid: grid,
       video: scope.linear("x_embedder.proj", grid.patches(of: inputs.hiddenStates, on: tape)),
       text: text, condition: tape.apply(.silu, to: condition),
-      rotation: RotaryTable(
-        gridSizes: grid.sizes, axisWidths: configuration.ropeAxesWidths,
-        theta: configuration.ropeTheta),
+      rotation: rotation(of: grid),
       mask: inputs.jointMask(videoCount: grid.tokenCount))
+  }
+
+  private func rotation(of grid: PatchGrid) -> RotaryTable<Scalar> {
+    if let latestRotation, latestRotation.sizes == grid.sizes { return latestRotation.table }
+    let table = RotaryTable<Scalar>(
+      gridSizes: grid.sizes, axisWidths: configuration.ropeAxesWidths,
+      theta: configuration.ropeTheta)
+    latestRotation = (grid.sizes, table)
+    return table
   }
 
   private func runDoubleBlocks(

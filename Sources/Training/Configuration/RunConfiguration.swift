@@ -66,8 +66,8 @@ package struct RunConfiguration: Equatable, Sendable {
   }
 
   package struct Teach: Equatable, Sendable {
-    package var steps = 1_500
-    package var learningRate = 1e-3
+    package var steps = 1_400
+    package var learningRate = 2e-3
     package var warmupSteps = 50
     package var beta1 = 0.9
     package var beta2 = 0.95

@@ -67,7 +67,7 @@ package struct RunConfiguration: Equatable, Sendable {
 
   package struct Teach: Equatable, Sendable {
     package var steps = 1_400
-    package var learningRate = 2e-3
+    package var learningRate = 2.5e-3
     package var warmupSteps = 50
     package var beta1 = 0.9
     package var beta2 = 0.95

@@ -138,27 +138,24 @@ package struct HTMLReport {
 
   private var traffic: String {
     guard !content.traffic.isEmpty else { return "" }
-    func row(_ name: String, messages: Int?, raw: Int, wire: Int) -> [Cell] {
+    func row(_ name: String, raw: Int, wire: Int) -> [Cell] {
       [
-        Cell(name), Cell(messages.map(String.init) ?? "–"), Cell(ReportText.bytes(raw)),
-        Cell(ReportText.bytes(wire)),
+        Cell(name), Cell(ReportText.bytes(raw)), Cell(ReportText.bytes(wire)),
         Cell(wire > 0 ? ReportText.fixed(Double(raw) / Double(wire), digits: 2) : "–"),
       ]
     }
-    let counts = content.traffic.compactMap(\.messageCount)
     let rows =
       content.traffic.map {
-        row($0.kind, messages: $0.messageCount, raw: $0.rawByteCount, wire: $0.wireByteCount)
+        row($0.kind, raw: $0.rawByteCount, wire: $0.wireByteCount)
       } + [
         row(
-          "all", messages: counts.isEmpty ? nil : counts.reduce(0, +),
+          "all",
           raw: content.traffic.reduce(0) { $0 + $1.rawByteCount },
           wire: content.traffic.reduce(0) { $0 + $1.wireByteCount })
       ]
     return section(
       "Traffic",
-      grid(
-        header: ["kind", "messages", "raw", "on the wire", "ratio"], rows: rows, hasTotalRow: true))
+      grid(header: ["kind", "raw", "on the wire", "ratio"], rows: rows, hasTotalRow: true))
   }
 
   private var environment: String {

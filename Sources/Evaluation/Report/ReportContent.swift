@@ -172,13 +172,11 @@ extension ReportContent {
   /// What one kind of message moved over the whole run.
   package struct TrafficEntry: Hashable, Sendable {
     package var kind: String
-    package var messageCount: Int?
     package var rawByteCount: Int
     package var wireByteCount: Int
 
-    package init(kind: String, messageCount: Int? = nil, rawByteCount: Int, wireByteCount: Int) {
+    package init(kind: String, rawByteCount: Int, wireByteCount: Int) {
       self.kind = kind
-      self.messageCount = messageCount
       self.rawByteCount = rawByteCount
       self.wireByteCount = wireByteCount
     }

@@ -39,7 +39,7 @@ final class ExchangeTwin {
   }
 }
 
-/// AdamW with its state sharded: moments, perhaps an average, and two shards while it steps.
+/// AdamW with its state sharded: moments, perhaps an average, and, on several ranks, two shards while it steps.
 final class OptimizerTwin {
   private let ledger: PlannedLedger
   private let exchange: ExchangeTwin
@@ -64,6 +64,7 @@ final class OptimizerTwin {
   }
 
   func step() {
+    if partition.shardCount == 1 { return }
     let gradient = ledger.allocate(shardCount, role, .exchange)
     exchange.reduceScatter(partition)
     let updated = ledger.allocate(shardCount, role, .exchange)

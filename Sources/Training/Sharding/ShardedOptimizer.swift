@@ -89,12 +89,16 @@ package final class ShardedOptimizer {
   ///
   /// - Parameter gradientSum: this rank's sum over its microbatches; the mean is over all of them.
   /// - Collective: over the transport.
-  /// - Cost: one reduce-scatter and one all-gather of the flat vector.
+  /// - Cost: one reduce-scatter and one all-gather of the flat vector; holds two shards meanwhile. One
+  ///   rank works in place.
   package func step(
     gradientSum: Buffer<Float>, microbatchCount: Int, learningRate: Double
   ) throws -> StepOutcome {
-    let gradient = shardBuffer(.exchange)
-    try exchange.reduceScatter(gradientSum, partition: partition, into: gradient)
+    let isAlone = transport.size == 1
+    let gradient = isAlone ? gradientSum : shardBuffer(.exchange)
+    if !isAlone {
+      try exchange.reduceScatter(gradientSum, partition: partition, into: gradient)
+    }
     let squares = try globalSquaredNorm(
       shard: gradient, partition: partition, transport: transport)
     let norm = squares.squareRoot() / Double(microbatchCount)
@@ -110,13 +114,15 @@ package final class ShardedOptimizer {
     update.emaDecay = Float(configuration.ema ?? 0)
     // Updated aside, so that `values` is still what the other ranks hold when the gather codes
     // the difference.
-    let updated = shardBuffer(.exchange)
-    updated.copy(from: parameters.values[range])
+    let updated = isAlone ? parameters.values : shardBuffer(.exchange)
+    if !isAlone { updated.copy(from: parameters.values[range]) }
     AdamW.update(
       parameters: updated, gradients: gradient, firstMoment: firstMoment,
       secondMoment: secondMoment, ema: ema, step: update)
-    try exchange.allGather(
-      updated, partition: partition, into: parameters.values, flatIsBase: true)
+    if !isAlone {
+      try exchange.allGather(
+        updated, partition: partition, into: parameters.values, flatIsBase: true)
+    }
     return .updated(gradientNorm: norm, clippedTo: clipping < 1 ? configuration.clip : nil)
   }
 

@@ -26,7 +26,7 @@ private var content: ReportContent {
       .init(role: "generator", category: "EMA", byteCount: 1 << 20),
     ],
     traffic: [
-      .init(kind: "gradients", messageCount: 3, rawByteCount: 3000, wireByteCount: 2000),
+      .init(kind: "gradients", rawByteCount: 3000, wireByteCount: 2000),
       .init(kind: "parameters", rawByteCount: 1000, wireByteCount: 1000),
     ],
     configuration: "name: \"</pre>\"", environment: [.init("ranks", "8")])
@@ -77,7 +77,7 @@ private var content: ReportContent {
         "<th scope=\"row\">all</th><td>2.0 MiB</td><td>1.0 MiB</td><td>3.0 MiB</td>"))
     #expect(
       html.contains(
-        "<th scope=\"row\">all</th><td>3</td><td>3.9 KiB</td><td>2.9 KiB</td><td>1.33</td>"))
+        "<th scope=\"row\">all</th><td>3.9 KiB</td><td>2.9 KiB</td><td>1.33</td>"))
   }
 
   @Test func `an empty report has no sections`() {

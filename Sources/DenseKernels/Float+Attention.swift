@@ -25,13 +25,13 @@ extension Float {
     shape.require(
       queries: [("query", query), ("output", output)], keys: [("key", key), ("value", value)],
       logSumExp: logSumExp, mask: mask)
-    let work = AttentionWorkspace(shape: shape, precision: precision, scoreTileCount: 1)
     let (stride, scale) = (
       shape.headCount * shape.headWidth, 1 / Float(shape.headWidth).squareRoot()
     )
-    for b in 0..<shape.sampleCount {
-      let tiles = work.keyTiles(of: b, mask, shape)
-      for n in 0..<shape.headCount {
+    KernelThreads.split(shape.sampleCount * shape.headCount) { heads in
+      let work = AttentionWorkspace(shape: shape, precision: precision, scoreTileCount: 1)
+      for (b, n) in shape.samplesAndHeads(heads) {
+        let tiles = work.keyTiles(of: b, mask, shape)
         for first in Swift.stride(from: 0, to: shape.queryCount, by: AttentionTiles.queryCount) {
           let rows = min(AttentionTiles.queryCount, shape.queryCount - first)
           let start = shape.queryStart(b, first, n)
@@ -100,12 +100,12 @@ extension Float {
     let (queryGradient, overwritesQuery) = start(queryGradient)
     let (keyGradient, overwritesKey) = start(keyGradient)
     let (valueGradient, overwritesValue) = start(valueGradient)
-    let work = AttentionWorkspace(shape: shape, precision: precision, scoreTileCount: 2)
     let (stride, width) = (shape.headCount * shape.headWidth, shape.headWidth)
     let scale = 1 / Float(width).squareRoot()
-    for b in 0..<shape.sampleCount {
-      let tiles = work.keyTiles(of: b, mask, shape)
-      for n in 0..<shape.headCount {
+    KernelThreads.split(shape.sampleCount * shape.headCount) { heads in
+      let work = AttentionWorkspace(shape: shape, precision: precision, scoreTileCount: 2)
+      for (b, n) in shape.samplesAndHeads(heads) {
+        let tiles = work.keyTiles(of: b, mask, shape)
         for first in Swift.stride(from: 0, to: shape.queryCount, by: AttentionTiles.queryCount) {
           let rows = min(AttentionTiles.queryCount, shape.queryCount - first)
           let start = shape.queryStart(b, first, n)
@@ -149,6 +149,13 @@ extension Float {
         }
       }
     }
+  }
+}
+
+extension AttentionShape {
+  /// Sample and head of each of `heads`, counted over all samples.
+  fileprivate func samplesAndHeads(_ heads: Range<Int>) -> [(sample: Int, head: Int)] {
+    heads.map { ($0 / headCount, $0 % headCount) }
   }
 }
 

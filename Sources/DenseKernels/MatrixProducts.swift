@@ -103,6 +103,43 @@ private struct ProductKernel {
     bias: UnsafePointer<Float>?, into c: UnsafeMutablePointer<Float>, stride: Int,
     workspace: UnsafeMutableRawPointer?
   ) {
+    guard unsafe workspace == nil, KernelThreads.count > 1, isWorthSplitting else {
+      return unsafe run(
+        a, b, scale: scale, accumulating: accumulating, bias: bias, into: c, stride: stride,
+        rows: rows, columns: columns, workspace: workspace)
+    }
+    if rows >= columns {
+      KernelThreads.split((rows + Self.tileRows - 1) / Self.tileRows) { tiles in
+        let first = tiles.lowerBound * Self.tileRows
+        let count = min(rows, tiles.upperBound * Self.tileRows) - first
+        unsafe run(
+          a.dropping(rows: first), b, scale: scale, accumulating: accumulating, bias: bias,
+          into: c + first * stride, stride: stride, rows: count, columns: columns, workspace: nil)
+      }
+    } else {
+      KernelThreads.split((columns + Self.tileColumns - 1) / Self.tileColumns) { tiles in
+        let first = tiles.lowerBound * Self.tileColumns
+        let count = min(columns, tiles.upperBound * Self.tileColumns) - first
+        unsafe run(
+          a, b.transposed.dropping(rows: first).transposed, scale: scale,
+          accumulating: accumulating, bias: bias.map { unsafe $0 + first }, into: c + first,
+          stride: stride, rows: rows, columns: count, workspace: nil)
+      }
+    }
+  }
+
+  /// Parts of a tile's size, as the C kernels cut.
+  private static let (tileRows, tileColumns) = (12, 32)
+
+  /// Below about 20 µs of work the threads would not meet in time.
+  private var isWorthSplitting: Bool { rows * columns * inner > 2_000_000 }
+
+  @unsafe
+  private func run(
+    _ a: StridedOperand, _ b: StridedOperand, scale: Float, accumulating: Bool,
+    bias: UnsafePointer<Float>?, into c: UnsafeMutablePointer<Float>, stride: Int, rows: Int,
+    columns: Int, workspace: UnsafeMutableRawPointer?
+  ) {
     let memory =
       unsafe workspace ?? .allocate(byteCount: workspaceByteCount, alignment: 64)
     let kernel =
@@ -135,6 +172,12 @@ struct StridedOperand {
 
   var transposed: StridedOperand {
     unsafe StridedOperand(base, stride: stride, isTransposed: !isTransposed)
+  }
+
+  /// Without its first rows, as the product sees them.
+  func dropping(rows count: Int) -> StridedOperand {
+    unsafe StridedOperand(
+      base + (isTransposed ? count : count * stride), stride: stride, isTransposed: isTransposed)
   }
 }
 

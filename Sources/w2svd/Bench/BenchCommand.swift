@@ -48,8 +48,8 @@ extension StepMode: ExpressibleByArgument {}
 struct BenchArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Threads of a Float32 product. Default: 1. Effect: OpenBLAS alone; other loops and bf16 "
-        + "products run on one thread.", valueName: "n"))
+      "Threads of a product and of an attention. Default: 1. Effect: they share rows, columns or "
+        + "heads; other loops run on one thread.", valueName: "n"))
   var threads = 1
 
   @Option(help: ArgumentHelp("Least number of timed runs. Default: 5.", valueName: "n"))

@@ -3,7 +3,7 @@
 
 enum PrecisionRule {
   /// - Parameters:
-  ///   - choice: what the user asks for now.
+  ///   - choice: what the user asks for at this start.
   ///   - made: what the checkpoint was made with; nil without one. Runs of version 0.1.0 may say auto.
   ///   - isFast: whether every rank's CPU multiplies bfloat16 itself.
   /// - Returns: fp32 or bf16.

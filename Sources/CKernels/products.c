@@ -8,15 +8,10 @@
 // registers; a is packed for blocks of 240 rows, b for panels of 32 columns. A block of a (at most
 // 260 KiB) stays in the second-level cache, a panel of b (32 KiB) in the first.
 // Source of the blocking: Goto and van de Geijn, Anatomy of high-performance matrix multiplication.
-#include "loops.h"
+#include "words.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-#include <immintrin.h>
-
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
-#define INLINE TARGET static inline __attribute__((always_inline))
-#define UNROLLED _Pragma("clang loop unroll(full)")
 
 enum {
   TILE_ROWS = 12,
@@ -24,25 +19,15 @@ enum {
   ROW_BLOCK = 240,
   WORD_BLOCK = 256,  // words along k
   COLUMN_BLOCK = 1024,
-  ROW_STRIDE = WORD_BLOCK + 16,  // words from row to row of a; 17 cache lines, so rows spread
+  ROW_STRIDE = W2SVD_ROW_STRIDE,  // words from row to row of a; 17 cache lines, so rows spread
   ROW_GROUP = 16,                // panels that are packed side by side
   COLUMN_GROUP = 8,
 };
-
-// What a word holds. A constant wherever it is used: functions that take it are inlined.
-typedef enum { FLOATS = 1, BFLOATS = 2 } Words;  // elements of k in a word
 
 int w2svd_has_bfloat16(void) {
   unsigned a, b, c, d;
   return w2svd_has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
 }
-
-INLINE __mmask16 first(size_t count) {
-  return count >= 16 ? 0xffff : (__mmask16)((1u << count) - 1);
-}
-
-static inline size_t least(size_t x, size_t y) { return x < y ? x : y; }
-static inline size_t beyond(size_t x, size_t y) { return x > y ? x - y : 0; }
 
 INLINE __m512 multiply_add(Words words, __m512 sum, __m512i a, __m512i b) {
   return words == FLOATS ? _mm512_fmadd_ps((__m512)a, (__m512)b, sum)
@@ -99,18 +84,14 @@ TILE(float_rows_wide, FLOATS, ROW_STRIDE, 1, 2)
 TILE(float_rows_narrow, FLOATS, ROW_STRIDE, 1, 1)
 TILE(float_columns_wide, FLOATS, 1, TILE_ROWS, 2)
 TILE(float_columns_narrow, FLOATS, 1, TILE_ROWS, 1)
+TILE(float_crossed_wide, FLOATS, 1, ROW_STRIDE, 2)
+TILE(float_crossed_narrow, FLOATS, 1, ROW_STRIDE, 1)
 TILE(bfloat_rows_wide, BFLOATS, ROW_STRIDE, 1, 2)
 TILE(bfloat_rows_narrow, BFLOATS, ROW_STRIDE, 1, 1)
 TILE(bfloat_columns_wide, BFLOATS, 1, TILE_ROWS, 2)
 TILE(bfloat_columns_narrow, BFLOATS, 1, TILE_ROWS, 1)
-
-// Sixteen words from the elements k … of a line.
-INLINE __m512i words_of(Words words, const float *x, size_t count) {
-  const __m512 low = _mm512_maskz_loadu_ps(first(count), x);
-  if (words == FLOATS) return (__m512i)low;
-  return (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(first(beyond(count, 16)), x + 16),
-                                      low);
-}
+TILE(bfloat_crossed_wide, BFLOATS, 1, ROW_STRIDE, 2)
+TILE(bfloat_crossed_narrow, BFLOATS, 1, ROW_STRIDE, 1)
 
 INLINE void transpose16(__m512i r[16]) {
   __m512i t[16];
@@ -178,9 +159,6 @@ INLINE void cross_lines(Words words, const float *x, size_t stride, size_t lines
 // apart: out[panel · next + p · width + l]. A last panel is filled up with zeros.
 INLINE void interleave(Words words, const float *x, size_t stride, size_t lines, size_t inner,
                        size_t width, size_t group, size_t next, uint32_t *out) {
-  const __m512i order =
-      _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                       21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   // Panels in groups: long stretches of x are read at a time, and written streams stay few.
   for (size_t l0 = 0; l0 < lines; l0 += group * width)
     for (size_t k = 0; k < inner; k += words) {
@@ -194,7 +172,7 @@ INLINE void interleave(Words words, const float *x, size_t stride, size_t lines,
           __m512i both = (__m512i)lower;
           if (words == BFLOATS) {
             const __m512 upper = _mm512_maskz_loadu_ps(k + 1 < inner ? mask : 0, high + l + v);
-            both = _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(upper, lower));
+            both = pairs_of(lower, upper);
           }
           _mm512_mask_storeu_epi32(out + l / width * next + k / words * width + v,
                                    first(width - v), both);
@@ -289,6 +267,59 @@ TARGET void w2svd_multiply_bfloat16(const float *a, size_t a_stride, int a_cross
   multiply(BFLOATS, tiles, a, a_stride, a_crossed, b, b_stride, b_crossed, bias, c, c_stride,
            rows, inner, columns, scale, accumulating, workspace);
 }
+
+// Operands that are packed ahead (attention shares them among many products).
+
+TARGET void w2svd_pack_rows(int is_bfloat16, const float *x, size_t stride, size_t rows,
+                            size_t inner, uint32_t *packed) {
+  if (is_bfloat16)
+    copy_lines(BFLOATS, x, stride, rows, inner, packed);
+  else
+    copy_lines(FLOATS, x, stride, rows, inner, packed);
+}
+
+INLINE void pack_panels(Words words, const float *b, size_t stride, int crossed, size_t inner,
+                        size_t columns, uint32_t *packed) {
+  const size_t next = (inner + words - 1) / words * TILE_COLUMNS;
+  if (crossed)
+    for (size_t j = 0; j < columns; j += TILE_COLUMNS)
+      cross_lines(words, b + j * stride, stride, columns - j, inner,
+                  packed + j / TILE_COLUMNS * next);
+  else
+    interleave(words, b, stride, columns, inner, TILE_COLUMNS, COLUMN_GROUP, next, packed);
+}
+
+TARGET void w2svd_pack_panels(int is_bfloat16, const float *b, size_t stride, int is_crossed,
+                              size_t inner, size_t columns, uint32_t *packed) {
+  if (is_bfloat16)
+    pack_panels(BFLOATS, b, stride, is_crossed, inner, columns, packed);
+  else
+    pack_panels(FLOATS, b, stride, is_crossed, inner, columns, packed);
+}
+
+void w2svd_multiply_packed(int is_bfloat16, const uint32_t *a, int a_crossed, const uint32_t *b,
+                           size_t depth, float *c, size_t c_stride, size_t rows, size_t columns,
+                           float scale, int accumulating) {
+  static Tile *const tiles[2][2][2] = {
+      {{float_rows_wide, float_rows_narrow}, {float_crossed_wide, float_crossed_narrow}},
+      {{bfloat_rows_wide, bfloat_rows_narrow}, {bfloat_crossed_wide, bfloat_crossed_narrow}}};
+  const size_t next_a = a_crossed ? TILE_ROWS : (size_t)ROW_STRIDE * TILE_ROWS;
+  const size_t row_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+  const size_t panel = depth * TILE_COLUMNS;
+  // The next panel comes from beyond the second-level cache where a head is long: each tile of this
+  // one fetches a part of it.
+  const size_t part = (panel / 16 + row_tiles - 1) / row_tiles * 16;
+  for (size_t j = 0; j < columns; j += TILE_COLUMNS, b += panel) {
+    const size_t tile_columns = least(columns - j, TILE_COLUMNS);
+    Tile *const tile = tiles[is_bfloat16 != 0][a_crossed != 0][tile_columns <= 16];
+    for (size_t i = 0; i < row_tiles; i++) {
+      for (size_t line = 0; line < part; line += 16)
+        __builtin_prefetch(b + panel + i * part + line, 0, 2);
+      tile(a + i * next_a, b, depth, NULL, c + i * TILE_ROWS * c_stride + j, c_stride,
+           least(rows - i * TILE_ROWS, TILE_ROWS), tile_columns, scale, accumulating);
+    }
+  }
+}
 #else
 int w2svd_has_bfloat16(void) { return 0; }
 
@@ -307,4 +338,25 @@ int w2svd_has_bfloat16(void) { return 0; }
   }
 WITHOUT_KERNEL(w2svd_multiply_float)
 WITHOUT_KERNEL(w2svd_multiply_bfloat16)
+
+void w2svd_pack_rows(int is_bfloat16, const float *x, size_t stride, size_t rows, size_t inner,
+                     uint32_t *packed) {
+  (void)is_bfloat16, (void)x, (void)stride, (void)rows, (void)inner, (void)packed;
+  __builtin_trap();
+}
+
+void w2svd_pack_panels(int is_bfloat16, const float *b, size_t stride, int is_crossed,
+                       size_t inner, size_t columns, uint32_t *packed) {
+  (void)is_bfloat16, (void)b, (void)stride, (void)is_crossed, (void)inner, (void)columns;
+  (void)packed;
+  __builtin_trap();
+}
+
+void w2svd_multiply_packed(int is_bfloat16, const uint32_t *a, int a_crossed, const uint32_t *b,
+                           size_t depth, float *c, size_t c_stride, size_t rows, size_t columns,
+                           float scale, int accumulating) {
+  (void)is_bfloat16, (void)a, (void)a_crossed, (void)b, (void)depth, (void)c, (void)c_stride;
+  (void)rows, (void)columns, (void)scale, (void)accumulating;
+  __builtin_trap();
+}
 #endif

@@ -14,7 +14,7 @@ extension Float {
     unsafe multiplyStrided(
       StridedOperand(a), StridedOperand(b), scale: scale, accumulating: accumulating,
       precision: precision, rows: rows, inner: inner, columns: columns, into: c.buffer.base,
-      stride: max(c.stride, c.columnCount, 1), workspace: nil)
+      stride: max(c.stride, c.columnCount, 1))
   }
 }
 
@@ -30,7 +30,7 @@ extension Float {
     if let kernel = ProductKernel(precision, rows: rows, inner: inner, columns: columns) {
       unsafe kernel.multiply(
         StridedOperand(a), StridedOperand(b), scale: 1, accumulating: false, bias: bias.base,
-        into: c.buffer.base, stride: stride, workspace: nil)
+        into: c.buffer.base, stride: stride)
       return
     }
     multiply(a, b, scale: 1, accumulating: false, precision: precision, into: c)
@@ -60,6 +60,9 @@ extension ProductPrecision {
   /// Whether this CPU multiplies in this precision at full speed; elsewhere bfloat16 operands are
   /// rounded and multiplied as Float32: the same products, summed in another order.
   package var isFast: Bool { self == .float32 || cpuMultipliesBFloat16 }
+
+  /// Whether our kernels run in this precision on this CPU.
+  var hasKernel: Bool { self == .float32 ? cpuHasAVX512 : cpuMultipliesBFloat16 }
 }
 
 // Asked once: a virtual machine may take longer to answer CPUID than a product takes.
@@ -76,12 +79,8 @@ private struct ProductKernel {
   /// Nil where OpenBLAS is to do it: the CPU lacks the instructions, or, in Float32, the product is so
   /// narrow that most of a tile would be empty.
   init?(_ precision: ProductPrecision, rows: Int, inner: Int, columns: Int) {
-    let fits =
-      switch precision {
-      case .float32: cpuHasAVX512 && rows >= 8 && columns >= 16
-      case .bfloat16: cpuMultipliesBFloat16
-      }
-    guard fits && rows > 0 && inner > 0 && columns > 0 else { return nil }
+    let fits = precision == .bfloat16 || rows >= 8 && columns >= 16
+    guard precision.hasKernel && fits && rows > 0 && inner > 0 && columns > 0 else { return nil }
     self.precision = precision
     self.rows = rows
     self.inner = inner
@@ -100,13 +99,12 @@ private struct ProductKernel {
   @unsafe
   func multiply(
     _ a: StridedOperand, _ b: StridedOperand, scale: Float, accumulating: Bool,
-    bias: UnsafePointer<Float>?, into c: UnsafeMutablePointer<Float>, stride: Int,
-    workspace: UnsafeMutableRawPointer?
+    bias: UnsafePointer<Float>?, into c: UnsafeMutablePointer<Float>, stride: Int
   ) {
-    guard unsafe workspace == nil, KernelThreads.count > 1, isWorthSplitting else {
+    guard KernelThreads.count > 1, isWorthSplitting else {
       return unsafe run(
         a, b, scale: scale, accumulating: accumulating, bias: bias, into: c, stride: stride,
-        rows: rows, columns: columns, workspace: workspace)
+        rows: rows, columns: columns)
     }
     if rows >= columns {
       KernelThreads.split((rows + Self.tileRows - 1) / Self.tileRows) { tiles in
@@ -114,7 +112,7 @@ private struct ProductKernel {
         let count = min(rows, tiles.upperBound * Self.tileRows) - first
         unsafe run(
           a.dropping(rows: first), b, scale: scale, accumulating: accumulating, bias: bias,
-          into: c + first * stride, stride: stride, rows: count, columns: columns, workspace: nil)
+          into: c + first * stride, stride: stride, rows: count, columns: columns)
       }
     } else {
       KernelThreads.split((columns + Self.tileColumns - 1) / Self.tileColumns) { tiles in
@@ -123,7 +121,7 @@ private struct ProductKernel {
         unsafe run(
           a, b.transposed.dropping(rows: first).transposed, scale: scale,
           accumulating: accumulating, bias: bias.map { unsafe $0 + first }, into: c + first,
-          stride: stride, rows: rows, columns: count, workspace: nil)
+          stride: stride, rows: rows, columns: count)
       }
     }
   }
@@ -138,16 +136,15 @@ private struct ProductKernel {
   private func run(
     _ a: StridedOperand, _ b: StridedOperand, scale: Float, accumulating: Bool,
     bias: UnsafePointer<Float>?, into c: UnsafeMutablePointer<Float>, stride: Int, rows: Int,
-    columns: Int, workspace: UnsafeMutableRawPointer?
+    columns: Int
   ) {
-    let memory =
-      unsafe workspace ?? .allocate(byteCount: workspaceByteCount, alignment: 64)
+    let memory = UnsafeMutableRawPointer.allocate(byteCount: workspaceByteCount, alignment: 64)
+    defer { unsafe memory.deallocate() }
     let kernel =
       unsafe precision == .float32 ? w2svd_multiply_float : w2svd_multiply_bfloat16
     unsafe kernel(
       a.base, a.stride, a.isTransposed ? 1 : 0, b.base, b.stride, b.isTransposed ? 1 : 0, bias, c,
       stride, rows, inner, columns, scale, accumulating ? 1 : 0, memory)
-    if unsafe workspace == nil { unsafe memory.deallocate() }
   }
 }
 
@@ -182,18 +179,15 @@ struct StridedOperand {
 }
 
 /// c = scale · a b, or c += scale · a b, on memory whose sizes the caller has checked.
-///
-/// - Parameter workspace: of at least `productWorkspaceByteCount`; nil allocates it.
 @unsafe
 func multiplyStrided(
   _ a: StridedOperand, _ b: StridedOperand, scale: Float, accumulating: Bool,
   precision: ProductPrecision, rows: Int, inner: Int, columns: Int,
-  into c: UnsafeMutablePointer<Float>, stride: Int, workspace: UnsafeMutableRawPointer?
+  into c: UnsafeMutablePointer<Float>, stride: Int
 ) {
   if let kernel = ProductKernel(precision, rows: rows, inner: inner, columns: columns) {
     unsafe kernel.multiply(
-      a, b, scale: scale, accumulating: accumulating, bias: nil, into: c, stride: stride,
-      workspace: workspace)
+      a, b, scale: scale, accumulating: accumulating, bias: nil, into: c, stride: stride)
     return
   }
   switch precision {
@@ -204,8 +198,7 @@ func multiplyStrided(
       of: b, b.isTransposed ? columns : inner, b.isTransposed ? inner : columns)
     unsafe multiplyStrided(
       StridedOperand(left), StridedOperand(right), scale: scale, accumulating: accumulating,
-      precision: .float32, rows: rows, inner: inner, columns: columns, into: c, stride: stride,
-      workspace: nil)
+      precision: .float32, rows: rows, inner: inner, columns: columns, into: c, stride: stride)
   case .float32:
     unsafe cblas_sgemm(
       CblasRowMajor, a.isTransposed ? CblasTrans : CblasNoTrans,
@@ -213,14 +206,6 @@ func multiplyStrided(
       blasInteger(inner), scale, a.base, blasInteger(a.stride), b.base, blasInteger(b.stride),
       accumulating ? 1 : 0, c, blasInteger(stride))
   }
-}
-
-/// Bytes that a product of these sizes packs its operands into; at least 64.
-func productWorkspaceByteCount(
-  _ precision: ProductPrecision, rows: Int, inner: Int, columns: Int
-) -> Int {
-  let kernel = ProductKernel(precision, rows: rows, inner: inner, columns: columns)
-  return max(kernel?.workspaceByteCount ?? 0, 64)
 }
 
 @unsafe

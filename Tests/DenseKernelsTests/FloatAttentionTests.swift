@@ -73,6 +73,19 @@ struct FloatAttentionTests {
     }
   }
 
+  /// Such heads take the way of CPUs without AVX-512.
+  @Test func `heads wider than a packed row agree with the slow twin`() {
+    let visible = (0..<600).map { UInt8($0 % 3 == 1 ? 0 : 1) }
+    let shape = AttentionShape(
+      sampleCount: 2, queryCount: 250, keyCount: 300, headCount: 1, headWidth: 260)
+    for mask in [nil, AttentionMask(visibleKeys: visible)] { expectAgreement(shape, mask) }
+    let wide = AttentionShape(
+      sampleCount: 1, queryCount: 250, keyCount: 300, headCount: 1, headWidth: 520)
+    DenseKernelsTests.expectAgreement(
+      run(Float.self, wide, nil, .bfloat16), run(Double.self, wide, nil, .bfloat16),
+      absolute: 1 / 256, relative: 1 / 256, "\(wide)")
+  }
+
   @Test func `queries and keys may differ in number`() {
     for (queryCount, keyCount) in [(3, 40), (130, 5), (1, 600), (200, 1025)] {
       expectAgreement(

@@ -52,6 +52,23 @@ void w2svd_multiply_bfloat16(const float *a, size_t a_stride, int a_crossed, con
                              size_t c_stride, size_t rows, size_t inner, size_t columns,
                              float scale, int accumulating, void *workspace);
 
+// Products of operands that were packed ahead; AVX-512, and vdpbf16ps for bfloat16. Words of 32 bits:
+// a float, or two bfloat16 that follow each other along the sum.
+#define W2SVD_ROW_STRIDE 272  // words from row to row of a packed left operand, of which 256 are used
+#define W2SVD_TILE_ROWS 12    // a left operand is read in multiples of so many rows
+#define W2SVD_TILE_COLUMNS 32 // a right operand is packed in panels of so many columns
+// Left operand from rows of at most 256 words.
+void w2svd_pack_rows(int is_bfloat16, const float *x, size_t stride, size_t rows, size_t inner,
+                     uint32_t *packed);
+// Right operand, inner × columns or crossed: panels of 32 columns, one after the other.
+void w2svd_pack_panels(int is_bfloat16, const float *b, size_t stride, int is_crossed,
+                       size_t inner, size_t columns, uint32_t *packed);
+// c = scale · a b, or c += where `accumulating`; `depth` words along the sum. a crossed: word p of row
+// r at a[p · W2SVD_ROW_STRIDE + r]. Rows up to a multiple of 12 (a crossed: words) are read.
+void w2svd_multiply_packed(int is_bfloat16, const uint32_t *a, int a_crossed, const uint32_t *b,
+                           size_t depth, float *c, size_t c_stride, size_t rows, size_t columns,
+                           float scale, int accumulating);
+
 // Reductions (reductions.c): Float64, 32 fixed lanes, the same order on every CPU.
 double w2svd_sum(const float *x, size_t count);
 double w2svd_sum_of_magnitudes(const float *x, size_t count);
@@ -93,6 +110,17 @@ void w2svd_probabilities(float *scores, size_t rows, size_t columns, size_t stri
 // dp -> p (dp − correction[r]) scale.
 void w2svd_score_gradients(const float *p, float *dp, size_t rows, size_t columns, size_t stride,
                            const float *correction, float scale);
+// The same between products of packed operands (attention_words.c): at most 256 columns, row after row
+// W2SVD_ROW_STRIDE apart. Softmax turns scores into words of the left operand, in place.
+void w2svd_softmax_words(int is_bfloat16, float *scores, size_t rows, size_t columns,
+                         const float *bias, float *maximum, float *total, float *factor);
+// scores -> p = exp(scores + bias − log_sum_exp[r]), dp -> ds = p (dp − correction[r]) scale, as words.
+// Floats serve as they are, also crossed. bfloat16: dp gets the words of ds; p_pairs and ds_pairs
+// the crossed operands, whose words join rows 2i and 2i + 1 (zero beyond the last); scores stay.
+void w2svd_attention_gradients(int is_bfloat16, float *scores, float *dp, size_t rows,
+                               size_t columns, const float *bias, const float *log_sum_exp,
+                               const float *correction, float scale, uint32_t *p_pairs,
+                               uint32_t *ds_pairs);
 // dots[r] = Σ_i x[r, i] y[r, i].
 void w2svd_row_dots(const float *x, const float *y, size_t stride, size_t rows, size_t width,
                     float *dots);

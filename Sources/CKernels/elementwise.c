@@ -121,16 +121,16 @@ KERNEL void w2svd_gated_residual(const float *x, const float *gate, const float 
 
 KERNEL void w2svd_gated_residual_backward(const float *dy, const float *gate, const float *h,
                                           float *dh, float *dgate, size_t groups, size_t rows,
-                                          size_t width, int accumulating) {
+                                          size_t width, size_t stride, int accumulating) {
   for (size_t g = 0; g < groups; g++) {
     for (size_t r = 0; r < rows; r++) {
-      size_t row = (g * rows + r) * width;
+      size_t row = (g * rows + r) * stride;
       if (dh)
         STORE_EACH(INDEPENDENT, width, accumulating, dh[row + i],
-                   gate[g * width + i] * dy[row + i]);
+                   gate[g * stride + i] * dy[row + i]);
       if (dgate) {
         INDEPENDENT
-        for (size_t i = 0; i < width; i++) dgate[g * width + i] += h[row + i] * dy[row + i];
+        for (size_t i = 0; i < width; i++) dgate[g * stride + i] += h[row + i] * dy[row + i];
       }
     }
   }

@@ -36,10 +36,10 @@ KERNEL void w2svd_layer_norm(const float *x, const float *scale, const float *sh
 
 KERNEL void w2svd_layer_norm_backward(const float *dy, const float *x, const float *scale,
                                       float offset, size_t groups, size_t rows, size_t width,
-                                      const float *mean, const float *inverse, float *dx,
-                                      int accumulating, float *dscale, float *dshift) {
-  for (size_t row = 0; row < groups * rows; row++, x += width, dy += width) {
-    size_t start = row / rows * width;
+                                      size_t stride, const float *mean, const float *inverse,
+                                      float *dx, int accumulating, float *dscale, float *dshift) {
+  for (size_t row = 0; row < groups * rows; row++, x += stride, dy += stride) {
+    size_t start = row / rows * stride;
     const float mu = mean[row], factor = inverse[row];
     if (dscale) {
       float *ds = dscale + start;
@@ -52,7 +52,7 @@ KERNEL void w2svd_layer_norm_backward(const float *dy, const float *x, const flo
       for (size_t i = 0; i < width; i++) db[i] += dy[i];
     }
     if (!dx) continue;
-    float *d = dx + row * width;
+    float *d = dx + row * stride;
     float sum, product;
     if (scale) {
       const float *a = scale + start;

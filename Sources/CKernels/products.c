@@ -20,8 +20,7 @@ enum {
   WORD_BLOCK = 256,  // words along k
   COLUMN_BLOCK = 1024,
   ROW_STRIDE = W2SVD_ROW_STRIDE,  // words from row to row of a; 17 cache lines, so rows spread
-  ROW_GROUP = 16,                // panels that are packed side by side
-  COLUMN_GROUP = 8,
+  COLUMN_GROUP = 8,  // panels that are packed side by side
 };
 
 int w2svd_has_bfloat16(void) {
@@ -82,14 +81,10 @@ typedef void Tile(const uint32_t *a, const uint32_t *b, size_t depth, const floa
   }
 TILE(float_rows_wide, FLOATS, ROW_STRIDE, 1, 2)
 TILE(float_rows_narrow, FLOATS, ROW_STRIDE, 1, 1)
-TILE(float_columns_wide, FLOATS, 1, TILE_ROWS, 2)
-TILE(float_columns_narrow, FLOATS, 1, TILE_ROWS, 1)
 TILE(float_crossed_wide, FLOATS, 1, ROW_STRIDE, 2)
 TILE(float_crossed_narrow, FLOATS, 1, ROW_STRIDE, 1)
 TILE(bfloat_rows_wide, BFLOATS, ROW_STRIDE, 1, 2)
 TILE(bfloat_rows_narrow, BFLOATS, ROW_STRIDE, 1, 1)
-TILE(bfloat_columns_wide, BFLOATS, 1, TILE_ROWS, 2)
-TILE(bfloat_columns_narrow, BFLOATS, 1, TILE_ROWS, 1)
 TILE(bfloat_crossed_wide, BFLOATS, 1, ROW_STRIDE, 2)
 TILE(bfloat_crossed_narrow, BFLOATS, 1, ROW_STRIDE, 1)
 
@@ -155,29 +150,39 @@ INLINE void cross_lines(Words words, const float *x, size_t stride, size_t lines
     }
 }
 
-// Lines across k (x[k · stride + line]), `width` of them per panel (12 or 32), panels `next` words
-// apart: out[panel · next + p · width + l]. A last panel is filled up with zeros.
+// Sixteen lines across k (x[k · stride + line]) as words; of the last, `high` may not exist.
+INLINE __m512i crossed_words(Words words, const float *low, size_t stride, __mmask16 mask,
+                             int has_high) {
+  const __m512 lower = _mm512_maskz_loadu_ps(mask, low);
+  __builtin_prefetch(low + 8 * words * stride);
+  if (words == FLOATS) return (__m512i)lower;
+  __builtin_prefetch(low + (8 * words + 1) * stride);
+  return pairs_of(lower, _mm512_maskz_loadu_ps(has_high ? mask : 0, low + stride));
+}
+
+// Lines across k in panels of 32, `next` words apart: out[panel · next + p · 32 + l]. A last panel is
+// filled up with zeros.
 INLINE void interleave(Words words, const float *x, size_t stride, size_t lines, size_t inner,
-                       size_t width, size_t group, size_t next, uint32_t *out) {
+                       size_t next, uint32_t *out) {
   // Panels in groups: long stretches of x are read at a time, and written streams stay few.
-  for (size_t l0 = 0; l0 < lines; l0 += group * width)
-    for (size_t k = 0; k < inner; k += words) {
-      const float *low = x + k * stride, *high = low + stride;
-      for (size_t l = l0; l < least(lines, l0 + group * width); l += width)
-        UNROLLED for (size_t v = 0; v < width; v += 16) {
-          const __mmask16 mask = first(least(width - v, beyond(lines, l + v)));
-          const __m512 lower = _mm512_maskz_loadu_ps(mask, low + l + v);
-          __builtin_prefetch(low + 8 * words * stride + l + v);
-          if (words == BFLOATS) __builtin_prefetch(high + 8 * words * stride + l + v);
-          __m512i both = (__m512i)lower;
-          if (words == BFLOATS) {
-            const __m512 upper = _mm512_maskz_loadu_ps(k + 1 < inner ? mask : 0, high + l + v);
-            both = pairs_of(lower, upper);
-          }
-          _mm512_mask_storeu_epi32(out + l / width * next + k / words * width + v,
-                                   first(width - v), both);
-        }
-    }
+  for (size_t l0 = 0; l0 < lines; l0 += COLUMN_GROUP * TILE_COLUMNS)
+    for (size_t k = 0; k < inner; k += words)
+      for (size_t l = l0; l < least(lines, l0 + COLUMN_GROUP * TILE_COLUMNS); l += TILE_COLUMNS)
+        UNROLLED for (size_t v = 0; v < TILE_COLUMNS; v += 16)
+          _mm512_storeu_si512(
+              out + l / TILE_COLUMNS * next + k / words * TILE_COLUMNS + v,
+              crossed_words(words, x + k * stride + l + v, stride,
+                            first(least(16, beyond(lines, l + v))), k + 1 < inner));
+}
+
+// At most 256 lines across k as they lie: out[p · ROW_STRIDE + l].
+INLINE void copy_across(Words words, const float *x, size_t stride, size_t lines, size_t inner,
+                        uint32_t *out) {
+  for (size_t k = 0; k < inner; k += words)
+    for (size_t l = 0; l < lines; l += 16)
+      _mm512_storeu_si512(out + k / words * ROW_STRIDE + l,
+                          crossed_words(words, x + k * stride + l, stride,
+                                        first(least(16, lines - l)), k + 1 < inner));
 }
 
 // Blocks of about equal size: a multiple of `unit`, at most `largest`, which is one too.
@@ -194,7 +199,9 @@ static size_t packed_b_size(size_t words, size_t inner, size_t columns) {
 
 static size_t workspace_size(size_t words, size_t rows, size_t inner, size_t columns) {
   const size_t row_block = least((rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS, ROW_BLOCK);
-  return sizeof(uint32_t) * (packed_b_size(words, inner, columns) + ROW_STRIDE * row_block);
+  const size_t depth = least((inner + words - 1) / words, WORD_BLOCK);
+  const size_t lines = row_block > depth ? row_block : depth;
+  return sizeof(uint32_t) * (packed_b_size(words, inner, columns) + ROW_STRIDE * lines);
 }
 
 INLINE void multiply(Words words, Tile *const tiles[2][2], const float *a, size_t a_stride,
@@ -215,14 +222,12 @@ INLINE void multiply(Words words, Tile *const tiles[2][2], const float *a, size_
           cross_lines(words, b + (j0 + j) * b_stride + k0, b_stride, width - j, length,
                       packed_b + j / TILE_COLUMNS * next_b);
       else
-        interleave(words, b + k0 * b_stride + j0, b_stride, width, length, TILE_COLUMNS, COLUMN_GROUP,
-                   next_b, packed_b);
+        interleave(words, b + k0 * b_stride + j0, b_stride, width, length, next_b, packed_b);
       for (size_t i0 = 0; i0 < rows; i0 += row_block) {
         const size_t height = least(rows - i0, row_block);
-        const size_t next_a = a_crossed ? depth * TILE_ROWS : (size_t)ROW_STRIDE * TILE_ROWS;
+        const size_t next_a = a_crossed ? TILE_ROWS : (size_t)ROW_STRIDE * TILE_ROWS;
         if (a_crossed)
-          interleave(words, a + k0 * a_stride + i0, a_stride, height, length, TILE_ROWS, ROW_GROUP,
-                     next_a, packed_a);
+          copy_across(words, a + k0 * a_stride + i0, a_stride, height, length, packed_a);
         else
           copy_lines(words, a + i0 * a_stride + k0, a_stride, height, length, packed_a);
         for (size_t j = 0; j < width; j += TILE_COLUMNS) {
@@ -248,7 +253,7 @@ TARGET void w2svd_multiply_float(const float *a, size_t a_stride, int a_crossed,
                                  size_t c_stride, size_t rows, size_t inner, size_t columns,
                                  float scale, int accumulating, void *workspace) {
   static Tile *const tiles[2][2] = {{float_rows_wide, float_rows_narrow},
-                                    {float_columns_wide, float_columns_narrow}};
+                                    {float_crossed_wide, float_crossed_narrow}};
   multiply(FLOATS, tiles, a, a_stride, a_crossed, b, b_stride, b_crossed, bias, c, c_stride, rows,
            inner, columns, scale, accumulating, workspace);
 }
@@ -263,7 +268,7 @@ TARGET void w2svd_multiply_bfloat16(const float *a, size_t a_stride, int a_cross
                                     size_t inner, size_t columns, float scale, int accumulating,
                                     void *workspace) {
   static Tile *const tiles[2][2] = {{bfloat_rows_wide, bfloat_rows_narrow},
-                                    {bfloat_columns_wide, bfloat_columns_narrow}};
+                                    {bfloat_crossed_wide, bfloat_crossed_narrow}};
   multiply(BFLOATS, tiles, a, a_stride, a_crossed, b, b_stride, b_crossed, bias, c, c_stride,
            rows, inner, columns, scale, accumulating, workspace);
 }
@@ -286,7 +291,7 @@ INLINE void pack_panels(Words words, const float *b, size_t stride, int crossed,
       cross_lines(words, b + j * stride, stride, columns - j, inner,
                   packed + j / TILE_COLUMNS * next);
   else
-    interleave(words, b, stride, columns, inner, TILE_COLUMNS, COLUMN_GROUP, next, packed);
+    interleave(words, b, stride, columns, inner, next, packed);
 }
 
 TARGET void w2svd_pack_panels(int is_bfloat16, const float *b, size_t stride, int is_crossed,

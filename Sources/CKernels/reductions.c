@@ -55,7 +55,8 @@ KERNEL void w2svd_add_bias(const float *bias, float *x, size_t rows, size_t widt
 
 // The sum of a column is Σ over blocks of 64 rows of the sum of the block, both in order, so that
 // rounding grows with 64 + rows / 64 and not with rows.
-KERNEL void w2svd_add_column_sums(const float *x, float *sums, size_t rows, size_t width) {
+KERNEL void w2svd_add_column_sums(const float *x, size_t stride, float *sums, size_t rows,
+                                  size_t width) {
   enum { block = 64 };
   size_t i = 0;
   for (; i + 64 <= width; i += 64) {
@@ -64,7 +65,7 @@ KERNEL void w2svd_add_column_sums(const float *x, float *sums, size_t rows, size
       size_t end = first + block < rows ? first + block : rows;
       v16 part[4] = {0, 0, 0, 0};
       for (size_t r = first; r < end; r++)
-        for (int k = 0; k < 4; k++) part[k] += GET16(x + r * width + i + 16 * k);
+        for (int k = 0; k < 4; k++) part[k] += GET16(x + r * stride + i + 16 * k);
       for (int k = 0; k < 4; k++) total[k] += part[k];
     }
     for (int k = 0; k < 4; k++) AT16(sums + i + 16 * k) += total[k];
@@ -74,7 +75,7 @@ KERNEL void w2svd_add_column_sums(const float *x, float *sums, size_t rows, size
     for (size_t first = 0; first < rows; first += block) {
       size_t end = first + block < rows ? first + block : rows;
       float part = 0;
-      for (size_t r = first; r < end; r++) part += x[r * width + i];
+      for (size_t r = first; r < end; r++) part += x[r * stride + i];
       total += part;
     }
     sums[i] += total;

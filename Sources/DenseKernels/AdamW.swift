@@ -42,13 +42,18 @@ package enum AdamW {
     precondition(step.number >= 1, "AdamW step \(step.number), but steps count from 1")
     let correction1 = 1 - pow(step.beta1, Double(step.number))
     let correction2 = 1 - pow(step.beta2, Double(step.number))
-    var factors = w2svd_adamw_factors(
+    let factors = w2svd_adamw_factors(
       gradient_scale: step.gradientScale, beta1: Float(step.beta1), beta2: Float(step.beta2),
       step_size: Float(step.learningRate / correction1),
       inverse_root_correction: Float(1 / correction2.squareRoot()), epsilon: Float(step.epsilon),
       decay_factor: Float(1 - step.learningRate * step.weightDecay), ema_decay: step.emaDecay)
-    unsafe w2svd_adamw(
-      parameters.base, gradients.base, firstMoment.base, secondMoment.base, ema?.base, count,
-      &factors)
+    KernelThreads.splitElements(count) { part in
+      let start = part.lowerBound
+      unsafe withUnsafePointer(to: factors) { factors in
+        unsafe w2svd_adamw(
+          parameters.base + start, gradients.base + start, firstMoment.base + start,
+          secondMoment.base + start, (ema?.base).map { unsafe $0 + start }, part.count, factors)
+      }
+    }
   }
 }

@@ -10,7 +10,7 @@ import CKernels
 /// How attention is cut: scores of `queryCount` × `keyCount` exist at a time.
 enum AttentionTiles {
   /// Whole tiles of the product kernel.
-  static let queryCount = 20 * Int(W2SVD_TILE_ROWS)
+  static let queryCount = 10 * Int(W2SVD_TILE_ROWS)
   /// What a packed row of scores holds.
   static let keyCount = 256
 }

@@ -12,8 +12,12 @@ extension Float {
   ) {
     requireRows(rowCount, width, source.count, sourceStride, "source")
     requireRows(rowCount, width, target.count, targetStride, "target")
-    unsafe w2svd_copy_rows(
-      source.base, sourceStride, target.base, targetStride, rowCount, width)
+    KernelThreads.splitRows(groups: 1, rows: rowCount, width: width) { _, rows in
+      let first = rows.lowerBound
+      unsafe w2svd_copy_rows(
+        source.base + first * sourceStride, sourceStride, target.base + first * targetStride,
+        targetStride, rows.count, width)
+    }
   }
 
   package static func addRows(
@@ -22,7 +26,12 @@ extension Float {
   ) {
     requireRows(rowCount, width, source.count, sourceStride, "source")
     requireRows(rowCount, width, target.count, targetStride, "target")
-    unsafe w2svd_add_rows(source.base, sourceStride, target.base, targetStride, rowCount, width)
+    KernelThreads.splitRows(groups: 1, rows: rowCount, width: width) { _, rows in
+      let first = rows.lowerBound
+      unsafe w2svd_add_rows(
+        source.base + first * sourceStride, sourceStride, target.base + first * targetStride,
+        targetStride, rows.count, width)
+    }
   }
 
   package static func permute(

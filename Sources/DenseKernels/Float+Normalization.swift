@@ -1,4 +1,6 @@
-// Normalizations of Float: sizes are checked here, the loops are in CKernels.
+// Normalizations of Float: sizes are checked and threads given their parts here, the loops are in
+// CKernels. Gradients of inputs go by rows, those of scales and shifts, sums over rows, by columns; one
+// thread alone does both in one pass.
 
 import CKernels
 
@@ -11,9 +13,13 @@ extension Float {
     shape.require(
       rows: [("x", x), ("y", y)], groups: [("scale", scale), ("shift", shift)],
       statistics: [("mean", mean), ("inverseDeviation", inverseDeviation)])
-    unsafe w2svd_layer_norm(
-      x.base, scale?.base, shift?.base, scaleOffset, epsilon, shape.groupCount,
-      shape.rowsPerGroup, shape.width, y.base, mean.base, inverseDeviation.base)
+    shape.splitRows { group, start, rows in
+      let (modulation, row) = (group * shape.width, start / shape.width)
+      unsafe w2svd_layer_norm(
+        x.base + start, (scale?.base).map { unsafe $0 + modulation },
+        (shift?.base).map { unsafe $0 + modulation }, scaleOffset, epsilon, 1, rows, shape.width,
+        y.base + start, mean.base + row, inverseDeviation.base + row)
+    }
   }
 
   package static func modulatedLayerNormBackward(
@@ -30,10 +36,33 @@ extension Float {
         ("scale", scale), ("scaleGradient", scaleGradient), ("shiftGradient", shiftGradient),
       ],
       statistics: [("mean", mean), ("inverseDeviation", inverseDeviation)])
-    unsafe w2svd_layer_norm_backward(
-      outputGradient.base, x.base, scale?.base, scaleOffset, shape.groupCount,
-      shape.rowsPerGroup, shape.width, mean.base, inverseDeviation.base, inputGradient?.buffer.base,
-      inputGradient?.flag ?? 0, scaleGradient?.base, shiftGradient?.base)
+    guard KernelThreads.isWorthSplitting(x.count) else {
+      unsafe w2svd_layer_norm_backward(
+        outputGradient.base, x.base, scale?.base, scaleOffset, shape.groupCount,
+        shape.rowsPerGroup, shape.width, shape.width, mean.base, inverseDeviation.base,
+        inputGradient?.buffer.base, inputGradient?.flag ?? 0, scaleGradient?.base,
+        shiftGradient?.base)
+      return
+    }
+    if let inputGradient {
+      shape.splitRows { group, start, rows in
+        let row = start / shape.width
+        unsafe w2svd_layer_norm_backward(
+          outputGradient.base + start, x.base + start,
+          (scale?.base).map { unsafe $0 + group * shape.width }, scaleOffset, 1, rows,
+          shape.width, shape.width, mean.base + row, inverseDeviation.base + row,
+          inputGradient.buffer.base + start, inputGradient.flag, nil, nil)
+      }
+    }
+    guard scaleGradient != nil || shiftGradient != nil else { return }
+    KernelThreads.splitColumns(shape.width, rowCount: shape.rowCount) { columns in
+      let first = columns.lowerBound
+      unsafe w2svd_layer_norm_backward(
+        outputGradient.base + first, x.base + first, nil, scaleOffset, shape.groupCount,
+        shape.rowsPerGroup, columns.count, shape.width, mean.base, inverseDeviation.base, nil, 0,
+        (scaleGradient?.base).map { unsafe $0 + first },
+        (shiftGradient?.base).map { unsafe $0 + first })
+    }
   }
 
   /// - Precondition: the head width is at most 512.
@@ -45,9 +74,12 @@ extension Float {
       rows: [("x", x), ("y", y)], gains: [("gain", gain)], cosines: cosines, sines: sines,
       inverseRoot: inverseRoot)
     requireHeadFits(shape.headWidth)
-    unsafe w2svd_head_norm(
-      x.base, gain?.base, cosines.base, sines.base, epsilon, shape.sampleCount, shape.tokenCount,
-      shape.headCount, shape.headWidth, shape.rotatedCount, y.base, inverseRoot.base)
+    shape.splitTokens { tokens in
+      unsafe w2svd_head_norm(
+        x.base + tokens.start, gain?.base, cosines.base + tokens.table,
+        sines.base + tokens.table, epsilon, 1, tokens.count, shape.headCount, shape.headWidth,
+        tokens.rotatedCount, y.base + tokens.start, inverseRoot.base + tokens.head)
+    }
   }
 
   /// - Precondition: the head width is at most 512.
@@ -63,10 +95,23 @@ extension Float {
       gains: [("gain", gain), ("gainGradient", gainGradient)], cosines: cosines, sines: sines,
       inverseRoot: inverseRoot)
     requireHeadFits(shape.headWidth)
+    let isShared = KernelThreads.isWorthSplitting(x.count)
+    if isShared, let inputGradient {
+      shape.splitTokens { tokens in
+        unsafe w2svd_head_norm_backward(
+          outputGradient.base + tokens.start, x.base + tokens.start, gain?.base,
+          cosines.base + tokens.table, sines.base + tokens.table, 1, tokens.count,
+          shape.headCount, shape.headWidth, tokens.rotatedCount, inverseRoot.base + tokens.head,
+          inputGradient.buffer.base + tokens.start, inputGradient.flag, nil)
+      }
+      if gainGradient == nil { return }
+    }
+    // The gradient of the gain is one sum over all vectors.
+    let remaining = isShared ? nil : inputGradient
     unsafe w2svd_head_norm_backward(
       outputGradient.base, x.base, gain?.base, cosines.base, sines.base, shape.sampleCount,
       shape.tokenCount, shape.headCount, shape.headWidth, shape.rotatedCount, inverseRoot.base,
-      inputGradient?.buffer.base, inputGradient?.flag ?? 0, gainGradient?.base)
+      remaining?.buffer.base, remaining?.flag ?? 0, gainGradient?.base)
   }
 
   private static func requireHeadFits(_ width: Int) {
@@ -78,4 +123,30 @@ extension Float {
 extension GradientBuffer {
   /// As the C loops take it.
   var flag: Int32 { accumulates ? 1 : 0 }
+}
+
+extension HeadNormShape {
+  /// Tokens of one sample: where their vectors, their part of the tables and their heads' statistics
+  /// start, and how many of them are rotated.
+  fileprivate struct Tokens {
+    let start: Int
+    let table: Int
+    let head: Int
+    let count: Int
+    let rotatedCount: Int
+  }
+
+  fileprivate func splitTokens(_ body: (Tokens) -> Void) {
+    KernelThreads.splitRows(
+      groups: sampleCount, rows: tokenCount, width: headCount * headWidth
+    ) { sample, tokens in
+      // Beyond the rotated tokens the tables may end, and none is read.
+      let first = tokens.lowerBound
+      let head = (sample * tokenCount + first) * headCount
+      body(
+        Tokens(
+          start: head * headWidth, table: min(first, rotatedCount) * (headWidth / 2), head: head,
+          count: tokens.count, rotatedCount: min(max(rotatedCount - first, 0), tokens.count)))
+    }
+  }
 }

@@ -28,11 +28,18 @@ extension Float {
 
   package static func addBias(_ bias: Buffer<Self>, toRowsOf x: Buffer<Self>, rowCount: Int) {
     requireCount(x.count, rowCount * bias.count, "x")
-    unsafe w2svd_add_bias(bias.base, x.base, rowCount, bias.count)
+    KernelThreads.splitRows(groups: 1, rows: rowCount, width: bias.count) { _, rows in
+      unsafe w2svd_add_bias(
+        bias.base, x.base + rows.lowerBound * bias.count, rows.count, bias.count)
+    }
   }
 
   package static func addColumnSums(of x: Buffer<Self>, rowCount: Int, to sums: Buffer<Self>) {
     requireCount(x.count, rowCount * sums.count, "x")
-    unsafe w2svd_add_column_sums(x.base, sums.base, rowCount, sums.count)
+    KernelThreads.splitColumns(sums.count, rowCount: rowCount) { columns in
+      let first = columns.lowerBound
+      unsafe w2svd_add_column_sums(
+        x.base + first, sums.count, sums.base + first, rowCount, columns.count)
+    }
   }
 }

@@ -88,4 +88,103 @@ import Testing
       return [output.array, logSumExp.array, dq.array, dk.array, dv.array]
     }
   }
+
+  /// Large enough to be shared, of sizes that no part divides.
+  private static let elementCount = 3 * 151 * 197
+
+  @Test func `loops over elements and rows are the same on any number of threads`() {
+    let count = Self.elementCount
+    let (x, y, bias): (Buffer<Float>, Buffer<Float>, Buffer<Float>) = (
+      normals(count, 1), normals(count, 2), normals(197, 3)
+    )
+    expectEqualBits {
+      var results: [[Float]] = []
+      for activation in [Activation.geluTanh, .silu, .softplus, .pseudoHuber(c: 0.5)] {
+        let (z, dx): (Buffer<Float>, Buffer<Float>) = (poisoned(count), startedGradient(count))
+        Float.apply(activation, to: x, into: z)
+        Float.applyBackward(activation, outputGradient: y, x: x, inputGradient: added(to: dx))
+        results += [z.array, dx.array]
+      }
+      let (z, rows, sums): (Buffer<Float>, Buffer<Float>, Buffer<Float>) = (
+        poisoned(count), startedGradient(count), startedGradient(197)
+      )
+      Float.combine(0.5, x, 2, y, into: z)
+      Float.add(3, x, to: z)
+      Float.addProduct(x, y, to: z)
+      Float.addBias(bias, toRowsOf: z, rowCount: 3 * 151)
+      Float.addColumnSums(of: z, rowCount: 3 * 151, to: sums)
+      Float.copyRows(z, stride: 197, to: rows, stride: 200, rowCount: 440, width: 190)
+      Float.addRows(x, stride: 200, to: rows, stride: 197, rowCount: 440, width: 190)
+      results += [z.array, rows.array, sums.array]
+      Float.multiplyElements(x, y, into: z)
+      return results + [z.array]
+    }
+  }
+
+  @Test func `gates and norms are the same on any number of threads`() {
+    let shape = ModulationShape(groupCount: 3, rowsPerGroup: 151, width: 197)
+    let count = Self.elementCount
+    let (x, h): (Buffer<Float>, Buffer<Float>) = (normals(count, 1), normals(count, 2))
+    let (scale, shift): (Buffer<Float>, Buffer<Float>) = (normals(591, 3), normals(591, 4))
+    expectEqualBits {
+      let (y, mean, inverse): (Buffer<Float>, Buffer<Float>, Buffer<Float>) = (
+        poisoned(count), poisoned(453), poisoned(453)
+      )
+      Float.gatedResidual(x, gate: scale, h: h, shape: shape, into: y)
+      var results = [y.array]
+      let (dh, dgate): (Buffer<Float>, Buffer<Float>) = (poisoned(count), startedGradient(591))
+      Float.gatedResidualBackward(
+        outputGradient: x, gate: scale, h: h, shape: shape, hGradient: over(dh),
+        gateGradient: dgate)
+      Float.modulatedLayerNorm(
+        x, scale: scale, shift: shift, scaleOffset: 1, epsilon: 1e-6, shape: shape, into: y,
+        mean: mean, inverseDeviation: inverse)
+      results += [dh, dgate, y, mean, inverse].map(\.array)
+      let (dx, dscale, dshift): (Buffer<Float>, Buffer<Float>, Buffer<Float>) = (
+        startedGradient(count), startedGradient(591), startedGradient(591)
+      )
+      Float.modulatedLayerNormBackward(
+        outputGradient: h, x: x, scale: scale, scaleOffset: 1, shape: shape, mean: mean,
+        inverseDeviation: inverse, inputGradient: added(to: dx), scaleGradient: dscale,
+        shiftGradient: dshift)
+      return results + [dx, dscale, dshift].map(\.array)
+    }
+  }
+
+  @Test(arguments: [0, 40, 151])
+  func `head norms are the same on any number of threads`(rotatedCount: Int) {
+    let shape = HeadNormShape(
+      sampleCount: 3, tokenCount: 151, headCount: 6, headWidth: 32, rotatedCount: rotatedCount)
+    let count = 3 * 151 * 192
+    let (x, dy, gain): (Buffer<Float>, Buffer<Float>, Buffer<Float>) = (
+      normals(count, 1), normals(count, 2), normals(32, 3)
+    )
+    let (cosines, sines): (Buffer<Float>, Buffer<Float>) = (
+      normals(rotatedCount * 16, 4), normals(rotatedCount * 16, 5)
+    )
+    expectEqualBits {
+      let (y, inverse): (Buffer<Float>, Buffer<Float>) = (poisoned(count), poisoned(count / 32))
+      Float.headNorm(
+        x, gain: gain, cosines: cosines, sines: sines, epsilon: 1e-6, shape: shape, into: y,
+        inverseRoot: inverse)
+      let (dx, dgain): (Buffer<Float>, Buffer<Float>) = (poisoned(count), startedGradient(32))
+      Float.headNormBackward(
+        outputGradient: dy, x: x, gain: gain, cosines: cosines, sines: sines, shape: shape,
+        inverseRoot: inverse, inputGradient: over(dx), gainGradient: dgain)
+      return [y, inverse, dx, dgain].map(\.array)
+    }
+  }
+
+  @Test func `an update is the same on any number of threads`() {
+    let count = Self.elementCount
+    let gradient: Buffer<Float> = normals(count, 1)
+    expectEqualBits {
+      let state: [Buffer<Float>] = [normals(count, 2), normals(count, 3), normals(count, 4)]
+      let second = Buffer(normals(count, 5).array.map { (x: Float) in x * x })
+      AdamW.update(
+        parameters: state[0], gradients: gradient, firstMoment: state[1], secondMoment: second,
+        ema: state[2], step: AdamW.Step(number: 3, learningRate: 0.01))
+      return state.map(\.array) + [second.array]
+    }
+  }
 }

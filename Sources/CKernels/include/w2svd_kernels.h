@@ -28,12 +28,13 @@ void w2svd_combine(float a, const float *x, float b, const float *y, float *z, s
 void w2svd_add(float a, const float *x, float *y, size_t count);
 void w2svd_multiply(const float *x, const float *y, float *z, size_t count);
 void w2svd_add_product(const float *x, const float *y, float *z, size_t count);
-// y = x + gate h per row, gate per group of rows; and its gradients (either may be null).
+// y = x + gate h per row, gate per group of rows; and its gradients (either may be null). Gradients of
+// some columns of all rows: `stride` elements from row to row, and from group to group.
 void w2svd_gated_residual(const float *x, const float *gate, const float *h, float *y,
                           size_t groups, size_t rows, size_t width);
 void w2svd_gated_residual_backward(const float *dy, const float *gate, const float *h, float *dh,
                                    float *dgate, size_t groups, size_t rows, size_t width,
-                                   int accumulating);
+                                   size_t stride, int accumulating);
 
 // Products (products.c): c = scale · a b + bias, or c += where `accumulating`. a is rows × inner and b
 // inner × columns, both stored row by row or crossed (transposed); strides in elements; `bias`: a row
@@ -73,18 +74,19 @@ void w2svd_multiply_packed(int is_bfloat16, const uint32_t *a, int a_crossed, co
 double w2svd_sum(const float *x, size_t count);
 double w2svd_sum_of_magnitudes(const float *x, size_t count);
 double w2svd_dot(const float *x, const float *y, size_t count);
-// x[r] += bias for each row; sums += Σ_r x[r], by blocks of 64 rows.
+// x[r] += bias for each row; sums += Σ_r x[r · stride], by blocks of 64 rows.
 void w2svd_add_bias(const float *bias, float *x, size_t rows, size_t width);
-void w2svd_add_column_sums(const float *x, float *sums, size_t rows, size_t width);
+void w2svd_add_column_sums(const float *x, size_t stride, float *sums, size_t rows, size_t width);
 
-// Normalizations (normalization.c). scale, shift, gain and gradients may be null.
+// Normalizations (normalization.c). scale, shift, gain and gradients may be null. `stride`: as in
+// w2svd_gated_residual_backward; dx needs whole rows.
 void w2svd_layer_norm(const float *x, const float *scale, const float *shift, float offset,
                       float epsilon, size_t groups, size_t rows, size_t width, float *y,
                       float *mean, float *inverse);
 void w2svd_layer_norm_backward(const float *dy, const float *x, const float *scale, float offset,
-                               size_t groups, size_t rows, size_t width, const float *mean,
-                               const float *inverse, float *dx, int accumulating, float *dscale,
-                               float *dshift);
+                               size_t groups, size_t rows, size_t width, size_t stride,
+                               const float *mean, const float *inverse, float *dx,
+                               int accumulating, float *dscale, float *dshift);
 #define W2SVD_LARGEST_HEAD 512  // largest head width
 void w2svd_head_norm(const float *x, const float *gain, const float *cosines, const float *sines,
                      float epsilon, size_t samples, size_t tokens, size_t heads, size_t width,

@@ -28,6 +28,14 @@ KERNEL float w2svd_fma_loop(size_t rounds, float factor) {
   return tree16(&a[0]);
 }
 
+void w2svd_pause(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
 KERNEL void w2svd_triad(float a, const float *x, const float *y, float *z, size_t count) {
   INDEPENDENT
   for (size_t i = 0; i < count; i++) z[i] = x[i] + a * y[i];

@@ -1,4 +1,4 @@
-// Matrix products: c = scale · a b (+ bias, + c), on operands as they are or rounded from float32 to the
+// Matrix products: c = scale · Σ_t a_t b_t (+ bias, + c), on operands as they are or rounded from float32 to the
 // nearest bfloat16 while they are packed; products and sums in float32.
 //
 // Goals: 1 the same bits for the same sizes, 2 speed at the sizes of a transformer's layers, without
@@ -204,10 +204,24 @@ static size_t workspace_size(size_t words, size_t rows, size_t inner, size_t col
   return sizeof(uint32_t) * (packed_b_size(words, inner, columns) + ROW_STRIDE * lines);
 }
 
-INLINE void multiply(Words words, Tile *const tiles[2][2], const float *a, size_t a_stride,
-                     int a_crossed, const float *b, size_t b_stride, int b_crossed,
-                     const float *bias, float *c, size_t c_stride, size_t rows, size_t inner,
-                     size_t columns, float scale, int accumulating, void *workspace) {
+// The k from k0 on, `length` of them, of the terms one after the other: what part of a term they are.
+typedef struct {
+  size_t first, count, offset;  // first k of the term, how many, words from the block's start
+} Stretch;
+
+static inline Stretch stretch_of(size_t words, size_t term_start, size_t term_inner, size_t k0,
+                                 size_t length) {
+  const size_t start = term_start > k0 ? term_start : k0;
+  const size_t end = least(term_start + term_inner, k0 + length);
+  return (Stretch){start - term_start, beyond(end, start), beyond(start, k0) / words};
+}
+
+INLINE void multiply(Words words, Tile *const tiles[2][2], const struct w2svd_term *terms,
+                     size_t term_count, int a_crossed, int b_crossed, const float *bias, float *c,
+                     size_t c_stride, size_t rows, size_t columns, float scale, int accumulating,
+                     void *workspace) {
+  size_t inner = 0;
+  for (size_t t = 0; t < term_count; t++) inner += terms[t].inner;
   const size_t inner_block = block_size(inner, words * WORD_BLOCK, 16 * words);
   const size_t row_block = block_size(rows, ROW_BLOCK, TILE_ROWS);
   uint32_t *const packed_b = workspace;
@@ -217,19 +231,33 @@ INLINE void multiply(Words words, Tile *const tiles[2][2], const float *a, size_
     for (size_t k0 = 0; k0 < inner; k0 += inner_block) {
       const size_t length = least(inner - k0, inner_block), depth = (length + words - 1) / words;
       const size_t next_b = depth * TILE_COLUMNS;
-      if (b_crossed)
-        for (size_t j = 0; j < width; j += TILE_COLUMNS)
-          cross_lines(words, b + (j0 + j) * b_stride + k0, b_stride, width - j, length,
-                      packed_b + j / TILE_COLUMNS * next_b);
-      else
-        interleave(words, b + k0 * b_stride + j0, b_stride, width, length, next_b, packed_b);
+      for (size_t t = 0, start = 0; t < term_count; start += terms[t++].inner) {
+        const Stretch k = stretch_of(words, start, terms[t].inner, k0, length);
+        const size_t stride = terms[t].b_stride;
+        uint32_t *const panel = packed_b + k.offset * TILE_COLUMNS;
+        if (k.count == 0) continue;
+        if (b_crossed)
+          for (size_t j = 0; j < width; j += TILE_COLUMNS)
+            cross_lines(words, terms[t].b + (j0 + j) * stride + k.first, stride, width - j,
+                        k.count, panel + j / TILE_COLUMNS * next_b);
+        else
+          interleave(words, terms[t].b + k.first * stride + j0, stride, width, k.count, next_b,
+                     panel);
+      }
       for (size_t i0 = 0; i0 < rows; i0 += row_block) {
         const size_t height = least(rows - i0, row_block);
         const size_t next_a = a_crossed ? TILE_ROWS : (size_t)ROW_STRIDE * TILE_ROWS;
-        if (a_crossed)
-          copy_across(words, a + k0 * a_stride + i0, a_stride, height, length, packed_a);
-        else
-          copy_lines(words, a + i0 * a_stride + k0, a_stride, height, length, packed_a);
+        for (size_t t = 0, start = 0; t < term_count; start += terms[t++].inner) {
+          const Stretch k = stretch_of(words, start, terms[t].inner, k0, length);
+          const size_t stride = terms[t].a_stride;
+          if (k.count == 0) continue;
+          if (a_crossed)
+            copy_across(words, terms[t].a + k.first * stride + i0, stride, height, k.count,
+                        packed_a + k.offset * ROW_STRIDE);
+          else
+            copy_lines(words, terms[t].a + i0 * stride + k.first, stride, height, k.count,
+                       packed_a + k.offset);
+        }
         for (size_t j = 0; j < width; j += TILE_COLUMNS) {
           const size_t tile_columns = least(width - j, TILE_COLUMNS);
           Tile *const tile = tiles[a_crossed != 0][tile_columns <= 16];
@@ -248,29 +276,28 @@ size_t w2svd_multiply_float_workspace(size_t rows, size_t inner, size_t columns)
   return workspace_size(FLOATS, rows, inner, columns);
 }
 
-TARGET void w2svd_multiply_float(const float *a, size_t a_stride, int a_crossed, const float *b,
-                                 size_t b_stride, int b_crossed, const float *bias, float *c,
-                                 size_t c_stride, size_t rows, size_t inner, size_t columns,
-                                 float scale, int accumulating, void *workspace) {
+TARGET void w2svd_multiply_float(const struct w2svd_term *terms, size_t term_count, int a_crossed,
+                                 int b_crossed, const float *bias, float *c, size_t c_stride,
+                                 size_t rows, size_t columns, float scale, int accumulating,
+                                 void *workspace) {
   static Tile *const tiles[2][2] = {{float_rows_wide, float_rows_narrow},
                                     {float_crossed_wide, float_crossed_narrow}};
-  multiply(FLOATS, tiles, a, a_stride, a_crossed, b, b_stride, b_crossed, bias, c, c_stride, rows,
-           inner, columns, scale, accumulating, workspace);
+  multiply(FLOATS, tiles, terms, term_count, a_crossed, b_crossed, bias, c, c_stride, rows,
+           columns, scale, accumulating, workspace);
 }
 
 size_t w2svd_multiply_bfloat16_workspace(size_t rows, size_t inner, size_t columns) {
   return workspace_size(BFLOATS, rows, inner, columns);
 }
 
-TARGET void w2svd_multiply_bfloat16(const float *a, size_t a_stride, int a_crossed,
-                                    const float *b, size_t b_stride, int b_crossed,
-                                    const float *bias, float *c, size_t c_stride, size_t rows,
-                                    size_t inner, size_t columns, float scale, int accumulating,
-                                    void *workspace) {
+TARGET void w2svd_multiply_bfloat16(const struct w2svd_term *terms, size_t term_count,
+                                    int a_crossed, int b_crossed, const float *bias, float *c,
+                                    size_t c_stride, size_t rows, size_t columns, float scale,
+                                    int accumulating, void *workspace) {
   static Tile *const tiles[2][2] = {{bfloat_rows_wide, bfloat_rows_narrow},
                                     {bfloat_crossed_wide, bfloat_crossed_narrow}};
-  multiply(BFLOATS, tiles, a, a_stride, a_crossed, b, b_stride, b_crossed, bias, c, c_stride,
-           rows, inner, columns, scale, accumulating, workspace);
+  multiply(BFLOATS, tiles, terms, term_count, a_crossed, b_crossed, bias, c, c_stride, rows,
+           columns, scale, accumulating, workspace);
 }
 
 // Operands that are packed ahead (attention shares them among many products).
@@ -333,12 +360,12 @@ int w2svd_has_bfloat16(void) { return 0; }
     (void)rows, (void)inner, (void)columns;                                                     \
     return 0;                                                                                   \
   }                                                                                             \
-  void name(const float *a, size_t a_stride, int a_crossed, const float *b, size_t b_stride,    \
-            int b_crossed, const float *bias, float *c, size_t c_stride, size_t rows,           \
-            size_t inner, size_t columns, float scale, int accumulating, void *workspace) {     \
-    (void)a, (void)a_stride, (void)a_crossed, (void)b, (void)b_stride, (void)b_crossed;         \
-    (void)bias, (void)c, (void)c_stride, (void)rows, (void)inner, (void)columns, (void)scale;   \
-    (void)accumulating, (void)workspace;                                                        \
+  void name(const struct w2svd_term *terms, size_t term_count, int a_crossed, int b_crossed,    \
+            const float *bias, float *c, size_t c_stride, size_t rows, size_t columns,          \
+            float scale, int accumulating, void *workspace) {                                   \
+    (void)terms, (void)term_count, (void)a_crossed, (void)b_crossed, (void)bias, (void)c;       \
+    (void)c_stride, (void)rows, (void)columns, (void)scale, (void)accumulating;                 \
+    (void)workspace;                                                                            \
     __builtin_trap();                                                                           \
   }
 WITHOUT_KERNEL(w2svd_multiply_float)

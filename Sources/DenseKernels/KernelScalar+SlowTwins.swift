@@ -25,13 +25,26 @@ extension KernelScalar {
   }
 
   package static func multiply(
-    _ a: Matrix<Self>, _ b: Matrix<Self>, addingToRows bias: Buffer<Self>,
+    sumOf terms: [(a: Matrix<Self>, b: Matrix<Self>)], addingToRows bias: Buffer<Self>?,
     precision: ProductPrecision, into c: Matrix<Self>
   ) {
-    multiply(a, b, scale: 1, accumulating: false, precision: precision, into: c)
+    multiplyInTurn(terms, addingToRows: bias, precision: precision, into: c)
+  }
+
+  /// One product after the other, then the bias.
+  static func multiplyInTurn(
+    _ terms: [(a: Matrix<Self>, b: Matrix<Self>)], addingToRows bias: Buffer<Self>?,
+    precision: ProductPrecision, into c: Matrix<Self>
+  ) {
+    for (index, term) in terms.enumerated() {
+      multiply(
+        term.a, term.b, scale: 1, accumulating: index > 0, precision: precision, into: c)
+    }
+    guard let bias else { return }
     requireCount(bias.count, c.columnCount, "bias")
-    for i in 0..<c.rowCount {
-      for j in 0..<bias.count { c.buffer[i * c.stride + j] += bias[j] }
+    let stride = max(c.stride, c.columnCount)
+    for row in 0..<c.rowCount {
+      add(1, bias, to: c.buffer[(row * stride)..<(row * stride + bias.count)])
     }
   }
 

@@ -177,9 +177,9 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
     _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool,
     precision: ProductPrecision, into c: Matrix<Self>)
 
-  /// c = a b + bias in each row.
+  /// c = Σ_t a_t b_t, plus bias in each row: one pass over c where the operands allow it.
   static func multiply(
-    _ a: Matrix<Self>, _ b: Matrix<Self>, addingToRows bias: Buffer<Self>,
+    sumOf terms: [(a: Matrix<Self>, b: Matrix<Self>)], addingToRows bias: Buffer<Self>?,
     precision: ProductPrecision, into c: Matrix<Self>)
 
   /// x[r, :] += bias, for `rowCount` rows of `bias.count`.

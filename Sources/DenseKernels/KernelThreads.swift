@@ -3,11 +3,13 @@
 // Work is split by rows, by columns, by heads or by elements, never along a sum, so the number of threads
 // changes no bit. A part is given to whoever is free; small work stays on the calling thread.
 
-import Dispatch
 import Synchronization
 
 enum KernelThreads {
   private static let wanted = Atomic<Int>(1)
+  /// Held while parts run: a split inside a part, or of another rank of this process, stays on its own
+  /// thread.
+  private static let team = Mutex<ThreadTeam?>(nil)
 
   static var count: Int {
     get { wanted.load(ordering: .relaxed) }
@@ -16,15 +18,16 @@ enum KernelThreads {
 
   /// Runs `body` on stretches of `0..<unitCount`, at most one for each thread.
   static func split(_ unitCount: Int, _ body: (Range<Int>) -> Void) {
-    let parts = min(count, unitCount)
+    let threads = count
+    let parts = min(threads, unitCount)
     guard parts > 1 else { return body(0..<unitCount) }
-    withoutActuallyEscaping(body) { body in
-      // Safe because parts share no memory that they write, and all are through before this returns.
-      nonisolated(unsafe) let shared = body
-      DispatchQueue.concurrentPerform(iterations: parts) { part in
-        unsafe shared((unitCount * part / parts)..<(unitCount * (part + 1) / parts))
+    let wasFree: Void? = team.withLockIfAvailable { team in
+      if team?.size != threads { team = ThreadTeam(size: threads) }
+      team?.run(parts) { part in
+        body((unitCount * part / parts)..<(unitCount * (part + 1) / parts))
       }
     }
+    if wasFree == nil { body(0..<unitCount) }
   }
 
   /// Elements below which a loop is over before other threads would have begun.

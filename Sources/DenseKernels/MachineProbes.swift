@@ -25,13 +25,14 @@ package enum MachineProbes {
     return Double(rounds) * 12 * 16 * 2 / seconds / 1e9
   }
 
-  /// Median GB/s of z = x + a y over arrays that do not fit a cache (reads and writes counted once).
+  /// Median GB/s of z = x + a y over arrays that do not fit a cache: bytes that move, so z counts twice,
+  /// since a line is read before it is written.
   package static func measureTriad(elementCount: Int = 1 << 24, runCount: Int = 5) -> Double {
     let arrays = (0..<3).map { _ in Buffer<Float>(zeroed: elementCount) }
     let seconds = medianSeconds(runCount) {
       unsafe w2svd_triad(3, arrays[0].base, arrays[1].base, arrays[2].base, elementCount)
     }
-    return 12 * Double(elementCount) / seconds / 1e9
+    return 16 * Double(elementCount) / seconds / 1e9
   }
 
   /// Median of `runCount` runs after one that warms caches and pages.

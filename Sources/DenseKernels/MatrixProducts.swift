@@ -20,23 +20,24 @@ extension Float {
 
 extension Float {
   package static func multiply(
-    _ a: Matrix<Self>, _ b: Matrix<Self>, addingToRows bias: Buffer<Self>,
+    sumOf terms: [(a: Matrix<Self>, b: Matrix<Self>)], addingToRows bias: Buffer<Self>?,
     precision: ProductPrecision, into c: Matrix<Self>
   ) {
-    let (rows, inner, columns) = productSizes(a, b, c)
-    requireCount(bias.count, columns, "bias")
-    guard rows > 0 && columns > 0 else { return }
-    let stride = max(c.stride, c.columnCount, 1)
-    if let kernel = ProductKernel(precision, rows: rows, inner: inner, columns: columns) {
-      unsafe kernel.multiply(
-        StridedOperand(a), StridedOperand(b), scale: 1, accumulating: false, bias: bias.base,
-        into: c.buffer.base, stride: stride)
-      return
+    let (rows, columns) = (c.rowCount, c.columnCount)
+    let inners = terms.map { productSizes($0.a, $0.b, c).inner }
+    if let bias { requireCount(bias.count, columns, "bias") }
+    let kernel = ProductKernel(
+      precision, rows: rows, inner: inners.reduce(0, +), columns: columns)
+    let areAlike = terms.allSatisfy {
+      $0.a.isTransposed == terms[0].a.isTransposed && $0.b.isTransposed == terms[0].b.isTransposed
     }
-    multiply(a, b, scale: 1, accumulating: false, precision: precision, into: c)
-    for row in 0..<rows {
-      add(1, bias, to: c.buffer[(row * stride)..<(row * stride + columns)])
+    guard let kernel, areAlike, inners.dropLast().allSatisfy({ $0 > 0 && $0 % 32 == 0 }) else {
+      return multiplyInTurn(terms, addingToRows: bias, precision: precision, into: c)
     }
+    unsafe kernel.multiply(
+      zip(terms, inners).map { unsafe ProductTerm(StridedOperand($0.a), StridedOperand($0.b), $1) },
+      scale: 1, accumulating: false, bias: bias.map { unsafe UnsafePointer($0.base) },
+      into: c.buffer.base, stride: max(c.stride, columns, 1))
   }
 }
 
@@ -95,15 +96,15 @@ private struct ProductKernel {
     }
   }
 
-  /// c = scale · a b + bias, or c += scale · a b + bias.
+  /// c = scale · Σ_t a_t b_t + bias, or c += it.
   @unsafe
   func multiply(
-    _ a: StridedOperand, _ b: StridedOperand, scale: Float, accumulating: Bool,
-    bias: UnsafePointer<Float>?, into c: UnsafeMutablePointer<Float>, stride: Int
+    _ terms: [ProductTerm], scale: Float, accumulating: Bool, bias: UnsafePointer<Float>?,
+    into c: UnsafeMutablePointer<Float>, stride: Int
   ) {
     guard KernelThreads.count > 1, isWorthSplitting else {
       return unsafe run(
-        a, b, scale: scale, accumulating: accumulating, bias: bias, into: c, stride: stride,
+        terms, scale: scale, accumulating: accumulating, bias: bias, into: c, stride: stride,
         rows: rows, columns: columns)
     }
     if rows >= columns {
@@ -111,17 +112,21 @@ private struct ProductKernel {
         let first = tiles.lowerBound * Self.tileRows
         let count = min(rows, tiles.upperBound * Self.tileRows) - first
         unsafe run(
-          a.dropping(rows: first), b, scale: scale, accumulating: accumulating, bias: bias,
-          into: c + first * stride, stride: stride, rows: count, columns: columns)
+          terms.map { unsafe ProductTerm($0.a.dropping(rows: first), $0.b, $0.inner) },
+          scale: scale, accumulating: accumulating, bias: bias, into: c + first * stride,
+          stride: stride, rows: count, columns: columns)
       }
     } else {
       KernelThreads.split((columns + Self.tileColumns - 1) / Self.tileColumns) { tiles in
         let first = tiles.lowerBound * Self.tileColumns
         let count = min(columns, tiles.upperBound * Self.tileColumns) - first
         unsafe run(
-          a, b.transposed.dropping(rows: first).transposed, scale: scale,
-          accumulating: accumulating, bias: bias.map { unsafe $0 + first }, into: c + first,
-          stride: stride, rows: rows, columns: count)
+          terms.map {
+            unsafe ProductTerm(
+              $0.a, $0.b.transposed.dropping(rows: first).transposed, $0.inner)
+          },
+          scale: scale, accumulating: accumulating, bias: bias.map { unsafe $0 + first },
+          into: c + first, stride: stride, rows: rows, columns: count)
       }
     }
   }
@@ -134,17 +139,36 @@ private struct ProductKernel {
 
   @unsafe
   private func run(
-    _ a: StridedOperand, _ b: StridedOperand, scale: Float, accumulating: Bool,
-    bias: UnsafePointer<Float>?, into c: UnsafeMutablePointer<Float>, stride: Int, rows: Int,
-    columns: Int
+    _ terms: [ProductTerm], scale: Float, accumulating: Bool, bias: UnsafePointer<Float>?,
+    into c: UnsafeMutablePointer<Float>, stride: Int, rows: Int, columns: Int
   ) {
     let memory = UnsafeMutableRawPointer.allocate(byteCount: workspaceByteCount, alignment: 64)
     defer { unsafe memory.deallocate() }
     let kernel =
       unsafe precision == .float32 ? w2svd_multiply_float : w2svd_multiply_bfloat16
+    let (aCrossed, bCrossed) = unsafe (terms[0].a.isTransposed, terms[0].b.isTransposed)
+    let parts = unsafe terms.map { term in
+      unsafe w2svd_term(
+        a: term.a.base, a_stride: term.a.stride, b: term.b.base, b_stride: term.b.stride,
+        inner: term.inner)
+    }
     unsafe kernel(
-      a.base, a.stride, a.isTransposed ? 1 : 0, b.base, b.stride, b.isTransposed ? 1 : 0, bias, c,
-      stride, rows, inner, columns, scale, accumulating ? 1 : 0, memory)
+      parts, parts.count, aCrossed ? 1 : 0, bCrossed ? 1 : 0, bias, c, stride, rows, columns, scale,
+      accumulating ? 1 : 0, memory)
+  }
+}
+
+/// One of the products that a sum consists of. All terms have a and b crossed alike.
+@unsafe
+struct ProductTerm {
+  let a: StridedOperand
+  let b: StridedOperand
+  let inner: Int
+
+  init(_ a: StridedOperand, _ b: StridedOperand, _ inner: Int) {
+    unsafe self.a = unsafe a
+    unsafe self.b = unsafe b
+    unsafe self.inner = inner
   }
 }
 
@@ -187,7 +211,8 @@ func multiplyStrided(
 ) {
   if let kernel = ProductKernel(precision, rows: rows, inner: inner, columns: columns) {
     unsafe kernel.multiply(
-      a, b, scale: scale, accumulating: accumulating, bias: nil, into: c, stride: stride)
+      [ProductTerm(a, b, inner)], scale: scale, accumulating: accumulating, bias: nil, into: c,
+      stride: stride)
     return
   }
   switch precision {

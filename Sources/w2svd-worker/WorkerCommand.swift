@@ -75,6 +75,7 @@ struct WorkerCommand: ParsableCommand {
       let reporter =
         transport.isRoot
         ? Reporter(style: style(resolved), output: { Self.write($0) }) : Reporter()
+      useThreads(resolved.compute.threads, transport)
       let job = try MainJob(
         configuration: resolved, folder: RunFolder(runName), resume: ResumeMode(resume),
         transport: transport, reporter: reporter, plan: plan, environment: facts(environment))
@@ -85,6 +86,16 @@ struct WorkerCommand: ParsableCommand {
       }
       return error.exitCode.rawValue
     }
+  }
+
+  private func useThreads(_ count: Int, _ transport: any Transport) {
+    BLASRuntime.useThreads(count)
+    let coreCount = ProcessInfo.processInfo.activeProcessorCount
+    guard transport.isRoot && count > coreCount else { return }
+    let message =
+      "w2svd-worker: compute.threads is \(count), but rank 0 may use \(coreCount) core\(coreCount == 1 ? "" : "s"): "
+      + "give mpirun --bind-to none or --map-by slot:PE=\(count), or lower compute.threads\n"
+    FileHandle.standardError.write(Data(message.utf8))
   }
 
   private func style(_ configuration: RunConfiguration) -> ProgressLine.Style {

@@ -55,7 +55,8 @@ import Testing
         Float.multiply(
           left, right, scale: 0.5, accumulating: true, precision: precision, into: target)
         results.append(c.array)
-        Float.multiply(left, right, addingToRows: bias, precision: precision, into: target)
+        Float.multiply(
+          sumOf: [(left, right)], addingToRows: bias, precision: precision, into: target)
         results.append(c.array)
       }
       return results

@@ -167,4 +167,45 @@ struct MatrixProductsTests {
     }
     #expect(whole.array == split.array)
   }
+
+  /// Widths that meet inside a block, at a block's end, and such that no kernel joins.
+  @Test(
+    arguments: [[64, 32, 20], [480, 64], [512, 96, 1], [20, 30], [96]], ProductPrecision.allCases)
+  func `a sum of products with a bias agrees with the definition`(
+    inners: [Int], precision: ProductPrecision
+  ) {
+    let (rows, columns) = (25, 50)
+    func terms<S: KernelScalar>(_: S.Type, _ transposes: (Bool, Bool)) -> [(
+      a: Matrix<S>, b: Matrix<S>
+    )] {
+      inners.enumerated().map { index, inner in
+        (
+          matrix(S.self, rows, inner, 3, isTransposed: transposes.0, 2 * index),
+          matrix(S.self, inner, columns, 5, isTransposed: transposes.1, 2 * index + 1)
+        )
+      }
+    }
+    for transposes in [(false, true), (false, false), (true, false)] {
+      for hasBias in [true, false] {
+        let actual: Buffer<Float> = poisoned(rows * columns)
+        Float.multiply(
+          sumOf: terms(Float.self, transposes), addingToRows: hasBias ? normals(columns, 9) : nil,
+          precision: precision, into: Matrix(actual, rows: rows, columns: columns))
+        let definition = Buffer<Double>(zeroed: rows * columns)
+        let c = Matrix(definition, rows: rows, columns: columns)
+        for term in terms(Double.self, transposes) {
+          definition.copy(from: Buffer(expected(term.a, term.b, c, 1, precision)))
+        }
+        let bias: Buffer<Double> = normals(columns, 9)
+        // `expected` halves each product.
+        let sums = definition.array.enumerated().map { index, half in
+          2 * half + (hasBias ? bias[index % columns] : 0)
+        }
+        let bound = 4 * Double(inners.reduce(0, +)) * epsilon
+        DenseKernelsTests.expectAgreement(
+          doubles(actual), [sums], absolute: bound, relative: bound,
+          "\(inners) \(precision) \(transposes) \(hasBias)")
+      }
+    }
+  }
 }

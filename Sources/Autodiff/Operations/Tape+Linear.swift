@@ -49,12 +49,12 @@ extension Tape {
     }
     let output = result(leading + [outputWidth])
     let y = Matrix(output.buffer, rows: rowCount, columns: outputWidth)
-    multiply(
-      inputs, columns(of: weight.value, rows: outputWidth, widths), bias: bias?.value.buffer,
-      into: y)
+    var terms = terms(inputs, columns(of: weight.value, rows: outputWidth, widths))
     let values = parts + [use(weight)] + (bias.map { [use($0)] } ?? [])
     let (weightPlace, biasPlace) = (parts.count, bias.map { _ in parts.count + 1 })
     guard let update, update.scale != 0 else {
+      Scalar.multiply(
+        sumOf: terms, addingToRows: bias?.value.buffer, precision: precision, into: y)
       return record(output, from: values) { [unowned self] outputGradient, gradients in
         let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
         contribute(
@@ -71,11 +71,17 @@ extension Tape {
     let hidden = result([rowCount, rank])
     let hiddenMatrix = Matrix(hidden.buffer, rows: rowCount, columns: rank)
     let upMatrix = Matrix(update.up.value.buffer, rows: outputWidth, columns: rank)
-    multiply(
-      inputs, columns(of: update.down.value, rows: rank, widths), bias: nil, into: hiddenMatrix)
+    // Scaled here, so that the update is one more term of the same sum.
+    for (index, term) in self.terms(
+      inputs, columns(of: update.down.value, rows: rank, widths)
+    ).enumerated() {
+      Scalar.multiply(
+        term.a, term.b, scale: scale, accumulating: index > 0, precision: precision,
+        into: hiddenMatrix)
+    }
+    terms.append((hiddenMatrix, upMatrix.transposed))
     Scalar.multiply(
-      hiddenMatrix, upMatrix.transposed, scale: scale, accumulating: true, precision: precision,
-      into: y)
+      sumOf: terms, addingToRows: bias?.value.buffer, precision: precision, into: y)
     let (downPlace, upPlace) = (values.count, values.count + 1)
     return record(output, from: values + [use(update.down), use(update.up)]) {
       [unowned self] outputGradient, gradients in
@@ -92,7 +98,7 @@ extension Tape {
         weightPlace: downPlace)
       if let upGradient = gradients.place(of: upPlace) {
         Scalar.multiply(
-          dy.transposed, Matrix(hidden.buffer, rows: rowCount, columns: rank), scale: scale,
+          dy.transposed, Matrix(hidden.buffer, rows: rowCount, columns: rank), scale: 1,
           accumulating: upGradient.accumulates, precision: precision,
           into: Matrix(upGradient.buffer, rows: outputWidth, columns: rank))
       }
@@ -102,19 +108,11 @@ extension Tape {
     }
   }
 
-  /// y = Σ_p x_p W_pᵀ + bias.
-  private func multiply(
-    _ inputs: [Matrix<Scalar>], _ weights: [Matrix<Scalar>], bias: Buffer<Scalar>?,
-    into y: Matrix<Scalar>
-  ) {
-    for (index, (x, weight)) in zip(inputs, weights).enumerated() {
-      if let bias, index == 0 {
-        Scalar.multiply(x, weight.transposed, addingToRows: bias, precision: precision, into: y)
-      } else {
-        Scalar.multiply(
-          x, weight.transposed, scale: 1, accumulating: index > 0, precision: precision, into: y)
-      }
-    }
+  /// x_p and W_pᵀ.
+  private func terms(
+    _ inputs: [Matrix<Scalar>], _ weights: [Matrix<Scalar>]
+  ) -> [(a: Matrix<Scalar>, b: Matrix<Scalar>)] {
+    zip(inputs, weights).map { ($0, $1.transposed) }
   }
 
   /// dx_p += dy W_p; dW_p += dyᵀ x_p.

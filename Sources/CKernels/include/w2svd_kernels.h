@@ -36,22 +36,29 @@ void w2svd_gated_residual_backward(const float *dy, const float *gate, const flo
                                    float *dgate, size_t groups, size_t rows, size_t width,
                                    size_t stride, int accumulating);
 
-// Products (products.c): c = scale · a b + bias, or c += where `accumulating`. a is rows × inner and b
-// inner × columns, both stored row by row or crossed (transposed); strides in elements; `bias`: a row
-// that is added to every row of c, or null. Sizes are above zero; the workspace has that many bytes,
-// which smaller sizes never exceed, aligned to 64. The first needs AVX-512 (w2svd_has_avx512); the
-// second takes its operands rounded to bfloat16 and needs vdpbf16ps.
+// Products (products.c): c = scale · Σ_t a_t b_t + bias, or c += where `accumulating`. a_t is rows ×
+// inner_t and b_t inner_t × columns, all a and all b stored row by row or crossed (transposed); strides
+// in elements; `bias`: a row that is added to every row of c, or null. Sizes are above zero, inner_t of
+// all terms but the last a multiple of 32; the workspace has as many bytes as said for the sum of the
+// inner_t, which smaller sizes never exceed, aligned to 64. The first needs AVX-512
+// (w2svd_has_avx512); the second takes its operands rounded to bfloat16 and needs vdpbf16ps.
+struct w2svd_term {
+  const float *a;
+  size_t a_stride;
+  const float *b;
+  size_t b_stride, inner;
+};
 size_t w2svd_multiply_float_workspace(size_t rows, size_t inner, size_t columns);
-void w2svd_multiply_float(const float *a, size_t a_stride, int a_crossed, const float *b,
-                          size_t b_stride, int b_crossed, const float *bias, float *c,
-                          size_t c_stride, size_t rows, size_t inner, size_t columns,
-                          float scale, int accumulating, void *workspace);
+void w2svd_multiply_float(const struct w2svd_term *terms, size_t term_count, int a_crossed,
+                          int b_crossed, const float *bias, float *c, size_t c_stride,
+                          size_t rows, size_t columns, float scale, int accumulating,
+                          void *workspace);
 int w2svd_has_bfloat16(void);
 size_t w2svd_multiply_bfloat16_workspace(size_t rows, size_t inner, size_t columns);
-void w2svd_multiply_bfloat16(const float *a, size_t a_stride, int a_crossed, const float *b,
-                             size_t b_stride, int b_crossed, const float *bias, float *c,
-                             size_t c_stride, size_t rows, size_t inner, size_t columns,
-                             float scale, int accumulating, void *workspace);
+void w2svd_multiply_bfloat16(const struct w2svd_term *terms, size_t term_count, int a_crossed,
+                             int b_crossed, const float *bias, float *c, size_t c_stride,
+                             size_t rows, size_t columns, float scale, int accumulating,
+                             void *workspace);
 
 // Products of operands that were packed ahead; AVX-512, and vdpbf16ps for bfloat16. Words of 32 bits:
 // a float, or two bfloat16 that follow each other along the sum.
@@ -161,6 +168,8 @@ void w2svd_unfold(const float *x, const struct w2svd_unfolding *sizes, size_t fi
 // The machine (machine.c).
 // 1 when CPU and operating system offer AVX-512 F, BW, DQ and VL.
 int w2svd_has_avx512(void);
+// Tells the core that this thread only looks for a change.
+void w2svd_pause(void);
 // Runs `rounds` × 12 × 16 fused multiply-adds in registers; returns a value that needs them all.
 float w2svd_fma_loop(size_t rounds, float factor);
 // z = x + a y.

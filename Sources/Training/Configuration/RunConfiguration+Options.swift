@@ -60,6 +60,10 @@ extension RunConfiguration {
       "Operands of the networks' matrix products: bf16 (sums, parameters and all else stay fp32), "
         + "fp32, or auto (what a resumed run began with, else bf16 where every rank's CPU multiplies "
         + "it itself)."),
+    .integer(
+      "compute.threads", \.compute.threads, "threads",
+      "Threads that the kernels of a rank share, each wanting a core of its own (mpirun --bind-to none "
+        + "or --map-by slot:PE=<threads>); on CPUs with AVX-512 no bit depends on it."),
 
     .integer(
       "batch.microbatches", \.batch.microbatches, "microbatches",

@@ -81,6 +81,7 @@ extension RunConfiguration {
     check.decay("distill.ema", distill.ema)
     check.decay("distill.consistencyEMA", distill.consistencyEMA)
 
+    check.positive("compute.threads", compute.threads, upTo: 1024)
     check.positive("sample.clips", sample.clips, upTo: 10_000)
     check.positive("sample.teacherSteps", sample.teacherSteps, upTo: 10_000)
     check.require(

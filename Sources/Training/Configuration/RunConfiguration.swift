@@ -51,6 +51,7 @@ package struct RunConfiguration: Equatable, Sendable {
 
   package struct Compute: Equatable, Sendable {
     package var precision = PrecisionChoice.auto
+    package var threads = 1
   }
 
   /// How the networks' products read their operands.

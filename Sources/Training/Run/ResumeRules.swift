@@ -5,7 +5,7 @@ import Foundation
 enum ResumeRules {
   /// Options that change how a run is carried out, not what it computes.
   private static let free = [
-    "checkpoint.", "mesh.", "exchange.", "log.", "evaluate.", "model.recompute",
+    "checkpoint.", "mesh.", "exchange.", "log.", "evaluate.", "model.recompute", "compute.threads",
   ]
 
   /// Options that a checkpoint of the teach phase knows nothing of yet.

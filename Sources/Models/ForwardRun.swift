@@ -3,7 +3,7 @@
 
 import Autodiff
 import Checkpoints
-import DenseKernels
+package import DenseKernels
 package import Foundation
 import Tensors
 
@@ -12,10 +12,12 @@ package enum ForwardRun {
   /// Input tensors, named as the arguments of diffusers' forward: `hidden_states`, `timestep`,
   /// `encoder_hidden_states`, `encoder_attention_mask` (default: all valid), `pooled_projections`,
   /// `guidance` if the model has one, `output_grad` (default: ones). Writes `output`, and with
-  /// `gradients` also `grad.<parameter>` and `grad.hidden_states`, all F32.
+  /// `gradients` also `grad.<parameter>` and `grad.hidden_states`, all F32. Products read their operands in
+  /// `precision`.
   /// - Throws: `ModelError` with everything that does not fit, `CheckpointError`.
   package static func run(
-    modelFolder: URL, inputs: URL, outputs: URL, gradients: Bool, recompute: Bool = false
+    modelFolder: URL, inputs: URL, outputs: URL, gradients: Bool, recompute: Bool = false,
+    precision: ProductPrecision = .float32
   ) throws {
     let folder = try HunyuanVideoFolder(opening: modelFolder)
     let file = InputFile(reader: try SafetensorsReader(opening: inputs))
@@ -32,7 +34,8 @@ package enum ForwardRun {
           zeroed: true))
     }
 
-    let tape = Tape<Float>(arena: arena, role: .base, isRecording: gradients)
+    let tape = Tape<Float>(
+      arena: arena, role: .base, precision: precision, isRecording: gradients)
     let hiddenStates = tape.input(try file.tensor("hidden_states", in: arena))
     let text = try file.tensor("encoder_hidden_states", in: arena)
     let transformerInputs = TransformerInputs(

@@ -1,6 +1,7 @@
 // `w2svd forward`: a model on the tensors of a file.
 
 import ArgumentParser
+import DenseKernels
 import Foundation
 import Models
 
@@ -31,9 +32,13 @@ struct ForwardCommand: ParsableCommand {
     help: "Recomputes each block on the way back: less memory, one more pass. Default: off.")
   var recompute = false
 
+  @Option(help: "Operands of products: fp32 or bf16. Default: fp32.")
+  var dtype = ProductPrecision.float32
+
   func run() throws {
     try ForwardRun.run(
       modelFolder: URL(filePath: model), inputs: URL(filePath: inputs),
-      outputs: URL(filePath: outputs), gradients: gradients, recompute: recompute)
+      outputs: URL(filePath: outputs), gradients: gradients, recompute: recompute,
+      precision: dtype)
   }
 }

@@ -71,7 +71,7 @@ struct Fixture {
   func run<Scalar: KernelScalar>(
     _ type: Scalar.Type,
     adapter: ((HunyuanVideoConfiguration, Arena) throws -> Adapter<Scalar>)? = nil,
-    recompute: Bool = false
+    recompute: Bool = false, precision: ProductPrecision = .float32
   ) throws -> Run<Scalar> {
     let arena = Arena()
     let model: HunyuanVideoTransformer<Scalar> = try model(in: arena)
@@ -79,7 +79,7 @@ struct Fixture {
     let trained = adapter?.set.parameters ?? model.parameters
     trained.bindGradients(to: Buffer(zeroed: trained.layout.count))
 
-    let tape = Tape<Scalar>(arena: arena, role: .base)
+    let tape = Tape<Scalar>(arena: arena, role: .base, precision: precision)
     let hiddenStates = tape.input(try tensor("hidden_states", in: arena))
     let output = model.forward(
       tape: tape, try transformerInputs(hiddenStates: hiddenStates, in: arena), adapter: adapter,

@@ -45,6 +45,33 @@ struct HunyuanVideoTransformerTests {
     }
   }
 
+  /// Each operand is off by up to 2⁻⁹ of itself, independently; what a chain of some ten products makes of
+  /// that stays within 2 % of the output's norm and of each gradient's, and does not vanish.
+  @Test(arguments: Fixture.names)
+  func `output and all gradients agree with diffusers on bfloat16 operands`(name: String) throws {
+    let fixture = try Fixture(name)
+    let reference = try fixture.reference()
+    let run = try fixture.run(Float.self, precision: .bfloat16)
+    func norm(_ x: [Float]) -> Double {
+      x.reduce(0) { $0 + Double($1) * Double($1) }.squareRoot()
+    }
+    func distance(_ x: [Float], _ y: [Float]) -> Double { norm(zip(x, y).map { $0 - $1 }) }
+    let expected = try reference.floats("output")
+    let outputError = distance(run.output.array, expected) / norm(expected)
+    #expect(outputError < 0.02 && outputError > 1e-5, "output: \(outputError)")
+
+    let stored = Set(reference.tensors.map(\.name))
+    let gradients = run.gradients.filter { stored.contains("grad.\($0.key)") }
+    let largest = try gradients.keys.map { norm(try reference.floats("grad.\($0)")) }.max() ?? 0
+    for (parameter, gradient) in gradients where !Self.isZeroInTheory(parameter) {
+      let expected = try reference.floats("grad.\(parameter)")
+      let error = distance(gradient, expected)
+      #expect(
+        error < 0.02 * max(norm(expected), 1e-3 * largest),
+        "\(parameter): \(error) of \(norm(expected))")
+    }
+  }
+
   @Test func `output and all gradients agree with the Float64 truth in Float64`() throws {
     let fixture = try Fixture("masks")
     let exact = try fixture.reference("exact")

@@ -105,7 +105,7 @@ package struct KernelReport: Encodable, Sendable {
   }
 
   package var text: String {
-    var lines = ["\(machine.cpu), \(machine.cores) cores, \(machine.threads) BLAS threads"]
+    var lines = ["\(machine.cpu), \(machine.cores) cores, \(machine.threads) threads"]
     if let peakGigaflops { lines.append(String(format: "FMA peak %.0f GFLOP/s", peakGigaflops)) }
     if let triadGigabytes { lines.append(String(format: "triad %.1f GB/s", triadGigabytes)) }
     return (lines + rows.map(\.line)).joined(separator: "\n")

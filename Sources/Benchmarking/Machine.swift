@@ -18,7 +18,8 @@ package struct Machine: Encodable, Equatable, Sendable {
     return Machine(
       cpu: model.flatMap { $0.split(separator: ":").last }
         .map { $0.trimmingCharacters(in: .whitespaces) } ?? "unknown",
-      cores: ProcessInfo.processInfo.activeProcessorCount, threads: BLASRuntime.threadCount,
+      cores: ProcessInfo.processInfo.activeProcessorCount,
+      threads: BLASRuntime.productThreadCount,
       versions: [
         "w2svd": Version.text,
         "openblas": BLASRuntime.configuration.split(separator: " ").prefix(2)

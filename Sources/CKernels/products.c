@@ -14,8 +14,8 @@
 #include <cpuid.h>
 
 enum {
-  TILE_ROWS = 12,
-  TILE_COLUMNS = 32,
+  TILE_ROWS = W2SVD_TILE_ROWS,
+  TILE_COLUMNS = W2SVD_TILE_COLUMNS,
   ROW_BLOCK = 240,
   WORD_BLOCK = 256,  // words along k
   COLUMN_BLOCK = 1024,

@@ -12,4 +12,7 @@ extension BLASRuntime {
     openblas_set_num_threads(ProductPrecision.float32.hasKernel ? 1 : Int32(clamping: count))
     KernelThreads.count = count
   }
+
+  /// Threads that a product may use, ours or OpenBLAS's.
+  package static var productThreadCount: Int { max(KernelThreads.count, threadCount) }
 }

@@ -16,6 +16,7 @@ package enum BLASRuntime {
   /// How OpenBLAS was built: version and options.
   package static var configuration: String { unsafe String(cString: openblas_get_config()) }
 
+  /// OpenBLAS's own threads.
   package static var threadCount: Int { Int(openblas_get_num_threads()) }
 
   /// Whether CPU and operating system offer AVX-512 F, BW, DQ and VL.

@@ -132,7 +132,9 @@ private struct ProductKernel {
   }
 
   /// Parts of a tile's size, as the C kernels cut.
-  private static let (tileRows, tileColumns) = (12, 32)
+  private static let (tileRows, tileColumns) = (
+    Int(W2SVD_TILE_ROWS), Int(W2SVD_TILE_COLUMNS)
+  )
 
   /// Below about 20 µs of work the threads would not meet in time.
   private var isWorthSplitting: Bool { rows * columns * inner > 2_000_000 }

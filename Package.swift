@@ -67,7 +67,11 @@ let targets: [Target] = [
   module("Autodiff", ["Tensors", "DenseKernels", "Basics"]),
   // Buckets, codecs, policy, fixed-order reduction.
   module(
-    "Exchange", ["ProcessMesh", "MeshLayout", "Compression", "Tensors", "DenseKernels", "Basics"]),
+    "Exchange",
+    [
+      "ProcessMesh", "MeshLayout", "MessagePassing", "Compression", "Tensors", "DenseKernels",
+      "Basics",
+    ]),
   // safetensors, manifest, sharded save and load, Hugging Face folders.
   module("Checkpoints", ["Tensors", "DenseKernels", "Compression", "MeshLayout", "Basics"]),
   // ffmpeg, clip windows, latent codec, resumable sampler.
@@ -134,7 +138,10 @@ let targets: [Target] = [
   tests(of: "Autodiff", ["Tensors", "DenseKernels", "Basics"]),
   tests(
     of: "Exchange",
-    ["MeshChecks", "ProcessMesh", "Compression", "Tensors", "DenseKernels", "MeshLayout", "Basics"]),
+    [
+      "MeshChecks", "ProcessMesh", "MessagePassing", "Compression", "Tensors", "DenseKernels",
+      "MeshLayout", "Basics",
+    ]),
   tests(of: "Checkpoints", ["Tensors", "DenseKernels", "MeshLayout", "Basics"]),
   tests(of: "VideoData", ["Checkpoints", "Tensors", "DenseKernels", "Basics"]),
   tests(of: "Models", ["Checkpoints", "Autodiff", "Tensors", "DenseKernels", "Basics"]),

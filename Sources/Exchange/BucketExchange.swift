@@ -8,6 +8,7 @@ import Basics
 import Compression
 package import DenseKernels
 package import MeshLayout
+import MessagePassing
 package import ProcessMesh
 
 /// Moves the words of one group of ranks. Used from the thread that owns the transport.
@@ -67,7 +68,7 @@ package final class BucketExchange {
         .toEach(
           (0..<transport.size).map { peer in
             peer == transport.rank
-              ? []
+              ? Payload([])
               : encode(
                 flat[plan.piece(bucket, of: peer)], .reduceScatter, kind, peerCount: 1, &sent)
           })
@@ -147,9 +148,9 @@ package final class BucketExchange {
   /// The messages of one bucket.
   private enum Outgoing {
     /// By receiver; empty for this rank.
-    case toEach([[UInt8]])
+    case toEach([Payload])
     /// The same for all peers.
-    case toAll([UInt8])
+    case toAll(Payload)
   }
 
   /// What decoding one bucket took, coded messages apart.
@@ -163,7 +164,7 @@ package final class BucketExchange {
   private func runPipelined(
     _ operation: ExchangeOperation, _ kind: TrafficKind, _ bucketCount: Int,
     code: (Int, inout ExchangeStatistics.Traffic) -> Outgoing,
-    finish: (Int, [[UInt8]], inout Received) throws -> Void
+    finish: (Int, [Payload], inout Received) throws -> Void
   ) throws {
     if bucketCount == 0 { return }
     let clock = ContinuousClock()
@@ -171,7 +172,7 @@ package final class BucketExchange {
     do {
       var sent = ExchangeStatistics.Traffic()
       var outgoing = code(0, &sent)
-      var arrived: [[UInt8]] = []
+      var arrived: [Payload] = []
       for bucket in 0..<bucketCount {
         let starting = clock.now
         pending = try start(outgoing)
@@ -206,8 +207,8 @@ package final class BucketExchange {
   }
 
   private func finishTimed(
-    _ bucket: Int, _ payloads: [[UInt8]], _ operation: ExchangeOperation, _ kind: TrafficKind,
-    _ finish: (Int, [[UInt8]], inout Received) throws -> Void
+    _ bucket: Int, _ payloads: [Payload], _ operation: ExchangeOperation, _ kind: TrafficKind,
+    _ finish: (Int, [Payload], inout Received) throws -> Void
   ) throws {
     var received = Received()
     try finish(bucket, payloads, &received)
@@ -222,16 +223,20 @@ package final class BucketExchange {
   private func encode(
     _ words: Buffer<Float>, over base: Buffer<Float>? = nil, _ operation: ExchangeOperation,
     _ kind: TrafficKind, peerCount: Int, _ sent: inout ExchangeStatistics.Traffic
-  ) -> [UInt8] {
-    if words.count == 0 { return [] }
+  ) -> Payload {
+    if words.count == 0 { return Payload([]) }
     let codec = policy.decide(
       operation, kind, candidate: base == nil ? .planes : .deltaPlanes, peerCount: peerCount
     ).codec
     let clock = ContinuousClock()
     let start = clock.now
-    let message = words.withBytes { words in
-      guard codec == .deltaPlanes, let base else { return encoder.encode(words, codec: codec) }
-      return base.withBytes { encoder.encode(words, codec: codec, base: $0) }
+    let message = Payload(capacity: MessageEncoder.byteCountBound(wordCount: words.count)) { room in
+      words.withBytes { words in
+        guard codec == .deltaPlanes, let base else {
+          return encoder.encode(words, codec: codec, into: &room)
+        }
+        return base.withBytes { encoder.encode(words, codec: codec, base: $0, into: &room) }
+      }
     }
     let seconds = (clock.now - start).inSeconds
     let rawByteCount = words.count * MemoryLayout<Float>.size
@@ -249,15 +254,17 @@ package final class BucketExchange {
 
   /// Decodes over what `words` holds, which a difference refers to.
   private func decode(
-    _ message: [UInt8], from peer: Int, _ kind: TrafficKind, _ bucket: Int,
+    _ message: Payload, from peer: Int, _ kind: TrafficKind, _ bucket: Int,
     into words: Buffer<Float>, _ received: inout Received
   ) throws {
-    if words.count == 0 && message.isEmpty { return }
+    if words.count == 0 && message.count == 0 { return }
     let clock = ContinuousClock()
     let start = clock.now
     do {
-      let header = try words.withMutableBytes { bytes throws(CompressionError) in
-        try decoder.decodeOverBase(message, words: &bytes)
+      let header = try message.withBytes { message throws(CompressionError) in
+        try words.withMutableBytes { bytes throws(CompressionError) in
+          try decoder.decodeOverBase(message, words: &bytes)
+        }
       }
       let seconds = (clock.now - start).inSeconds
       received.seconds += seconds

@@ -40,19 +40,17 @@ package final class Communicator {
 
   // MARK: Messages
 
-  /// Starts sending the same bytes to every one of `peers`.
+  /// Starts sending the same payload to every one of `peers`.
   ///
   /// At most one message per peer and tag may be under way in each direction.
   package func startSend(
-    _ bytes: [UInt8], to peers: [Int], tag: Int
+    _ payload: Payload, to peers: [Int], tag: Int
   ) throws(MPIError) -> [ByteMessage] {
-    if peers.isEmpty { return [] }
-    let frame = Frame(bytes)
     var messages: [ByteMessage] = []
     for peer in peers {
       let message = unsafe ByteMessage(
         peer: peer, tag: tag, communicator: handle, partByteCount: partByteCount)
-      try message.startSending(frame)
+      try message.startSending(payload)
       progress.add(message)
       messages.append(message)
     }

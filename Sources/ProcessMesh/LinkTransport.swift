@@ -6,13 +6,15 @@
 
 import Basics
 import MeshLayout
+package import MessagePassing
 
 /// One message on its way, out or in.
 package protocol LinkMessage: AnyObject {
   /// True when the message has left (out) or is here (in); never waits.
   func advance() throws -> Bool
-  /// What came in; empty for a message out.
-  func takeBytes() -> [UInt8]
+  /// What came in.
+  /// - Precondition: a message in that is here.
+  func received() -> Payload
 }
 
 /// One rank's ends of the messages of a group.
@@ -21,8 +23,8 @@ package protocol MessageLink: AnyObject {
   var size: Int { get }
   var history: CollectiveHistory { get }
   func isSameNode(_ peer: Int) -> Bool
-  /// Starts sending the same bytes to each of `peers`.
-  func startSend(_ bytes: [UInt8], to peers: [Int], tag: Int) throws -> [any LinkMessage]
+  /// Starts sending the same payload to each of `peers`.
+  func startSend(_ payload: Payload, to peers: [Int], tag: Int) throws -> [any LinkMessage]
   func startReceive(from peer: Int, tag: Int) throws -> any LinkMessage
   /// Waits, backing off, until all of `messages` are through.
   func wait(for messages: [any LinkMessage]) throws
@@ -51,13 +53,13 @@ package final class LinkTransport<Link: MessageLink>: Transport {
   package func send(_ bytes: [UInt8], to peer: Int, tag: Int) throws {
     checkMessage(peer: peer, tag: tag)
     link.history.record("send to \(peer)", groupSize: size, byteCount: bytes.count)
-    try link.wait(for: link.startSend(bytes, to: [peer], tag: tag))
+    try link.wait(for: link.startSend(Payload(bytes), to: [peer], tag: tag))
   }
 
   package func receive(from peer: Int, tag: Int) throws -> [UInt8] {
     checkMessage(peer: peer, tag: tag)
     link.history.record("receive from \(peer)", groupSize: size, byteCount: 0)
-    return try take(from: peer, tag: tag)
+    return try take(from: peer, tag: tag).array
   }
 
   // MARK: Collectives
@@ -67,7 +69,7 @@ package final class LinkTransport<Link: MessageLink>: Transport {
     // Dissemination: after the round with distance d every rank knows of 2d ranks.
     var distance = 1
     while distance < size {
-      let sends = try link.startSend([], to: [(rank + distance) % size], tag: tag)
+      let sends = try link.startSend(Payload([]), to: [(rank + distance) % size], tag: tag)
       let receive = try link.startReceive(from: (rank - distance + size) % size, tag: tag)
       try link.wait(for: sends + [receive])
       distance *= 2
@@ -78,37 +80,29 @@ package final class LinkTransport<Link: MessageLink>: Transport {
     checkRank(root)
     let tag = begin("broadcast from \(root)", byteCount: rank == root ? bytes.count : 0)
     let tree = BinomialTree(rank: rank, root: root, size: size)
-    let payload = try tree.parent.map { try take(from: $0, tag: tag) } ?? bytes
+    let payload = try tree.parent.map { try take(from: $0, tag: tag) } ?? Payload(bytes)
     try link.wait(for: link.startSend(payload, to: tree.children, tag: tag))
-    return payload
+    return payload.array
   }
 
   package func gather(_ bytes: [UInt8], root: Int) throws -> [[UInt8]]? {
     checkRank(root)
     let tag = begin("gather at \(root)", byteCount: bytes.count)
     guard rank == root else {
-      try link.wait(for: link.startSend(bytes, to: [root], tag: tag))
+      try link.wait(for: link.startSend(Payload(bytes), to: [root], tag: tag))
       return nil
     }
-    return try startExchange(own: bytes, sends: [], tag: tag).finish()
+    return try startExchange(own: Payload(bytes), sends: [], tag: tag).finish().map(\.array)
   }
 
-  package func allGather(_ bytes: [UInt8]) throws -> [[UInt8]] {
-    try startAllGather(bytes).wait()
-  }
-
-  package func allToAll(_ payloads: [[UInt8]]) throws -> [[UInt8]] {
-    try startAllToAll(payloads).wait()
-  }
-
-  package func startAllGather(_ bytes: [UInt8]) throws -> PendingOperation {
-    let tag = begin("allGather", byteCount: bytes.count)
-    let sends = try link.startSend(bytes, to: peers, tag: tag)
+  package func startAllGather(_ payload: Payload) throws -> PendingOperation {
+    let tag = begin("allGather", byteCount: payload.count)
+    let sends = try link.startSend(payload, to: peers, tag: tag)
     return try PendingOperation(
-      startExchange(own: bytes, sends: sends, tag: tag), name: "allGather")
+      startExchange(own: payload, sends: sends, tag: tag), name: "allGather")
   }
 
-  package func startAllToAll(_ payloads: [[UInt8]]) throws -> PendingOperation {
+  package func startAllToAll(_ payloads: [Payload]) throws -> PendingOperation {
     require(payloads.count == size, "\(payloads.count) payloads for \(size) ranks")
     let tag = begin("allToAll", byteCount: payloads.reduce(0) { $0 + $1.count })
     let sends = try peers.flatMap { try link.startSend(payloads[$0], to: [$0], tag: tag) }
@@ -133,14 +127,14 @@ package final class LinkTransport<Link: MessageLink>: Transport {
     return Self.firstCollectiveTag + collectiveCount % Self.collectiveTagCount
   }
 
-  private func take(from peer: Int, tag: Int) throws -> [UInt8] {
+  private func take(from peer: Int, tag: Int) throws -> Payload {
     let message = try link.startReceive(from: peer, tag: tag)
     try link.wait(for: [message])
-    return message.takeBytes()
+    return message.received()
   }
 
   private func startExchange(
-    own: [UInt8], sends: [any LinkMessage], tag: Int
+    own: Payload, sends: [any LinkMessage], tag: Int
   ) throws -> StartedExchange<Link> {
     let receives = try (0..<size).map { peer in
       peer == rank ? nil : try link.startReceive(from: peer, tag: tag)
@@ -163,12 +157,12 @@ package final class LinkTransport<Link: MessageLink>: Transport {
 /// Messages to and from all peers, waited for together.
 private final class StartedExchange<Link: MessageLink>: StartedOperation {
   private let link: Link
-  private let own: [UInt8]
+  private let own: Payload
   private let sends: [any LinkMessage]
   /// By rank; nil for this rank.
   private let receives: [(any LinkMessage)?]
 
-  init(link: Link, own: [UInt8], sends: [any LinkMessage], receives: [(any LinkMessage)?]) {
+  init(link: Link, own: Payload, sends: [any LinkMessage], receives: [(any LinkMessage)?]) {
     self.link = link
     self.own = own
     self.sends = sends
@@ -184,8 +178,8 @@ private final class StartedExchange<Link: MessageLink>: StartedOperation {
     try messages.reduce(true) { allDone, message in try message.advance() && allDone }
   }
 
-  func finish() throws -> [[UInt8]] {
+  func finish() throws -> [Payload] {
     try link.wait(for: messages)
-    return receives.map { $0?.takeBytes() ?? own }
+    return receives.map { $0?.received() ?? own }
   }
 }

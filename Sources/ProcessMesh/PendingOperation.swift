@@ -2,13 +2,14 @@
 // still on its way; forgetting it traps, because the peers would wait forever.
 
 import Basics
+package import MessagePassing
 
 /// What a transport leaves running; the way in for implementers of `Transport`.
 package protocol StartedOperation: AnyObject {
   /// Does what can be done without waiting; true when all is done.
   func advance() throws -> Bool
   /// Waits and hands over the received payloads, by rank.
-  func finish() throws -> [[UInt8]]
+  func finish() throws -> [Payload]
   /// Whether peers are known to have failed, so that nobody waits for this operation any more.
   var isBroken: Bool { get }
 }
@@ -30,11 +31,14 @@ package struct PendingOperation: ~Copyable {
   package borrowing func advance() throws -> Bool { try operation?.advance() ?? true }
 
   /// The received payloads, by rank.
-  package consuming func wait() throws -> [[UInt8]] {
+  package consuming func wait() throws -> [Payload] {
     guard let operation else { trap("\(name) was waited for twice") }
     self.operation = nil
     return try operation.finish()
   }
+
+  /// The received payloads as arrays, by rank.
+  package consuming func waitForArrays() throws -> [[UInt8]] { try wait().map(\.array) }
 
   /// Lets go of the operation on the way out with an error; the group is broken afterwards.
   package consuming func abandon() { operation = nil }

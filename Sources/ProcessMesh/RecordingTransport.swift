@@ -2,6 +2,7 @@
 // these collectives and these bytes") and for the traffic table of a run.
 
 import MeshLayout
+package import MessagePassing
 
 /// What one rank sent, over all groups that came from one recording transport.
 package final class TrafficLog {
@@ -89,24 +90,14 @@ package final class RecordingTransport: Transport {
     return try base.gather(bytes, root: root)
   }
 
-  package func allGather(_ bytes: [UInt8]) throws -> [[UInt8]] {
-    record("allGather", sending(bytes.count, to: Array(0..<size)))
-    return try base.allGather(bytes)
-  }
-
-  package func allToAll(_ payloads: [[UInt8]]) throws -> [[UInt8]] {
-    record("allToAll", sending(payloads))
-    return try base.allToAll(payloads)
-  }
-
-  package func startAllToAll(_ payloads: [[UInt8]]) throws -> PendingOperation {
+  package func startAllToAll(_ payloads: [Payload]) throws -> PendingOperation {
     record("allToAll", sending(payloads))
     return try base.startAllToAll(payloads)
   }
 
-  package func startAllGather(_ bytes: [UInt8]) throws -> PendingOperation {
-    record("allGather", sending(bytes.count, to: Array(0..<size)))
-    return try base.startAllGather(bytes)
+  package func startAllGather(_ payload: Payload) throws -> PendingOperation {
+    record("allGather", sending(payload.count, to: Array(0..<size)))
+    return try base.startAllGather(payload)
   }
 
   package func split(color: Int, key: Int) throws -> any Transport {
@@ -118,7 +109,7 @@ package final class RecordingTransport: Transport {
     Dictionary(uniqueKeysWithValues: peers.filter { $0 != rank }.map { ($0, byteCount) })
   }
 
-  private func sending(_ payloads: [[UInt8]]) -> [Int: Int] {
+  private func sending(_ payloads: [Payload]) -> [Int: Int] {
     Dictionary(
       uniqueKeysWithValues: payloads.enumerated().filter { $0.offset != rank }
         .map { ($0.offset, $0.element.count) })

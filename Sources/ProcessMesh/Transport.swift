@@ -1,8 +1,10 @@
 // One rank's endpoint of one group of ranks: what every layer above uses to talk to its peers.
 //
-// Payloads are byte arrays of any size, which may differ by rank; sizes travel with them. Ranks
+// Payloads are bytes of any number, which may differ by rank; sizes travel with them. Ranks
 // call the collectives of a group in the same order. A wait backs off (contract 4.10). Once an
 // operation has thrown, the group is broken: the only way on is out (contract 4.9).
+
+package import MessagePassing
 
 /// An endpoint of a group. Not `Sendable`: it is used from the thread that got it.
 package protocol Transport: AnyObject {
@@ -29,21 +31,17 @@ package protocol Transport: AnyObject {
   /// All ranks' bytes, by rank, at `root`; nil elsewhere.
   /// - Collective: over the group; `root` must agree.
   func gather(_ bytes: [UInt8], root: Int) throws -> [[UInt8]]?
-  /// All ranks' bytes, by rank, on every rank.
+
+  /// Starts sending each rank its payload; element r of what `wait()` returns is what rank r passed at
+  /// this rank's index. Other work and other collectives may go on before `wait()`.
+  /// - Precondition: one payload for every rank; nobody changes them any more.
+  /// - Collective: over the group.
+  func startAllToAll(_ payloads: [Payload]) throws -> PendingOperation
+  /// Starts sending this rank's payload to all; `wait()` returns all of them, by rank.
+  /// - Precondition: nobody changes the payload any more.
   /// - Collective: over the group.
   /// - Cost: every rank sends its bytes `size - 1` times.
-  func allGather(_ bytes: [UInt8]) throws -> [[UInt8]]
-  /// Element r of the result is what rank r passed at this rank's index.
-  /// - Precondition: one payload for every rank.
-  /// - Collective: over the group.
-  func allToAll(_ payloads: [[UInt8]]) throws -> [[UInt8]]
-
-  /// Starts `allToAll`; other work and other collectives may go on before `wait()`.
-  /// - Collective: over the group.
-  func startAllToAll(_ payloads: [[UInt8]]) throws -> PendingOperation
-  /// Starts `allGather`.
-  /// - Collective: over the group.
-  func startAllGather(_ bytes: [UInt8]) throws -> PendingOperation
+  func startAllGather(_ payload: Payload) throws -> PendingOperation
 
   /// The group of the ranks that passed the same `color`, ordered by `key`, then by rank.
   /// - Precondition: `color >= 0`.
@@ -52,6 +50,27 @@ package protocol Transport: AnyObject {
 }
 
 extension Transport {
+  package func startAllGather(_ bytes: [UInt8]) throws -> PendingOperation {
+    try startAllGather(Payload(bytes))
+  }
+
+  package func startAllToAll(_ bytes: [[UInt8]]) throws -> PendingOperation {
+    try startAllToAll(bytes.map { Payload($0) })
+  }
+
+  /// All ranks' bytes, by rank, on every rank.
+  /// - Collective: over the group.
+  package func allGather(_ bytes: [UInt8]) throws -> [[UInt8]] {
+    try startAllGather(bytes).waitForArrays()
+  }
+
+  /// Element r of the result is what rank r passed at this rank's index.
+  /// - Precondition: one element for every rank.
+  /// - Collective: over the group.
+  package func allToAll(_ bytes: [[UInt8]]) throws -> [[UInt8]] {
+    try startAllToAll(bytes).waitForArrays()
+  }
+
   package var isRoot: Bool { rank == 0 }
 
   /// Whether the whole group lives on one node.

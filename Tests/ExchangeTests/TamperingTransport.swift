@@ -1,5 +1,6 @@
 // A transport that damages what it sends, for tests of what the receiver makes of it.
 
+import MessagePassing
 import ProcessMesh
 
 /// Passes everything on to `inner`; collectives of bytes are changed by `tamper` on the way out.
@@ -29,15 +30,11 @@ final class TamperingTransport: Transport {
   func gather(_ bytes: [UInt8], root: Int) throws -> [[UInt8]]? {
     try inner.gather(tamper(bytes), root: root)
   }
-  func allGather(_ bytes: [UInt8]) throws -> [[UInt8]] { try inner.allGather(tamper(bytes)) }
-  func allToAll(_ payloads: [[UInt8]]) throws -> [[UInt8]] {
-    try inner.allToAll(payloads.map(tamper))
+  func startAllToAll(_ payloads: [Payload]) throws -> PendingOperation {
+    try inner.startAllToAll(payloads.map { Payload(tamper($0.array)) })
   }
-  func startAllToAll(_ payloads: [[UInt8]]) throws -> PendingOperation {
-    try inner.startAllToAll(payloads.map(tamper))
-  }
-  func startAllGather(_ bytes: [UInt8]) throws -> PendingOperation {
-    try inner.startAllGather(tamper(bytes))
+  func startAllGather(_ payload: Payload) throws -> PendingOperation {
+    try inner.startAllGather(Payload(tamper(payload.array)))
   }
   func split(color: Int, key: Int) throws -> any Transport {
     try inner.split(color: color, key: key)

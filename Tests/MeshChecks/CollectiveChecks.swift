@@ -70,11 +70,11 @@ let collectiveChecks: [MeshCheck] = [
       let between = try mesh.allGather([UInt8(mesh.rank)])
       let results: ([[UInt8]], [[UInt8]])
       if mesh.rank.isMultiple(of: 2) {
-        results.0 = try first.wait()
-        results.1 = try second.wait()
+        results.0 = try first.waitForArrays()
+        results.1 = try second.waitForArrays()
       } else {
-        results.1 = try second.wait()
-        results.0 = try first.wait()
+        results.1 = try second.waitForArrays()
+        results.0 = try first.waitForArrays()
       }
       let ranks = 0..<mesh.size
       try expectEqual(between, ranks.map { [UInt8($0)] })
@@ -93,7 +93,7 @@ let collectiveChecks: [MeshCheck] = [
       }
       Thread.sleep(forTimeInterval: 0.000_05)
     }
-    let got = try operation.wait()
+    let got = try operation.waitForArrays()
     try expectEqual(got, (0..<mesh.size).map { payload(from: $0, to: 0, count: 100_000) })
   },
   MeshCheck("a thousand collectives in a row keep their order") { mesh in

@@ -28,10 +28,10 @@ let groupChecks: [MeshCheck] = [
     let whole = try mesh.startAllGather([1, UInt8(mesh.rank)])
     let inHalf = try half.startAllGather([2, UInt8(mesh.rank)])
     let alone = try single.startAllGather([3, UInt8(mesh.rank)])
-    try expectEqual(try alone.wait(), [[3, UInt8(mesh.rank)]])
-    try expectEqual(try whole.wait(), (0..<mesh.size).map { [1, UInt8($0)] })
+    try expectEqual(try alone.waitForArrays(), [[3, UInt8(mesh.rank)]])
+    try expectEqual(try whole.waitForArrays(), (0..<mesh.size).map { [1, UInt8($0)] })
     let members = (0..<mesh.size).filter { $0 / 2 == mesh.rank / 2 }
-    try expectEqual(try inHalf.wait(), members.map { [2, UInt8($0)] })
+    try expectEqual(try inHalf.waitForArrays(), members.map { [2, UInt8($0)] })
   },
   MeshCheck("groups along an axis of the mesh are what splitting by coordinates gives") { mesh in
     guard mesh.size.isMultiple(of: 2) else { return }

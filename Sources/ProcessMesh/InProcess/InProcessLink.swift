@@ -4,6 +4,7 @@
 
 import Basics
 import Foundation
+package import MessagePassing
 
 /// The incoming messages of one rank.
 ///
@@ -16,12 +17,12 @@ final class Mailbox: @unchecked Sendable {
   }
 
   private let condition = NSCondition()
-  private var queues: [Key: [[UInt8]]] = [:]
+  private var queues: [Key: [Payload]] = [:]
   private var failure: PeerError?
   private var departed: Set<Int> = []
 
-  func put(_ bytes: [UInt8], at key: Key) {
-    change { queues[key, default: []].append(bytes) }
+  func put(_ payload: Payload, at key: Key) {
+    change { queues[key, default: []].append(payload) }
   }
 
   func fail(with error: PeerError) {
@@ -40,7 +41,7 @@ final class Mailbox: @unchecked Sendable {
   }
 
   /// The next message at `key`, or nil if none is here yet.
-  func take(at key: Key, fromWorldRank sender: Int) throws -> [UInt8]? {
+  func take(at key: Key, fromWorldRank sender: Int) throws -> Payload? {
     condition.lock()
     defer { condition.unlock() }
     return try takeLocked(at: key, fromWorldRank: sender)
@@ -49,12 +50,12 @@ final class Mailbox: @unchecked Sendable {
   /// Waits for the next message at `key`.
   func waitForMessage(
     at key: Key, fromWorldRank sender: Int, history: CollectiveHistory
-  ) throws -> [UInt8] {
+  ) throws -> Payload {
     condition.lock()
     defer { condition.unlock() }
     let start = ContinuousClock.now
     while true {
-      if let bytes = try takeLocked(at: key, fromWorldRank: sender) { return bytes }
+      if let payload = try takeLocked(at: key, fromWorldRank: sender) { return payload }
       if history.limit == nil {
         condition.wait()
       } else {
@@ -64,12 +65,12 @@ final class Mailbox: @unchecked Sendable {
     }
   }
 
-  private func takeLocked(at key: Key, fromWorldRank sender: Int) throws -> [UInt8]? {
+  private func takeLocked(at key: Key, fromWorldRank sender: Int) throws -> Payload? {
     if var queue = queues[key] {
       // Emptied queues go, since every collective uses a tag of its own.
-      let bytes = queue.removeFirst()
+      let payload = queue.removeFirst()
       queues[key] = queue.isEmpty ? nil : queue
-      return bytes
+      return payload
     }
     if let failure { throw failure }
     if departed.contains(sender) {
@@ -124,10 +125,10 @@ package final class InProcessLink: MessageLink {
   package func isSameNode(_ peer: Int) -> Bool { nodes[members[peer]] == nodes[members[rank]] }
 
   package func startSend(
-    _ bytes: [UInt8], to peers: [Int], tag: Int
+    _ payload: Payload, to peers: [Int], tag: Int
   ) throws -> [any LinkMessage] {
     for peer in peers {
-      mailboxes[members[peer]].put(bytes, at: .init(group: group, source: rank, tag: tag))
+      mailboxes[members[peer]].put(payload, at: .init(group: group, source: rank, tag: tag))
     }
     return []
   }
@@ -152,12 +153,12 @@ package final class InProcessLink: MessageLink {
     let tag = -1 - splitCount
     splitCount += 1
     let others = (0..<size).filter { $0 != rank }
-    _ = try startSend([color, key].flatMap(\.littleEndianBytes), to: others, tag: tag)
+    _ = try startSend(Payload([UInt8]([color, key])), to: others, tag: tag)
     var joined: [(key: Int, rank: Int)] = [(key, rank)]
     for peer in others {
       let message = try startReceive(from: peer, tag: tag)
       try wait(for: [message])
-      let numbers = message.takeBytes().integers
+      let numbers = message.received().array.integers
       if numbers[0] == color { joined.append((numbers[1], peer)) }
     }
     joined.sort { $0 < $1 }
@@ -176,7 +177,7 @@ private final class Incoming: LinkMessage {
   private let key: Mailbox.Key
   private let sender: Int
   private let history: CollectiveHistory
-  private var bytes: [UInt8]?
+  private var payload: Payload?
 
   init(mailbox: Mailbox, key: Mailbox.Key, sender: Int, history: CollectiveHistory) {
     self.mailbox = mailbox
@@ -186,18 +187,18 @@ private final class Incoming: LinkMessage {
   }
 
   func advance() throws -> Bool {
-    if bytes == nil { bytes = try mailbox.take(at: key, fromWorldRank: sender) }
-    return bytes != nil
+    if payload == nil { payload = try mailbox.take(at: key, fromWorldRank: sender) }
+    return payload != nil
   }
 
   func wait() throws {
-    if bytes == nil {
-      bytes = try mailbox.waitForMessage(at: key, fromWorldRank: sender, history: history)
+    if payload == nil {
+      payload = try mailbox.waitForMessage(at: key, fromWorldRank: sender, history: history)
     }
   }
 
-  func takeBytes() -> [UInt8] {
-    guard let bytes else { trap("a message was read before it was here") }
-    return bytes
+  func received() -> Payload {
+    guard let payload else { trap("a message was read before it was here") }
+    return payload
   }
 }

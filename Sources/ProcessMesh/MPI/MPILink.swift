@@ -30,9 +30,9 @@ package final class MPILink: MessageLink {
   package func isSameNode(_ peer: Int) -> Bool { nodes[peer] == nodes[rank] }
 
   package func startSend(
-    _ bytes: [UInt8], to peers: [Int], tag: Int
+    _ payload: Payload, to peers: [Int], tag: Int
   ) throws -> [any LinkMessage] {
-    try communicator.startSend(bytes, to: peers, tag: tag).map {
+    try communicator.startSend(payload, to: peers, tag: tag).map {
       MPIMessage($0, communicator: communicator)
     }
   }
@@ -72,5 +72,5 @@ private final class MPIMessage: LinkMessage {
     return message.isComplete
   }
 
-  func takeBytes() -> [UInt8] { message.payload() }
+  func received() -> Payload { message.received() }
 }

@@ -6,6 +6,8 @@ package enum TrafficKind: String, CaseIterable, Codable, CodingKeyRepresentable,
   case parameters
   /// Exponential moving averages of parameters.
   case movingAverages
+  /// Tokens and heads between the ranks of a sequence-parallel group.
+  case activations
 }
 
 /// Sums since the last `take()` of one rank.

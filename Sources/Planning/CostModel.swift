@@ -1,4 +1,5 @@
-// What a data-parallel run with sharded optimizer state costs, phase by phase and rank by rank.
+// What a run costs, phase by phase and rank by rank: data parallel with sharded optimizer state, tokens shared
+// by all-to-all where the mesh says so.
 //
 // Memory: peaks of the twins' ledgers, exact up to lifetimes of temporaries. Operations: matrix products
 // and attention, counted where they are made (recomputation included). Time: operations of the
@@ -15,8 +16,13 @@ package struct PhaseCosts: Codable, Equatable, Sendable {
   package let memory: [PlannedMemory]
   /// Floating-point operations of a step, a mean over steps, by rank.
   package let operationsPerStep: [Double]
+  /// Bytes of gradients and parameters that all ranks send in a step before coding, a mean over steps.
+  package let updateByteCountPerStep: Int
+  /// Bytes of activations that all ranks send in a step, a mean over steps.
+  package let activationByteCountPerStep: Int
+
   /// Bytes that all ranks send in a step before coding, a mean over steps.
-  package let exchangeByteCountPerStep: Int
+  package var exchangeByteCountPerStep: Int { updateByteCountPerStep + activationByteCountPerStep }
 
   /// Lower bound of a step in seconds at a rate of products in GFLOP/s per rank.
   package func seconds(gigaflops: Double) -> Double {
@@ -50,18 +56,19 @@ package struct RunCosts: Codable, Equatable, Sendable {
 }
 
 package enum CostModel {
-  /// - Throws: `MeshLayoutError` when there are more ranks than microbatches.
+  /// - Throws: `MeshLayoutError` when there are more data-parallel ranks than microbatches.
   package static func costs(
-    of sizes: WorkloadSizes, rankCount: Int
+    of sizes: WorkloadSizes, shape: MeshShape
   ) throws(MeshLayoutError) -> RunCosts {
-    let share = try MicrobatchShare(
-      microbatchCount: sizes.microbatchCount, rankCount: rankCount)
+    let share = try shape.share(of: sizes.microbatchCount)
+    let rankCount = shape.rankCount
     var seen: [RankKind: RankCosts] = [:]
     let ranks = (0..<rankCount).map { rank -> RankCosts in
-      let kind = RankKind(sizes, rank: rank, rankCount: rankCount, share: share)
+      let kind = RankKind(sizes, rank: rank, shape: shape, share: share)
       if let costs = seen[kind] { return costs }
       let twins = PhaseTwins(
-        sizes: sizes, rankCount: rankCount, rank: rank, microbatchCount: kind.microbatchCount)
+        sizes: sizes, rankCount: rankCount, rank: rank, microbatchCount: kind.microbatchCount,
+        part: kind.part)
       let costs = RankCosts(
         teach: twins.teach(), distill: twins.distill(), evaluate: twins.evaluate())
       seen[kind] = costs
@@ -74,7 +81,10 @@ package enum CostModel {
         ? nil
         : PhaseCosts(
           name: name, stepCount: stepCount, memory: parts.map(\.memory),
-          operationsPerStep: parts.map(\.operationsPerStep), exchangeByteCountPerStep: exchange)
+          operationsPerStep: parts.map(\.operationsPerStep),
+          updateByteCountPerStep: exchange,
+          activationByteCountPerStep: Int(
+            parts.reduce(0) { $0 + $1.activationByteCountPerStep }.rounded()))
     }
     let phases = [
       phase(
@@ -94,13 +104,16 @@ package enum CostModel {
   /// What tells ranks of a run apart; ranks of one kind cost the same.
   private struct RankKind: Hashable {
     let microbatchCount: Int
+    let part: SequencePart?
     let shardCounts: [Int]
 
-    init(_ sizes: WorkloadSizes, rank: Int, rankCount: Int, share: MicrobatchShare) {
-      microbatchCount = share.range(of: rank).count
+    init(_ sizes: WorkloadSizes, rank: Int, shape: MeshShape, share: MicrobatchShare) {
+      let degree = shape[.sp]
+      microbatchCount = share.range(of: rank / degree).count
+      part = degree > 1 ? SequencePart(rank: rank % degree, degree: degree) : nil
       shardCounts = [
         sizes.networkElementCount, sizes.adapterElementCount, sizes.headElementCount,
-      ].map { ShardPartition(count: $0, shardCount: rankCount).range(of: rank).count }
+      ].map { ShardPartition(count: $0, shardCount: shape.rankCount).range(of: rank).count }
     }
   }
 

@@ -22,7 +22,7 @@ private func sizes(_ change: (inout WorkloadSizes) -> Void = { _ in }) -> Worklo
 }
 
 private func costs(_ sizes: WorkloadSizes, ranks: Int = 1) throws -> RunCosts {
-  try CostModel.costs(of: sizes, rankCount: ranks)
+  try CostModel.costs(of: sizes, shape: MeshShape([.zero: ranks]))
 }
 
 @Test(arguments: [

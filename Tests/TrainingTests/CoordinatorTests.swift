@@ -1,6 +1,7 @@
 import Autodiff
 import Checkpoints
 import Diffusion
+import Exchange
 import Foundation
 import MeshLayout
 import Models
@@ -77,6 +78,22 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
     },
     PlannedCase("DMD2") { $0.distill.method = .dmd2 },
     PlannedCase("LCM", ranks: 2) { $0.distill.method = .lcm },
+    PlannedCase("shared tokens", ranks: 2) { $0.mesh.sp = .fixed(2) },
+    PlannedCase("shared tokens, recomputed", ranks: 4) {
+      $0.mesh.sp = .fixed(2)
+      $0.model.recompute = true
+      $0.distill.guidance = 3
+    },
+    PlannedCase("more parts than text tokens", ranks: 4) {
+      $0.model.heads = 4
+      $0.mesh.sp = .fixed(4)
+      $0.model.textTokens = 2
+      $0.batch.samples = 1
+    },
+    PlannedCase("LCM with shared tokens", ranks: 2) {
+      $0.distill.method = .lcm
+      $0.mesh.sp = .fixed(2)
+    },
   ]
 }
 
@@ -104,6 +121,7 @@ private func measure(
 ) throws -> [MeasuredPhase] {
   let context = try RunContext(
     configuration: configuration, folder: RunFolder(folder), transport: transport,
+    shape: try Coordinator.plan(configuration, rankCount: transport.size).shape,
     reporter: Reporter(), isStopRequested: { false })
   let networks = Networks(
     configuration.transformer, nullTokenCount: configuration.model.textTokens,
@@ -130,20 +148,34 @@ private func measure(
   return [taught, MeasuredPhase(context.arena.ledger)]
 }
 
+/// Bytes of activations that all ranks sent in each step of a phase, as the run's metrics tell.
+private func activationByteCounts(of phase: String, in folder: String) throws -> [Int] {
+  try String(contentsOfFile: folder + "/metrics.jsonl", encoding: .utf8).split(separator: "\n")
+    .compactMap { line in
+      let fields = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
+      guard fields?["phase"] as? String == phase else { return nil }
+      return fields?["activations_wire_bytes"] as? Int
+    }
+}
+
 @Suite struct CoordinatorTests {
   @Test(arguments: PlannedCase.all)
   func `the plan tells what the ledger books`(_ planned: PlannedCase) throws {
     let configuration = planned.configuration
-    let measured = try withTemporaryFolder { folder in
+    let (measured, sentByPhase) = try withTemporaryFolder { folder in
       var options = configuration.preparationOptions
       options.proceduralPeople = 1
       options.proceduralFrames = 24
       let prepared = try PreparedSet.prepare(
         from: .procedural, options: options, in: folder.appending(path: "prepared"))
       let runFolder = folder.path + "/run"
-      return try InProcessMesh.run(size: planned.rankCount) { transport in
+      let measured = try InProcessMesh.run(size: planned.rankCount) { transport in
         try measure(configuration, prepared, on: transport, in: runFolder)
       }
+      let sent = try ["teach", "distill"].map {
+        ($0, try activationByteCounts(of: $0, in: runFolder))
+      }
+      return (measured, Dictionary(uniqueKeysWithValues: sent))
     }
     let plan = try Coordinator.plan(configuration, rankCount: planned.rankCount)
     for rank in 0..<planned.rankCount {
@@ -162,6 +194,12 @@ private func measure(
           "\(phase.name), rank \(rank): planned \(expected), booked \(found)")
       }
     }
+    // Every teach step is alike; the depth of rollouts makes those of distill differ.
+    let sent = try #require(sentByPhase["teach"])
+    let teach = plan.costs.phases[0]
+    #expect(sent == sent.map { _ in teach.activationByteCountPerStep } && sent.count == 2)
+    #expect(
+      sentByPhase["distill"]?.allSatisfy { ($0 > 0) == (plan.shape[.sp] > 1) } == true)
   }
 
   @Test func `a plan says whether the memory suffices`() throws {

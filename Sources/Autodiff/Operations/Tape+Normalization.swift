@@ -20,6 +20,20 @@ package struct RotaryTable<Scalar: KernelScalar> {
     self.cosines = Buffer(cosines.map { Scalar($0) })
     self.sines = Buffer(sines.map { Scalar($0) })
   }
+
+  private init(tokenCount: Int, cosines: Buffer<Scalar>, sines: Buffer<Scalar>) {
+    self.tokenCount = tokenCount
+    self.cosines = cosines
+    self.sines = sines
+  }
+
+  /// The table of a range of its tokens, in the same memory.
+  package func tokens(_ range: Range<Int>) -> RotaryTable {
+    let width = tokenCount == 0 ? 0 : cosines.count / tokenCount
+    let elements = range.lowerBound * width..<range.upperBound * width
+    return RotaryTable(
+      tokenCount: range.count, cosines: cosines[elements], sines: sines[elements])
+  }
 }
 
 extension Tape {

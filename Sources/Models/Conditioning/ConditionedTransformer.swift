@@ -44,15 +44,17 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
   /// - Parameters:
   ///   - times: t in [0, 1] per sample.
   ///   - guidance: strength of an embedded guidance, used if the model has one.
+  ///   - sequence: runs the blocks on a part of the tokens.
   /// - Precondition: frames, rows and columns are multiples of the patch.
   package func velocity(
     tape: Tape<Scalar>, noisy: Value<Scalar>, times: [Double], conditions: [Condition<Scalar>],
-    guidance: Double = 1, adapter: Adapter<Scalar>? = nil, recompute: Bool = false
+    guidance: Double = 1, adapter: Adapter<Scalar>? = nil, recompute: Bool = false,
+    sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
     let inputs = inputs(
       tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance)
     let output = transformer.forward(
-      tape: tape, inputs, adapter: adapter, recompute: recompute)
+      tape: tape, inputs, adapter: adapter, recompute: recompute, sequence: sequence)
     precondition(
       output.shape == noisy.shape,
       "latents \(noisy.shape) give a velocity \(output.shape); sizes must be multiples of the patch"

@@ -8,7 +8,7 @@ struct DoubleStreamBlock<Scalar: KernelScalar> {
   let stem: TransformerStem<Scalar>
   let configuration: HunyuanVideoConfiguration
 
-  /// - Shapes: video [B, L, D], text [B, T, D], condition [B, D] → the two streams.
+  /// - Shapes: video [B, L, D], text [B, T, D] (or own tokens of both), condition [B, D] → the two streams.
   func forward(
     _ tape: Tape<Scalar>, video: Value<Scalar>, text: Value<Scalar>, condition: Value<Scalar>
   ) -> [Value<Scalar>] {
@@ -30,9 +30,7 @@ struct DoubleStreamBlock<Scalar: KernelScalar> {
       ], along: 1)
     let value = tape.concatenate(
       [scope.linear("attn.to_v", x), scope.linear("attn.add_v_proj", y)], along: 1)
-    let attended = tape.attention(
-      query: query, key: key, value: value, headCount: configuration.attentionHeadCount,
-      mask: stem.mask)
+    let attended = stem.attention(tape, query: query, key: key, value: value)
 
     let videoCount = video.shape[1]
     let videoPart = tape.slice(attended, along: 1, 0..<videoCount)

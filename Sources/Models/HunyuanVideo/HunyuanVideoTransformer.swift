@@ -36,14 +36,16 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
   ///
   /// Frames, rows and columns that fill no patch are left out of the result, as diffusers does.
   /// - Shapes: hidden states [B, C, F, H, W] → [B, Cout, F, H, W].
-  /// - Parameter recompute: whether a block stores only its inputs and runs again in `backward`.
+  /// - Parameters:
+  ///   - recompute: whether a block stores only its inputs and runs again in `backward`.
+  ///   - sequence: runs the blocks on a part of the tokens; inputs and result are whole.
   /// - Precondition: `inputs.problems(for: configuration)` is empty.
   package func forward(
     tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
-    recompute: Bool = false
+    recompute: Bool = false, sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
     let scope = LayerScope(tape, parameters, adapter: adapter)
-    let stem = stem(scope, inputs)
+    let stem = stem(scope, inputs, sequence: sequence)
     var (video, text) = runDoubleBlocks(scope, stem, recompute: recompute)
     if configuration.singleBlockCount > 0 {
       var joint = tape.concatenate([video, text], along: 1)  // [B, L+T, D]
@@ -56,7 +58,7 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
             [block.forward(tape, joint: inputs[0], condition: inputs[1])]
           }[0]
       }
-      video = tape.slice(joint, along: 1, 0..<stem.grid.tokenCount)
+      video = tape.slice(joint, along: 1, 0..<video.shape[1])
     }
     return project(scope, video, stem)
   }
@@ -69,13 +71,14 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
     recompute: Bool = false
   ) -> Value<Scalar> {
     let scope = LayerScope(tape, parameters, adapter: adapter)
-    return runDoubleBlocks(scope, stem(scope, inputs), recompute: recompute).video
+    return runDoubleBlocks(scope, stem(scope, inputs, sequence: nil), recompute: recompute).video
   }
 
   // MARK: Parts
 
   private func stem(
-    _ scope: LayerScope<Scalar>, _ inputs: TransformerInputs<Scalar>
+    _ scope: LayerScope<Scalar>, _ inputs: TransformerInputs<Scalar>,
+    sequence: (any SequenceParallel<Scalar>)?
   ) -> TransformerStem<Scalar> {
     let problems = inputs.problems(for: configuration)
     precondition(problems.isEmpty, problems.joined(separator: "; "))
@@ -87,12 +90,20 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
       guidance: inputs.guidance)
     let text = TokenRefiner(configuration: configuration)
       .forward(scope("context_embedder"), inputs, embedding: embedding)
+    func own(_ tokens: Value<Scalar>) -> Value<Scalar> {
+      guard let sequence else { return tokens }
+      return tape.slice(tokens, along: 1, sequence.ownRange(of: tokens.shape[1]))
+    }
+    let patches = own(grid.patches(of: inputs.hiddenStates, on: tape))
+    let rotation = rotation(of: grid)
     return TransformerStem(
-      grid: grid,
-      video: scope.linear("x_embedder.proj", grid.patches(of: inputs.hiddenStates, on: tape)),
-      text: text, condition: tape.apply(.silu, to: condition),
-      rotation: rotation(of: grid),
-      mask: inputs.jointMask(videoCount: grid.tokenCount))
+      grid: grid, video: scope.linear("x_embedder.proj", patches), text: own(text),
+      condition: tape.apply(.silu, to: condition),
+      rotation: sequence.map { rotation.tokens($0.ownRange(of: grid.tokenCount)) } ?? rotation,
+      attention: JointAttention(
+        headCount: configuration.attentionHeadCount,
+        mask: inputs.jointMask(videoCount: grid.tokenCount),
+        segments: [grid.tokenCount, inputs.textCount], sequence: sequence))
   }
 
   private func rotation(of grid: PatchGrid) -> RotaryTable<Scalar> {
@@ -127,7 +138,11 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
     let normalized = tape.layerNorm(
       video, scale: modulation[0], shift: modulation[1],
       epsilon: HunyuanVideoConfiguration.epsilon)
-    return stem.grid.latents(of: scope.linear("proj_out", normalized), on: tape)
+    let patches = scope.linear("proj_out", normalized)
+    let whole =
+      stem.attention.sequence?.gatherTokens(patches, tokenCount: stem.grid.tokenCount, on: tape)
+      ?? patches
+    return stem.grid.latents(of: whole, on: tape)
   }
 
   private func run(
@@ -144,12 +159,12 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
 /// What all blocks share.
 struct TransformerStem<Scalar: KernelScalar> {
   let grid: PatchGrid
-  /// [B, L, D].
+  /// [B, L, D], own tokens where the sequence is cut.
   let video: Value<Scalar>
-  /// [B, T, D].
+  /// [B, T, D], own tokens where the sequence is cut.
   let text: Value<Scalar>
   /// SiLU of the embedded time, text and guidance: [B, D].
   let condition: Value<Scalar>
   let rotation: RotaryTable<Scalar>
-  let mask: AttentionMask?
+  let attention: JointAttention<Scalar>
 }

@@ -24,9 +24,8 @@ struct SingleStreamBlock<Scalar: KernelScalar> {
     let key = tape.headNorm(
       scope.linear("attn.to_k", x), gain: scope.parameter("attn.norm_k.weight"),
       rotation: stem.rotation, headCount: headCount, epsilon: epsilon)
-    let attended = tape.attention(
-      query: query, key: key, value: scope.linear("attn.to_v", x), headCount: headCount,
-      mask: stem.mask)
+    let attended = stem.attention(
+      tape, query: query, key: key, value: scope.linear("attn.to_v", x))
     let mlp = tape.apply(.geluTanh, to: scope.linear("proj_mlp", x))
     return tape.gatedResidual(
       joint, gate: modulation[2], scope.linear("proj_out", parts: [attended, mlp]))

@@ -2,6 +2,19 @@
 // Discriminator, operation by operation. Names follow those files; B samples, L video tokens, T text
 // tokens, D width.
 
+import MeshLayout
+
+/// The part of the tokens that a rank of a sequence-parallel group runs.
+struct SequencePart: Hashable {
+  let rank: Int
+  let degree: Int
+
+  /// Own tokens of a segment.
+  func count(of tokenCount: Int) -> Int {
+    TokenLayout.range(of: tokenCount, part: rank, partCount: degree).count
+  }
+}
+
 /// A network as a pass sees it: whose weights want a gradient, and the adapter if it runs.
 struct NetworkTwin {
   static let sinusoidWidth = 256
@@ -12,6 +25,8 @@ struct NetworkTwin {
   let parameters: PlannedLedger.Block
   var isTrainable = false
   var adapter: UpdateTwin?
+  /// Nil: all tokens.
+  var part: SequencePart?
 
   private var width: Int { sizes.width }
 
@@ -82,9 +97,9 @@ struct NetworkTwin {
             ]
           }[0]
       }
-      video = tape.slice(joint, count: sampleCount * sizes.videoTokenCount * width)
+      video = tape.slice(joint, count: video.count)
     }
-    let output = project(tape, video, stem)
+    let output = project(tape, video, stem, sampleCount: sampleCount)
     withExtendedLifetime((stem, streams)) {}
     return output
   }
@@ -100,11 +115,43 @@ struct NetworkTwin {
       tape, pooled: inputs.pooled, pooledWidth: sizes.pooledWidth, sampleCount: sampleCount,
       hasGuidance: sizes.hasGuidanceEmbedding)
     let text = refine(tape, inputs, sampleCount: sampleCount)
+    let patches = own(
+      tape, tape.permuted(inputs.hiddenStates), tokenCount: sizes.videoTokenCount)
     return Stem(
-      video: linear(
-        tape, tape.permuted(inputs.hiddenStates), from: sizes.inChannels * sizes.patchVolume,
-        to: width),
-      text: text, condition: tape.apply(condition))
+      video: linear(tape, patches, from: sizes.inChannels * sizes.patchVolume, to: width),
+      text: own(tape, text, tokenCount: sizes.textTokenCount), condition: tape.apply(condition))
+  }
+
+  private func own(_ tape: TapeTwin, _ tokens: ValueTwin, tokenCount: Int) -> ValueTwin {
+    guard let part else { return tokens }
+    return tape.slice(tokens, count: tokens.count / tokenCount * part.count(of: tokenCount))
+  }
+
+  /// Attention over video and text, with its exchanges where the sequence is cut.
+  private func jointAttention(
+    _ tape: TapeTwin, query: ValueTwin, key: ValueTwin, value: ValueTwin, sampleCount: Int
+  ) -> ValueTwin {
+    guard let part else {
+      return tape.attention(
+        query: query, key: key, value: value, headCount: sizes.headCount,
+        sampleCount: sampleCount, width: width)
+    }
+    let tokenCount = sizes.videoTokenCount + sizes.textTokenCount
+    let allCount = sampleCount * tokenCount * (width / part.degree)
+    // Own tokens of the heads of others go out, tokens of others of the own heads come back.
+    let ownSent = query.count / part.degree * (part.degree - 1)
+    let othersSent = allCount - query.count / part.degree
+    func scattered(_ x: ValueTwin) -> ValueTwin {
+      tape.exchange(x, to: allCount, sentCount: ownSent, sentBackCount: othersSent)
+    }
+    let (q, k, v) = (scattered(query), scattered(key), scattered(value))
+    let attended = tape.attention(
+      query: q, key: k, value: v, headCount: sizes.headCount / part.degree,
+      sampleCount: sampleCount, width: width / part.degree)
+    let result = tape.exchange(
+      attended, to: query.count, sentCount: othersSent, sentBackCount: ownSent)
+    withExtendedLifetime((q, k, v, attended)) {}
+    return result
   }
 
   private func runDoubleBlocks(
@@ -120,13 +167,18 @@ struct NetworkTwin {
     return streams
   }
 
-  private func project(_ tape: TapeTwin, _ video: ValueTwin, _ stem: Stem) -> ValueTwin {
+  private func project(
+    _ tape: TapeTwin, _ video: ValueTwin, _ stem: Stem, sampleCount: Int
+  ) -> ValueTwin {
     let modulation = tape.chunks(
       linear(tape, stem.condition, from: width, to: 2 * width), count: 2)
     let normalized = tape.layerNorm(
       video, width: width, scale: modulation[0], shift: modulation[1])
+    let patches = linear(tape, normalized, from: width, to: sizes.outChannels * sizes.patchVolume)
+    guard let part else { return tape.permuted(patches) }
     return tape.permuted(
-      linear(tape, normalized, from: width, to: sizes.outChannels * sizes.patchVolume))
+      tape.gatherTokens(
+        patches, to: sampleCount * sizes.latentCount, peerCount: part.degree - 1))
   }
 
   private func run(
@@ -159,9 +211,8 @@ struct NetworkTwin {
       normed(tape, square(tape, x)), normed(tape, square(tape, y)),
     ])
     let value = tape.concatenate([square(tape, x), square(tape, y)])
-    let attended = tape.attention(
-      query: query, key: key, value: value, headCount: sizes.headCount, sampleCount: sampleCount,
-      width: width)
+    let attended = jointAttention(
+      tape, query: query, key: key, value: value, sampleCount: sampleCount)
     let videoPart = tape.slice(attended, count: video.count)
     let textPart = tape.slice(attended, count: text.count)
     let videoMiddle = tape.gatedResidual(
@@ -196,9 +247,8 @@ struct NetworkTwin {
     let x = tape.layerNorm(joint, width: width, scale: modulation[1], shift: modulation[0])
     let query = normed(tape, square(tape, x))
     let key = normed(tape, square(tape, x))
-    let attended = tape.attention(
-      query: query, key: key, value: square(tape, x), headCount: sizes.headCount,
-      sampleCount: sampleCount, width: width)
+    let attended = jointAttention(
+      tape, query: query, key: key, value: square(tape, x), sampleCount: sampleCount)
     let mlp = tape.apply(adapted(tape, x, from: width, to: sizes.mlpWidth))
     let result = tape.gatedResidual(
       joint, gate: modulation[2],

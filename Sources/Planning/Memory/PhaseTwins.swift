@@ -9,6 +9,8 @@ struct RankPhase {
   var memory: PlannedMemory
   /// Floating-point operations of a step, as a mean over steps.
   var operationsPerStep: Double
+  /// Bytes of activations that the rank sends in a step, as a mean over steps.
+  var activationByteCountPerStep = 0.0
 }
 
 /// One rank of a run.
@@ -18,6 +20,8 @@ struct PhaseTwins {
   let rank: Int
   /// Microbatches of this rank.
   let microbatchCount: Int
+  /// What it has of the tokens of them in training; nil: all.
+  let part: SequencePart?
 
   private var network: NetworkSizes { sizes.network }
   private var sampleCount: Int { sizes.samplesPerMicrobatch }
@@ -59,11 +63,35 @@ struct PhaseTwins {
       + (0..<sampleCount).map { _ in ledger.allocate(frame, .common, .activations) }
   }
 
-  /// Operations that `body` adds.
-  private func operations(_ ledger: PlannedLedger, _ body: () -> Void) -> Double {
-    let before = ledger.operationCount
+  /// What something adds to the counters of a ledger.
+  private struct Work {
+    var operationCount = 0.0
+    var sentByteCount = 0.0
+
+    static func + (left: Work, right: Work) -> Work {
+      Work(
+        operationCount: left.operationCount + right.operationCount,
+        sentByteCount: left.sentByteCount + right.sentByteCount)
+    }
+
+    static func * (factor: Double, work: Work) -> Work {
+      Work(
+        operationCount: factor * work.operationCount, sentByteCount: factor * work.sentByteCount)
+    }
+  }
+
+  private func work(_ ledger: PlannedLedger, _ body: () -> Void) -> Work {
+    let before = Work(
+      operationCount: ledger.operationCount, sentByteCount: ledger.sentByteCount)
     body()
-    return ledger.operationCount - before
+    return Work(operationCount: ledger.operationCount, sentByteCount: ledger.sentByteCount)
+      + -1 * before
+  }
+
+  private func phase(_ ledger: PlannedLedger, _ work: Work) -> RankPhase {
+    RankPhase(
+      memory: ledger.memory, operationsPerStep: work.operationCount,
+      activationByteCountPerStep: work.sentByteCount)
   }
 
   // MARK: Teach
@@ -72,8 +100,8 @@ struct PhaseTwins {
     let stage = stage()
     let ledger = stage.ledger
     let optimizer = optimizer(stage, .base, sizes.networkElementCount, hasAverage: true)
-    let trained = NetworkTwin(sizes: network, parameters: stage.base, isTrainable: true)
-    let operationCount = operations(ledger) {
+    let trained = NetworkTwin(sizes: network, parameters: stage.base, isTrainable: true, part: part)
+    let work = work(ledger) {
       let gradients = microbatchSum(
         ledger, of: [TargetTwin(elementCount: sizes.networkElementCount, role: .base)],
         microbatchCount: microbatchCount
@@ -93,7 +121,7 @@ struct PhaseTwins {
       withExtendedLifetime(gradients) {}
     }
     withExtendedLifetime((stage.base, stage.texts, optimizer)) {}
-    return RankPhase(memory: ledger.memory, operationsPerStep: operationCount)
+    return phase(ledger, work)
   }
 
   // MARK: Distill
@@ -174,26 +202,24 @@ struct PhaseTwins {
     criticTurn(generatorTurn(depth: shownDepth), depth: shownDepth)
 
     // Then by parts, to count operations: the depth of a rollout is 0 to K − 1, all alike often.
-    let silentPass = operations(PlannedLedger()) { ledger in
-      let network = NetworkTwin(sizes: network, parameters: roles.generator)
+    let silentPass = work(PlannedLedger()) { ledger in
+      let network = NetworkTwin(sizes: network, parameters: roles.generator, part: part)
       let tape = TapeTwin(ledger, role: .generator, isRecording: false)
       let noisy = ValueTwin(constant: tape.result(latentCount))
       _ = network.velocity(tape, noisy: noisy, sampleCount: sampleCount)
     }
-    let rollout = Double(depth) / 2 * silentPass * Double(microbatchCount)
+    let rollout = Double(depth * microbatchCount) / 2 * silentPass
     var samples: [PlannedLedger.Block] = []
-    let generatorCount = operations(ledger) { samples = generatorTurn(depth: 0) } + rollout
-    let pairedCount = operations(ledger) { criticTurn(samples, depth: 0) }
-    let aloneCount = operations(ledger) { criticTurn([], depth: 0) } + rollout
+    let generatorWork = work(ledger) { samples = generatorTurn(depth: 0) } + rollout
+    let pairedWork = work(ledger) { criticTurn(samples, depth: 0) }
+    let aloneWork = work(ledger) { criticTurn([], depth: 0) } + rollout
     let ratio = Double(sizes.criticRatio)
     withExtendedLifetime((stage.base, stage.texts, roles, generatorOptimizer, criticOptimizers)) {}
-    return RankPhase(
-      memory: ledger.memory,
-      operationsPerStep: (generatorCount + pairedCount + (ratio - 1) * aloneCount) / ratio)
+    return phase(ledger, (1 / ratio) * (generatorWork + pairedWork + (ratio - 1) * aloneWork))
   }
 
-  private func operations(_ ledger: PlannedLedger, _ body: (PlannedLedger) -> Void) -> Double {
-    operations(ledger) { body(ledger) }
+  private func work(_ ledger: PlannedLedger, _ body: (PlannedLedger) -> Void) -> Work {
+    work(ledger) { body(ledger) }
   }
 
   /// The rollout: silent steps down to the depth, then one on the tape.
@@ -201,7 +227,7 @@ struct PhaseTwins {
     _ ledger: PlannedLedger, _ roles: Roles, depth: Int, isTrainable: Bool, on tape: TapeTwin
   ) -> ValueTwin {
     let generator = NetworkTwin(
-      sizes: network, parameters: roles.generator, isTrainable: isTrainable)
+      sizes: network, parameters: roles.generator, isTrainable: isTrainable, part: part)
     let noise = ledger.allocate(latentCount, .common, .activations)
     let start =
       sizes.simulatesRollout
@@ -259,9 +285,11 @@ struct PhaseTwins {
     _ ledger: PlannedLedger, _ stage: Stage, _ tape: TapeTwin
   ) -> PlannedLedger.Block {
     let update = UpdateTwin(rank: sizes.adapterRank, isTrainable: false)
-    let fake = NetworkTwin(sizes: network, parameters: stage.base, adapter: update)
+    let fake = NetworkTwin(
+      sizes: network, parameters: stage.base, adapter: update, part: part)
     let real = NetworkTwin(
-      sizes: network, parameters: stage.base, adapter: sizes.pullsRealDiT ? update : nil)
+      sizes: network, parameters: stage.base, adapter: sizes.pullsRealDiT ? update : nil,
+      part: part)
     let noise = ledger.allocate(latentCount, .common, .activations)
     let silent = TapeTwin(ledger, role: .base, isRecording: false)
     let noisy = silent.result(latentCount)
@@ -285,7 +313,7 @@ struct PhaseTwins {
     let noisy = tape.result(latentCount)
     let fake = NetworkTwin(
       sizes: network, parameters: stage.base,
-      adapter: UpdateTwin(rank: sizes.adapterRank, isTrainable: true))
+      adapter: UpdateTwin(rank: sizes.adapterRank, isTrainable: true), part: part)
     let velocity = fake.velocity(
       tape, noisy: ValueTwin(constant: noisy), sampleCount: sampleCount,
       recompute: sizes.recomputes)
@@ -332,10 +360,11 @@ struct PhaseTwins {
     }
     let optimizer = optimizer(
       stage, .generator, sizes.networkElementCount, hasAverage: sizes.keepsGeneratorAverage)
-    let generator = NetworkTwin(sizes: network, parameters: weights[0], isTrainable: true)
-    let target = NetworkTwin(sizes: network, parameters: weights[1])
-    let teacher = NetworkTwin(sizes: network, parameters: stage.base)
-    let operationCount = operations(ledger) {
+    let generator = NetworkTwin(
+      sizes: network, parameters: weights[0], isTrainable: true, part: part)
+    let target = NetworkTwin(sizes: network, parameters: weights[1], part: part)
+    let teacher = NetworkTwin(sizes: network, parameters: stage.base, part: part)
+    let work = work(ledger) {
       let gradients = microbatchSum(
         ledger, of: [TargetTwin(elementCount: sizes.networkElementCount, role: .generator)],
         microbatchCount: microbatchCount
@@ -363,7 +392,7 @@ struct PhaseTwins {
       withExtendedLifetime(gradients) {}
     }
     withExtendedLifetime((stage.base, stage.texts, weights, optimizer)) {}
-    return RankPhase(memory: ledger.memory, operationsPerStep: operationCount)
+    return phase(ledger, work)
   }
 
   // MARK: Evaluate
@@ -379,7 +408,7 @@ struct PhaseTwins {
       sizes.method == .distributionMatching
       ? [sizes.adapterElementCount, sizes.headElementCount].filter { $0 > 0 }
         .map { ledger.allocate($0, .fake, .parameters) } : []
-    let operationCount = operations(ledger) {
+    let work = work(ledger) {
       let noise = ledger.allocate(
         sizes.evaluationBatch * network.latentCount, .common, .activations)
       for (parameters, role) in [(stage.base, PlannedRole.base), (student, .generator)] {
@@ -390,6 +419,6 @@ struct PhaseTwins {
       withExtendedLifetime(noise) {}
     }
     withExtendedLifetime((stage.base, stage.texts, student, critic)) {}
-    return RankPhase(memory: ledger.memory, operationsPerStep: operationCount / 4)
+    return phase(ledger, 0.25 * work)
   }
 }

@@ -54,6 +54,8 @@ final class PlannedLedger {
   private var totalPeak = 0
   /// Floating-point operations of matrix products and attention so far.
   var operationCount = 0.0
+  /// Bytes of activations sent to other ranks so far.
+  var sentByteCount = 0.0
 
   /// A block of Float32 elements; it lives as long as the result is referred to.
   func allocate(_ count: Int, _ role: PlannedRole, _ category: PlannedCategory) -> Block {

@@ -50,6 +50,7 @@ final class TapeTwin {
     /// Elements of a scratch tensor that is needed where input 0 has a gradient already.
     let scratchToAdd: Int?
     let operationCount: Double
+    let sentByteCount: Double
   }
 
   /// The gradient of a value: memory comes with the first contribution.
@@ -93,7 +94,7 @@ final class TapeTwin {
   private func record(
     _ output: PlannedLedger.Block, from inputs: [ValueTwin], wantsParameterGradient: Bool = false,
     passingTo passed: [Int] = [], saving saved: [PlannedLedger.Block] = [], scratch: [Int] = [],
-    scratchToAdd: Int? = nil, operationCount: Double = 0
+    scratchToAdd: Int? = nil, operationCount: Double = 0, sentByteCount: Double = 0
   ) -> ValueTwin {
     guard isRecording, wantsParameterGradient || inputs.contains(where: \.isTracked) else {
       return ValueTwin(constant: output)
@@ -105,7 +106,7 @@ final class TapeTwin {
           Operation(
             inputs: inputs.map { input in input.node.map { nodes[$0].gradient } },
             passed: passed, saved: saved, scratch: scratch, scratchToAdd: scratchToAdd,
-            operationCount: operationCount))))
+            operationCount: operationCount, sentByteCount: sentByteCount))))
     return ValueTwin(output, node: nodes.count - 1)
   }
 
@@ -242,6 +243,26 @@ final class TapeTwin {
       operationCount: 5 * product)
   }
 
+  // MARK: Sequence parallelism
+
+  /// An all-to-all between own tokens of all heads and all tokens of own heads, to a tensor of `count`
+  /// elements; some of what is sent each way stays here.
+  func exchange(
+    _ x: ValueTwin, to count: Int, sentCount: Int, sentBackCount: Int
+  ) -> ValueTwin {
+    let output = result(count)
+    ledger.sentByteCount += 4 * Double(sentCount)
+    return record(
+      output, from: [x], scratchToAdd: x.count, sentByteCount: 4 * Double(sentBackCount))
+  }
+
+  /// Own tokens to all ranks.
+  func gatherTokens(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
+    let output = result(count)
+    ledger.sentByteCount += 4 * Double(peerCount * x.count)
+    return record(output, from: [x])
+  }
+
   // MARK: Recomputation
 
   func recomputing(
@@ -326,6 +347,7 @@ final class TapeTwin {
       }
     }
     ledger.operationCount += operation.operationCount
+    ledger.sentByteCount += operation.sentByteCount
     withExtendedLifetime((outputGradient, scratch)) {}
   }
 

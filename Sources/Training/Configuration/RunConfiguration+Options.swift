@@ -168,7 +168,10 @@ extension RunConfiguration {
     .degree(
       "mesh.dp", \.mesh.dp, "Replicas of the sharded state; dp × zero is the data-parallel degree."),
     .degree("mesh.zero", \.mesh.zero, "Ranks that optimizer state and EMA are sharded over."),
-    .degree("mesh.sp", \.mesh.sp, "Ulysses sequence parallel degree."),
+    .degree(
+      "mesh.sp", \.mesh.sp,
+      "Ranks that share the tokens of a microbatch, in attention its heads (Ulysses); it divides the "
+        + "heads. auto: 1 while the microbatches suffice for all ranks."),
     .degree("mesh.ring", \.mesh.ring, "Ring attention degree."),
     .degree("mesh.tp", \.mesh.tp, "Tensor parallel degree."),
     .degree("mesh.stages", \.mesh.stages, "Stages that the blocks are cut into."),

@@ -3,6 +3,7 @@
 import Diffusion
 import Exchange
 package import Models
+import Planning
 
 extension RunConfiguration {
   /// What is wrong with the values, by key; empty when the run can be planned.
@@ -93,14 +94,12 @@ extension RunConfiguration {
     check.require("log.everySeconds", log.everySeconds > 0, "must be positive")
     check.problems += exchange.validate().map { ConfigurationProblem("", $0) }
 
-    for (key, degree) in [
-      ("sp", mesh.sp), ("ring", mesh.ring), ("tp", mesh.tp), ("stages", mesh.stages),
-    ] {
+    for (key, degree) in [("ring", mesh.ring), ("tp", mesh.tp), ("stages", mesh.stages)] {
       check.require(
         "mesh.\(key)", degree == .auto || degree == .fixed(1),
-        "this version places data-parallel ranks only: leave it auto or 1")
+        "this version places zero and sp only: leave it auto or 1")
     }
-    for (key, degree) in [("dp", mesh.dp), ("zero", mesh.zero)] {
+    for (key, degree) in [("dp", mesh.dp), ("zero", mesh.zero), ("sp", mesh.sp)] {
       if case .fixed(let count) = degree {
         check.require("mesh.\(key)", count >= 1, "must be auto or at least 1, found \(count)")
       }
@@ -166,17 +165,29 @@ extension RunConfiguration {
   /// What does not fit the ranks that were started.
   package func validate(rankCount: Int) -> [ConfigurationProblem] {
     var check = Checks()
-    check.require(
-      "batch.microbatches", batch.microbatches < 1 || rankCount <= batch.microbatches,
-      "is \(batch.microbatches), but \(rankCount) ranks were started and each needs one: start at "
-        + "most \(batch.microbatches), or set it to \(rankCount) or more")
-    check.require(
-      "mesh.zero", mesh.zero == .auto || mesh.zero == .fixed(rankCount),
-      "state is sharded over all ranks in this version: leave it auto or set \(rankCount)")
+    // A model folder brings its own heads; the coordinator reads it.
+    let search = meshSearch(
+      rankCount: rankCount, headCount: model.checkpoint.isEmpty ? model.heads : rankCount)
+    if batch.microbatches > 0 && model.heads > 0 {
+      check.problems += search.problems.map { ConfigurationProblem($0.key, $0.message) }
+    }
     check.require(
       "mesh.dp", mesh.dp == .auto || mesh.dp == .fixed(1),
       "replicas of sharded state are not placed in this version: leave it auto or 1")
     return check.problems
+  }
+
+  /// The layouts that this configuration leaves open for a number of ranks.
+  func meshSearch(rankCount: Int, headCount: Int) -> MeshSearch {
+    func fixed(_ degree: Degree) -> Int? {
+      if case .fixed(let count) = degree { count } else { nil }
+    }
+    return MeshSearch(
+      rankCount: rankCount, microbatchCount: batch.microbatches, headCount: headCount,
+      zero: fixed(mesh.zero), sp: fixed(mesh.sp),
+      sequenceProblem: distill.lambdaAdversarial > 0
+        ? "shares tokens, which the discriminator's head cannot in this version: "
+          + "set distill.lambdaAdversarial to 0" : nil)
   }
 
   /// The network that `model.*` and `data.*` describe: 16 noisy, 16 reference and 1 mask channel in.

@@ -80,17 +80,20 @@ package struct ConsistencyPhase {
       sampleShape: Array(batch.latents.shape.dropFirst()), in: context.arena,
       booking: Booking(.generator, .activations))
     let teacher = GuidedDenoiser<Float>(
-      conditional: BoundDenoiser(networks.base, conditions: batch.conditions),
+      conditional: BoundDenoiser(
+        networks.base, conditions: batch.conditions, sequence: context.sequence),
       unconditional: BoundDenoiser(
-        networks.base, conditions: batch.conditions.map { _ in Condition() }),
+        networks.base, conditions: batch.conditions.map { _ in Condition() },
+        sequence: context.sequence),
       scale: options.guidance)
     let tape = context.tape(.generator)
     let term = objective.evaluate(
       clean: batch.latents, noise: noise, times: times,
       generator: BoundDenoiser(
         generator, conditions: batch.conditions,
-        recompute: context.configuration.model.recompute),
-      target: BoundDenoiser(target, conditions: batch.conditions), teacher: teacher, on: tape)
+        recompute: context.configuration.model.recompute, sequence: context.sequence),
+      target: BoundDenoiser(target, conditions: batch.conditions, sequence: context.sequence),
+      teacher: teacher, on: tape)
     ObjectiveTerm.backward([(1, term)], on: tape)
     return term.loss
   }

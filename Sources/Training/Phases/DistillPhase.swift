@@ -128,13 +128,15 @@ package struct DistillPhase {
     let times = scoreTimes(.scoreTime, batch, step)
     let fake = BoundDenoiser(
       networks.base, conditions: batch.conditions,
-      adapter: Adapter(adapter, weight: options.alphaStrong))
+      adapter: Adapter(adapter, weight: options.alphaStrong), sequence: context.sequence)
     let alphaWeak = options.method == .dmd2 ? 0 : options.alphaWeak
     let weak = Adapter(adapter, weight: alphaWeak)
     let real = GuidedDenoiser<Float>(
-      conditional: BoundDenoiser(networks.base, conditions: batch.conditions, adapter: weak),
+      conditional: BoundDenoiser(
+        networks.base, conditions: batch.conditions, adapter: weak, sequence: context.sequence),
       unconditional: BoundDenoiser(
-        networks.base, conditions: batch.conditions.map { _ in Condition() }, adapter: weak),
+        networks.base, conditions: batch.conditions.map { _ in Condition() }, adapter: weak,
+        sequence: context.sequence),
       scale: options.guidance)
     let matching = DistributionMatching()
     let result = matching.evaluate(
@@ -208,7 +210,8 @@ package struct DistillPhase {
       x, noise: noise, times: times, in: context.arena, booking: Booking(.fake, .activations))
     let fake = BoundDenoiser(
       networks.base, conditions: batch.conditions,
-      adapter: Adapter(adapter, weight: options.alphaStrong), recompute: recompute)
+      adapter: Adapter(adapter, weight: options.alphaStrong), recompute: recompute,
+      sequence: context.sequence)
     let velocity = fake.velocity(of: Value(constant: noisy), times: times, on: tape)
     let flow = FlowMatchingObjective().evaluate(
       prediction: velocity, clean: x, noise: noise, on: tape)
@@ -248,7 +251,8 @@ package struct DistillPhase {
       depth: depth(step: step, microbatch: microbatch),
       noise: noise(.rolloutNoise, batch, step: step), truth: batch.latents,
       generator: BoundDenoiser(
-        generator, conditions: batch.conditions, recompute: recompute && tape.isRecording),
+        generator, conditions: batch.conditions, recompute: recompute && tape.isRecording,
+        sequence: context.sequence),
       on: tape
     ) { simulatedStep in
       // Each simulated step has a stream of its own: K of them per training step.

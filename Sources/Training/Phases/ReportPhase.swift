@@ -52,7 +52,7 @@ package struct ReportPhase {
       else { continue }
       for (key, value) in fields {
         guard let bytes = (value as? NSNumber)?.intValue else { continue }
-        for kind in [TrafficKind.gradients, .parameters].map(\.rawValue) {
+        for kind in TrafficKind.inSteps.map(\.rawValue) {
           if key == "\(kind)_raw_bytes" {
             totals["\(phase): \(kind)", default: (0, 0)].raw += bytes
           }

@@ -56,7 +56,7 @@ final class StepMeter {
     _ statistics: ExchangeStatistics
   ) -> [(name: String, value: MetricsValue)] {
     let ranks = Double(context.transport.size)
-    return [TrafficKind.gradients, .parameters].flatMap {
+    return TrafficKind.inSteps.flatMap {
       kind -> [(name: String, value: MetricsValue)] in
       let traffic = statistics[kind]
       return [
@@ -68,6 +68,11 @@ final class StepMeter {
       ("wait_s", .number(statistics.total.waitSeconds / ranks)),
     ]
   }
+}
+
+extension TrafficKind {
+  /// What steps send; moving averages travel once a phase.
+  static let inSteps = [TrafficKind.gradients, .parameters, .activations]
 }
 
 extension StepOutcome {

@@ -73,15 +73,19 @@ package struct BoundDenoiser: Denoiser {
   package let conditions: [Condition<Float>]
   package let adapter: Adapter<Float>?
   package let recompute: Bool
+  package let sequence: UlyssesSequence<Float>?
 
+  /// - Parameter sequence: the ranks that share the tokens of this pass; nil runs it alone.
   package init(
     _ model: ConditionedTransformer<Float>, conditions: [Condition<Float>],
-    adapter: Adapter<Float>? = nil, recompute: Bool = false
+    adapter: Adapter<Float>? = nil, recompute: Bool = false,
+    sequence: UlyssesSequence<Float>? = nil
   ) {
     self.model = model
     self.conditions = conditions
     self.adapter = adapter
     self.recompute = recompute
+    self.sequence = sequence
   }
 
   package func velocity(
@@ -89,6 +93,6 @@ package struct BoundDenoiser: Denoiser {
   ) -> Value<Float> {
     model.velocity(
       tape: tape, noisy: noisy, times: times, conditions: conditions, adapter: adapter,
-      recompute: recompute)
+      recompute: recompute, sequence: sequence)
   }
 }

@@ -69,7 +69,7 @@ package struct CheckpointSession {
         Manifest.Fields(
           step: globalStep, phase: phase, counters: counters,
           configuration: context.configuration.yaml,
-          mesh: MeshShape([.zero: transport.size]).description, libraryVersions: Version.libraries,
+          mesh: context.shape.description, libraryVersions: Version.libraries,
           modelFingerprint: Self.fingerprint(parts), dataFingerprint: data.text, origin: origin))
       if context.isSkipping { return }
       _ = try store.prune(keep: context.configuration.checkpoint.keep, newest: globalStep)

@@ -1,7 +1,9 @@
-// Decides which rank holds what, before anything is allocated. This version knows one placement: all
-// ranks hold W, adapter and generator, and a shard of the optimizer state and averages of each.
+// Decides which rank holds what, before anything is allocated. All ranks hold W, adapter and generator, and a
+// shard of the optimizer state and averages of each; they share microbatches, and tokens where `mesh.sp` is
+// more than 1.
 
 import Autodiff
+import Basics
 import Checkpoints
 import Diffusion
 import Exchange
@@ -16,6 +18,8 @@ package struct RunPlan: Codable, Sendable {
   /// Why this layout.
   package let reason: String
   package let costs: RunCosts
+  /// All legal layouts with what they cost, in order of preference.
+  package let candidates: [LayoutCandidate]
   /// The budget that the plan was held against, in bytes.
   package let memoryPerRank: Int?
   /// Measured products in GFLOP/s per rank, for the times.
@@ -23,6 +27,27 @@ package struct RunPlan: Codable, Sendable {
 
   /// Whether every rank keeps within the budget.
   package var fits: Bool { memoryPerRank.map { costs.peakByteCountPerRank <= $0 } ?? true }
+}
+
+/// A layout that could be taken.
+package struct LayoutCandidate: Codable, Sendable {
+  package let shape: MeshShape
+  package let peakByteCountPerRank: Int
+  /// Floating-point operations of all steps on the busiest rank.
+  package let operationCount: Double
+  /// Bytes that all ranks send in all steps.
+  package let sentByteCount: Double
+
+  init(_ shape: MeshShape, _ costs: RunCosts) {
+    self.shape = shape
+    peakByteCountPerRank = costs.peakByteCountPerRank
+    operationCount = costs.phases.reduce(0) {
+      $0 + Double($1.stepCount) * ($1.operationsPerStep.max() ?? 0)
+    }
+    sentByteCount = costs.phases.reduce(0) {
+      $0 + Double($1.stepCount) * Double($1.exchangeByteCountPerStep)
+    }
+  }
 }
 
 package enum Coordinator {
@@ -38,15 +63,35 @@ package enum Coordinator {
     _ configuration: RunConfiguration, rankCount: Int, memoryPerRank: Int? = nil,
     gigaflopsPerRank: Double? = nil
   ) throws -> RunPlan {
-    let reason =
-      rankCount == 1
-      ? "one rank holds everything"
-      : "colocated: every rank holds all weights and 1/\(rankCount) of the optimizer state and "
-        + "averages; gradients are reduced to their owners"
-    let costs = try CostModel.costs(of: WorkloadSizes(configuration), rankCount: rankCount)
+    let sizes = try WorkloadSizes(configuration)
+    let search = configuration.meshSearch(
+      rankCount: rankCount, headCount: sizes.network.headCount)
+    let problems = search.problems
+    guard problems.isEmpty else {
+      throw ConfigurationError(problems.map { ConfigurationProblem($0.key, $0.message) })
+    }
+    let layouts = try search.shapes.map { ($0, try CostModel.costs(of: sizes, shape: $0)) }
+    let fitting = layouts.first { _, costs in
+      memoryPerRank.map { costs.peakByteCountPerRank <= $0 } ?? true
+    }
+    guard let (shape, costs) = fitting ?? layouts.last else {
+      trap("no layout and no problem for \(rankCount) ranks")
+    }
     return RunPlan(
-      shape: MeshShape([.zero: rankCount]), reason: reason, costs: costs,
-      memoryPerRank: memoryPerRank, gigaflopsPerRank: gigaflopsPerRank)
+      shape: shape, reason: reason(for: shape), costs: costs,
+      candidates: layouts.map { LayoutCandidate($0, $1) }, memoryPerRank: memoryPerRank,
+      gigaflopsPerRank: gigaflopsPerRank)
+  }
+
+  private static func reason(for shape: MeshShape) -> String {
+    let rankCount = shape.rankCount
+    if rankCount == 1 { return "one rank holds everything" }
+    let state =
+      "colocated: every rank holds all weights and 1/\(rankCount) of the optimizer state and "
+      + "averages; gradients are reduced to their owners"
+    return shape[.sp] == 1
+      ? state
+      : "\(shape[.sp]) ranks share the tokens of a microbatch, in attention its heads; \(state)"
   }
 }
 

@@ -38,8 +38,8 @@ package final class MainJob {
     self.plan = plan
     self.environment = environment.map { ReportContent.Fact($0.name, $0.value) }
     context = try RunContext(
-      configuration: configuration, folder: folder, transport: transport, reporter: reporter,
-      isStopRequested: isStopRequested)
+      configuration: configuration, folder: folder, transport: transport, shape: plan.shape,
+      reporter: reporter, isStopRequested: isStopRequested)
   }
 
   /// - Throws: `JobError`, the same on all ranks; anything else is a failure of this rank alone.

@@ -5,7 +5,7 @@ import Basics
 package import DenseKernels
 package import Exchange
 import Foundation
-import MeshLayout
+package import MeshLayout
 package import ProcessMesh
 package import Tensors
 import VideoData
@@ -18,6 +18,10 @@ package final class RunContext {
   package let transport: any Transport
   package let arena: Arena
   package let exchange: BucketExchange
+  /// What the axes of the mesh are.
+  package let shape: MeshShape
+  /// The ranks that share the tokens of this rank's microbatches; nil where it has them to itself.
+  package private(set) var sequence: UlyssesSequence<Float>?
   /// The microbatches of every step that this rank computes.
   package let microbatches: Range<Int>
   /// How the networks' products read their operands, the same on all ranks.
@@ -34,11 +38,12 @@ package final class RunContext {
   private var traffic = ExchangeStatistics()
   private var skips = SkippedUpdates()
 
-  /// - Throws: `MeshLayoutError` when there are more ranks than microbatches.
-  /// - Collective: over the transport.
+  /// - Parameter shape: the mesh of the transport's ranks; nil: all of them share the microbatches.
+  /// - Throws: `MeshLayoutError` when there are more data-parallel ranks than microbatches.
+  /// - Collective: over the transport; the shape must agree.
   package init(
     configuration: RunConfiguration, folder: RunFolder, transport: any Transport,
-    reporter: Reporter, isStopRequested: @escaping () -> Bool = { StopSignal.isReceived }
+    shape: MeshShape? = nil, reporter: Reporter, isStopRequested: @escaping () -> Bool = { StopSignal.isReceived }
   ) throws {
     self.configuration = configuration
     self.folder = folder
@@ -52,15 +57,24 @@ package final class RunContext {
       allocate: { count in
         arena.allocate(Float.self, count: count, booking: Booking(.common, .exchange))
       })
-    microbatches = try MicrobatchShare(
-      microbatchCount: configuration.batch.microbatches, rankCount: transport.size
-    ).range(of: transport.rank)
+    let shape = shape ?? MeshShape([.zero: transport.size])
+    require(
+      shape.rankCount == transport.size, "a mesh of \(shape) for \(transport.size) ranks")
+    self.shape = shape
+    // Only `zero` and `sp` are placed, and `sp` is the faster of the two.
+    let dataRank = transport.rank / shape[.sp]
+    microbatches = try shape.share(of: configuration.batch.microbatches).range(of: dataRank)
     multipliesBFloat16 = try transport.allGather(value: ProductPrecision.bfloat16.isFast)
       .allSatisfy(\.self)
     precision = .float32
     settle(
       try PrecisionRule.resolve(
         configuration.compute.precision, made: nil, isFast: multipliesBFloat16))
+    if shape[.sp] > 1 {
+      sequence = UlyssesSequence(
+        TokenExchange(transport: try transport.split(color: dataRank, key: transport.rank))
+      ) { [unowned self] body in attempt(body) }
+    }
   }
 
   /// Sets the precision of the run, fp32 or bf16, before the first pass of a network.
@@ -104,6 +118,16 @@ package final class RunContext {
     private static func sum(_ values: [Double]) -> Double { treeReduce(values, combine: +) ?? 0 }
   }
 
+  /// Whether this rank speaks for its microbatches; others may have computed them with it.
+  private var isSpeaker: Bool { transport.rank % shape[.sp] == 0 }
+
+  /// What this rank has sent since the last call.
+  private func takeOwnTraffic() -> ExchangeStatistics {
+    var sent = exchange.statistics.take()
+    if let sequence { sent += sequence.takeStatistics() }
+    return sent
+  }
+
   /// Joins the losses and other numbers of all microbatches, and the wishes to stop.
   /// - Parameters:
   ///   - losses: of this rank's microbatches, in order.
@@ -115,10 +139,10 @@ package final class RunContext {
   ) throws -> StepAgreement {
     let reports = try transport.allGather(
       value: StepReport(
-        lossBits: losses.map(\.bitPattern),
-        readingBits: readings.mapValues { $0.map(\.bitPattern) }, wantsStop: isStopRequested(),
+        lossBits: isSpeaker ? losses.map(\.bitPattern) : [],
+        readingBits: readings.mapValues { isSpeaker ? $0.map(\.bitPattern) : [] }, wantsStop: isStopRequested(),
         peakByteCount: ResourceUsage.current()?.peakByteCount ?? 0,
-        traffic: exchange.statistics.take(), failure: failure))
+        traffic: takeOwnTraffic(), failure: failure))
     reports.forEach { traffic += $0.traffic }
     if let failure = reports.lazy.compactMap(\.failure).first { throw failure }
     let joinedBits = reports.reduce(into: [:]) { $0.merge($1.readingBits, uniquingKeysWith: +) }
@@ -132,7 +156,7 @@ package final class RunContext {
   /// Tells all ranks what each has sent since the last agreement.
   /// - Collective: over the transport.
   func joinTraffic() throws {
-    try transport.allGather(value: exchange.statistics.take()).forEach { traffic += $0 }
+    try transport.allGather(value: takeOwnTraffic()).forEach { traffic += $0 }
   }
 
   /// What all ranks have sent since the last call, as far as agreements told.

@@ -148,7 +148,7 @@ import VideoData
         paths: [[a]]
         size: [1, 2]
       """
-    let found = problems(yaml: yaml, ["batch.samples=0", "nonsense", "seed=1.5"], ranks: 9)
+    let found = problems(yaml: yaml, ["batch.samples=0", "nonsense", "seed=1.5"], ranks: 11)
     #expect(
       Set(found.map(\.key)) == [
         "teach.steps", "teach.warmupSteps", "model.headWidth", "distill.method",
@@ -195,7 +195,11 @@ import VideoData
       (["batch.microbatches=4"], 5, ["batch.microbatches"]), (["batch.microbatches=4"], 3, []),
       (["mesh.zero=2"], 4, ["mesh.zero"]), (["mesh.zero=4"], 4, []),
       (["mesh.dp=2"], 4, ["mesh.dp"]),
-      (["mesh.sp=2"], 4, ["mesh.sp"]), (["teach.steps=0"], 1, ["teach.steps"]),
+      (["mesh.sp=2"], 4, ["mesh.sp"]), (["mesh.sp=2", "model.heads=2"], 4, []),
+      (["mesh.sp=3"], 4, ["mesh.sp"]), (["mesh.sp=3"], 24, []), ([], 24, []),
+      (["mesh.sp=0"], 4, ["mesh.sp", "mesh.sp"]), (["mesh.tp=2"], 4, ["mesh.tp"]),
+      (["mesh.sp=3", "mesh.zero=2"], 3, ["mesh.zero"]),
+      (["mesh.sp=3", "distill.lambdaAdversarial=1"], 3, ["mesh.sp"]), (["teach.steps=0"], 1, ["teach.steps"]),
       (["teach.steps=0", "model.checkpoint=x"], 1, []),
       (["model.headWidth=20", "model.checkpoint=x"], 1, []),
       (["distill.lambdaGroundTruth=1"], 1, ["distill.lambdaGroundTruth"]),

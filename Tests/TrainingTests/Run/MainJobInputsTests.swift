@@ -213,7 +213,7 @@ import VideoData
     try withTemporaryFolder { folder in
       let error = try TinyRun.failure(TinyRun.configuration(), in: folder, ranks: 5)
       #expect(error.exitCode == .configuration)
-      #expect(error.message.contains("4 microbatches"))
+      #expect(error.message.contains("batch.microbatches: is 4, but 5 data-parallel ranks"))
     }
   }
 }

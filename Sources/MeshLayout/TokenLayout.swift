@@ -1,0 +1,58 @@
+// Which tokens and which heads a rank of a sequence-parallel group holds: integer arithmetic.
+//
+// A sample's tokens come in segments (video, then text). Every segment is cut into contiguous ranges whose
+// lengths differ by at most one, one for each rank; nothing is padded. A rank's own tokens are its
+// ranges one after the other.
+// Source: DeepSpeed-Ulysses (2309.14509) §3.
+
+import Basics
+
+/// A tensor [B, tokens, width] over `partCount` ranks: by tokens between attentions, by heads inside.
+package struct TokenLayout: Hashable, Sendable {
+  package let sampleCount: Int
+  /// Tokens of each segment.
+  package let segments: [Int]
+  /// Elements of a token over all heads.
+  package let width: Int
+  package let partCount: Int
+
+  package init(sampleCount: Int, segments: [Int], width: Int, partCount: Int) {
+    require(
+      partCount > 0 && segments.allSatisfy { $0 >= 0 },
+      "segments \(segments) over \(partCount) ranks")
+    self.sampleCount = sampleCount
+    self.segments = segments
+    self.width = width
+    self.partCount = partCount
+  }
+
+  /// The tokens of a segment of `count` that a part holds.
+  package static func range(of count: Int, part: Int, partCount: Int) -> Range<Int> {
+    part * count / partCount..<(part + 1) * count / partCount
+  }
+
+  /// Tokens of a sample.
+  package var tokenCount: Int { segments.reduce(0, +) }
+
+  /// Width of the heads that a part holds.
+  /// - Precondition: `partCount` divides the width.
+  package var partWidth: Int {
+    require(width % partCount == 0, "a width of \(width) over \(partCount) ranks")
+    return width / partCount
+  }
+
+  /// Tokens of a sample that a part holds.
+  package func tokenCount(of part: Int) -> Int {
+    ranges(of: part).reduce(0) { $0 + $1.count }
+  }
+
+  /// Where a part's tokens lie among all tokens of a sample, in order.
+  package func ranges(of part: Int) -> [Range<Int>] {
+    var start = 0
+    return segments.map { count in
+      defer { start += count }
+      let own = Self.range(of: count, part: part, partCount: partCount)
+      return start + own.lowerBound..<start + own.upperBound
+    }
+  }
+}

@@ -1,0 +1,29 @@
+// The attention of all blocks over video and text, on all tokens or on a part of them.
+
+import Autodiff
+import DenseKernels
+
+struct JointAttention<Scalar: KernelScalar> {
+  let headCount: Int
+  let mask: AttentionMask?
+  /// Video and text tokens of a sample, all parts together.
+  let segments: [Int]
+  let sequence: (any SequenceParallel<Scalar>)?
+
+  /// - Shapes: query, key, value [B, L+T, N·K], or own tokens of both → the same.
+  func callAsFunction(
+    _ tape: Tape<Scalar>, query: Value<Scalar>, key: Value<Scalar>, value: Value<Scalar>
+  ) -> Value<Scalar> {
+    guard let sequence else {
+      return tape.attention(
+        query: query, key: key, value: value, headCount: headCount, mask: mask)
+    }
+    func scattered(_ x: Value<Scalar>) -> Value<Scalar> {
+      sequence.scatterHeads(x, segments: segments, on: tape)
+    }
+    let attended = tape.attention(
+      query: scattered(query), key: scattered(key), value: scattered(value),
+      headCount: headCount / sequence.degree, mask: mask)
+    return sequence.gatherHeads(attended, segments: segments, on: tape)
+  }
+}

@@ -1,0 +1,59 @@
+import MeshLayout
+import Testing
+
+@testable import Planning
+
+struct MeshSearchTests {
+  private func search(
+    _ ranks: Int, microbatches: Int = 8, heads: Int = 6, zero: Int? = nil, sp: Int? = nil,
+    sequenceProblem: String? = nil
+  ) -> MeshSearch {
+    MeshSearch(
+      rankCount: ranks, microbatchCount: microbatches, headCount: heads, zero: zero, sp: sp,
+      sequenceProblem: sequenceProblem)
+  }
+
+  @Test func `data parallelism comes first, tokens are shared where microbatches run out`() {
+    #expect(
+      search(8).shapes == [
+        MeshShape([.zero: 8]), MeshShape([.zero: 4, .sp: 2]),
+      ])
+    #expect(search(12).shapes.first == MeshShape([.zero: 6, .sp: 2]))
+    #expect(search(6).shapes.map { $0[.sp] } == [1, 2, 3, 6])
+    #expect(search(48).shapes == [MeshShape([.zero: 8, .sp: 6])])
+  }
+
+  @Test func `every legal layout has all ranks, divides the heads and has work for each`() {
+    for ranks in 1...64 {
+      for shape in search(ranks).shapes {
+        #expect(shape.rankCount == ranks && 6 % shape[.sp] == 0 && shape[.zero] <= 8)
+      }
+    }
+  }
+
+  @Test func `given degrees are kept or refused`() {
+    #expect(search(8, zero: 4).shapes == [MeshShape([.zero: 4, .sp: 2])])
+    #expect(search(8, sp: 2).shapes == [MeshShape([.zero: 4, .sp: 2])])
+    #expect(search(8, zero: 8, sp: 2).shapes.isEmpty)
+    #expect(search(8, sequenceProblem: "no").shapes == [MeshShape([.zero: 8])])
+  }
+
+  @Test func `what is refused says which rule failed and what is legal`() {
+    let cases: [(MeshSearch, String, [String])] = [
+      (search(8, sp: 4), "mesh.sp", ["does not divide the 6 attention heads", "mesh.zero 8"]),
+      (search(8, sp: 3), "mesh.sp", ["does not divide the 8 ranks", "mesh.zero 8"]),
+      (search(8, zero: 2), "mesh.zero", ["4 ranks would share", "the 6 attention heads"]),
+      (search(8, zero: 3), "mesh.zero", ["does not divide the 8 ranks"]),
+      (search(8, zero: 8, sp: 2), "mesh.zero", ["with mesh.sp 2 leave 4"]),
+      (search(11), "batch.microbatches", ["is 8, but 11", "is 10 (mesh.zero 5, mesh.sp 2)"]),
+      (search(4, sp: 2, sequenceProblem: "cannot"), "mesh.sp", ["cannot", "mesh.zero 4"]),
+    ]
+    for (search, key, parts) in cases {
+      #expect(search.problems.map(\.key) == [key])
+      for part in parts {
+        #expect(search.problems.first?.message.contains(part) == true, "\(search.problems)")
+      }
+    }
+    #expect(search(8).problems.isEmpty)
+  }
+}

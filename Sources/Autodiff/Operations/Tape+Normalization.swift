@@ -1,26 +1,7 @@
 // LayerNorm with modulation or affine, per-head RMSNorm with rotary positions, gated residual.
 
-package import DenseKernels
+import DenseKernels
 import Tensors
-
-/// Rotary position tables: for each rotated token and each pair of a head's elements, the cosine
-/// and sine of its angle.
-/// - Source: RoFormer (2104.09864), eq. 34; interleaved pairs as in HunyuanVideo.
-package struct RotaryTable<Scalar: KernelScalar> {
-  package let tokenCount: Int
-  /// tokenCount × K/2 each.
-  package let cosines: Buffer<Scalar>
-  package let sines: Buffer<Scalar>
-
-  package init(tokenCount: Int, cosines: [Double], sines: [Double]) {
-    precondition(
-      cosines.count == sines.count && (tokenCount == 0 || cosines.count % tokenCount == 0),
-      "\(cosines.count) cosines and \(sines.count) sines for \(tokenCount) tokens")
-    self.tokenCount = tokenCount
-    self.cosines = Buffer(cosines.map { Scalar($0) })
-    self.sines = Buffer(sines.map { Scalar($0) })
-  }
-}
 
 extension Tape {
   /// y = x̂ (scaleOffset + scale) + shift, x̂ the row normalized to mean 0 and variance 1.

@@ -1,5 +1,5 @@
-// LayerNorm with modulation and per-head RMSNorm with rotation. Formulas of the gradients:
-// KernelScalar+SlowNormalization.swift.
+// LayerNorm with modulation, per-head RMSNorm with rotation, and rotation alone. Formulas of the
+// gradients: KernelScalar+SlowNormalization.swift.
 #include "loops.h"
 
 KERNEL void w2svd_layer_norm(const float *x, const float *scale, const float *shift, float offset,
@@ -175,4 +175,31 @@ KERNEL void w2svd_head_norm_backward(const float *dy, const float *x, const floa
   }
   if (dgain)
     for (size_t i = 0; i < width; i++) dgain[i] += (float)total[i];
+}
+
+KERNEL void w2svd_rotate_rows(const float *x, size_t x_stride, float *y, size_t y_stride,
+                              size_t rows, size_t width, const float *cosines, const float *sines,
+                              size_t head_width, int backwards, int accumulating) {
+  float c[W2SVD_LARGEST_HEAD], s[W2SVD_LARGEST_HEAD];
+  spread(cosines, sines, head_width, c, s);
+  if (backwards)
+    for (size_t i = 0; i < head_width; i++) s[i] = -s[i];
+  for (size_t row = 0; row < rows; row++, x += x_stride, y += y_stride) {
+    for (size_t head = 0; head < width; head += head_width) {
+      const float *u = x + head;
+      float *v = y + head;
+      size_t i = 0;
+      for (; i + 16 <= head_width; i += 16) {
+        v16 rotated = GET16(u + i) * GET16(c + i) + SWAPPED(GET16(u + i)) * GET16(s + i);
+        if (accumulating) rotated += GET16(v + i);
+        AT16(v + i) = rotated;
+      }
+      for (; i < head_width; i += 2) {
+        const float a = u[i] * c[i] + u[i + 1] * s[i];
+        const float b = u[i + 1] * c[i + 1] + u[i] * s[i + 1];
+        v[i] = accumulating ? v[i] + a : a;
+        v[i + 1] = accumulating ? v[i + 1] + b : b;
+      }
+    }
+  }
 }

@@ -114,6 +114,25 @@ extension Float {
       remaining?.buffer.base, remaining?.flag ?? 0, gainGradient?.base)
   }
 
+  /// - Precondition: the head width is at most 512.
+  package static func rotateRows(
+    _ source: Buffer<Self>, stride sourceStride: Int, to target: Buffer<Self>,
+    stride targetStride: Int, rowCount: Int, width: Int, cosines: Buffer<Self>,
+    sines: Buffer<Self>, backwards: Bool, accumulating: Bool
+  ) {
+    requireRows(rowCount, width, source.count, sourceStride, "source")
+    requireRows(rowCount, width, target.count, targetStride, "target")
+    requireHeads(of: width, cosines: cosines, sines: sines)
+    requireHeadFits(2 * cosines.count)
+    KernelThreads.splitRows(groups: 1, rows: rowCount, width: width) { _, rows in
+      let first = rows.lowerBound
+      unsafe w2svd_rotate_rows(
+        source.base + first * sourceStride, sourceStride, target.base + first * targetStride,
+        targetStride, rows.count, width, cosines.base, sines.base, 2 * cosines.count,
+        backwards ? 1 : 0, accumulating ? 1 : 0)
+    }
+  }
+
   private static func requireHeadFits(_ width: Int) {
     precondition(
       width <= Int(W2SVD_LARGEST_HEAD), "a head of \(width), above \(W2SVD_LARGEST_HEAD)")

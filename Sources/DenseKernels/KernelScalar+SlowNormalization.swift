@@ -137,4 +137,24 @@ extension KernelScalar {
       }
     }
   }
+
+  package static func rotateRows(
+    _ source: Buffer<Self>, stride sourceStride: Int, to target: Buffer<Self>,
+    stride targetStride: Int, rowCount: Int, width: Int, cosines: Buffer<Self>,
+    sines: Buffer<Self>, backwards: Bool, accumulating: Bool
+  ) {
+    requireRows(rowCount, width, source.count, sourceStride, "source")
+    requireRows(rowCount, width, target.count, targetStride, "target")
+    requireHeads(of: width, cosines: cosines, sines: sines)
+    for r in 0..<rowCount {
+      for pair in 0..<(width / 2) {
+        let angle = pair % cosines.count
+        let (c, s) = (cosines[angle], backwards ? -sines[angle] : sines[angle])
+        let (from, to) = (r * sourceStride + 2 * pair, r * targetStride + 2 * pair)
+        let (even, odd) = (source[from], source[from + 1])
+        target[to] = (accumulating ? target[to] : 0) + even * c - odd * s
+        target[to + 1] = (accumulating ? target[to + 1] : 0) + odd * c + even * s
+      }
+    }
+  }
 }

@@ -219,6 +219,14 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
     sines: Buffer<Self>, shape: HeadNormShape, inverseRoot: Buffer<Self>,
     inputGradient: GradientBuffer<Self>?, gainGradient: Buffer<Self>?)
 
+  /// target[r] = R source[r], or target[r] += R source[r], for `rowCount` rows of `width` elements at
+  /// the given strides. R rotates each pair of a head of K = 2·`cosines.count` elements by its angle:
+  /// (a, b) → (a cos − b sin, b cos + a sin); `backwards` it is the transpose, by the negative angle.
+  static func rotateRows(
+    _ source: Buffer<Self>, stride sourceStride: Int, to target: Buffer<Self>,
+    stride targetStride: Int, rowCount: Int, width: Int, cosines: Buffer<Self>,
+    sines: Buffer<Self>, backwards: Bool, accumulating: Bool)
+
   // MARK: Attention
 
   /// softmax(q kᵀ / √K) v per head without an Lq×Lk matrix in memory.

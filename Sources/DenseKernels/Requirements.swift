@@ -15,6 +15,14 @@ func requireRows(
     "\(rowCount) rows of \(width) at stride \(stride) do not fit the \(count) of \(name())")
 }
 
+/// Rows of whole heads, rotated by `cosines.count` angles each.
+func requireHeads<Element>(of width: Int, cosines: Buffer<Element>, sines: Buffer<Element>) {
+  requireCount(sines.count, cosines.count, "sines")
+  precondition(
+    cosines.count > 0 && width % (2 * cosines.count) == 0,
+    "\(cosines.count) angles do not rotate heads of a row of \(width)")
+}
+
 func requirePermutation(_ count: Int, _ targetCount: Int, shape: [Int], axes: [Int]) {
   requireCount(count, shape.reduce(1, *), "x")
   requireCount(targetCount, count, "y")

@@ -50,7 +50,8 @@ package struct MeshSearch: Equatable, Sendable {
     if let sp, sp < 1 || rankCount % sp != 0 {
       return [
         Problem(
-          key: "mesh.sp", message: "is \(sp), which does not divide the \(rankCount) ranks\(nearest)")
+          key: "mesh.sp",
+          message: "is \(sp), which does not divide the \(rankCount) ranks\(nearest)")
       ]
     }
     if let zero, sp == nil {
@@ -106,7 +107,8 @@ package struct MeshSearch: Equatable, Sendable {
     for count in stride(from: rankCount - 1, to: 0, by: -1) {
       free.rankCount = count
       if let shape = free.shapes.first {
-        return "; the next smaller number of ranks with a layout is \(count) (\(Self.keys(of: shape)))"
+        return "; the next smaller number of ranks with a layout is \(count) "
+          + "(\(Self.keys(of: shape)))"
       }
     }
     return ""

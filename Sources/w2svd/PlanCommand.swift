@@ -10,7 +10,7 @@ import Training
 struct PlanCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "plan",
-    abstract: "Tells layout, memory, operations and traffic of a run; allocates nothing.",
+    abstract: "Tells layouts, memory, operations and traffic of a run; allocates nothing.",
     discussion: """
       Bytes are the tensors of one rank by role and category at their peaks, as the ledger of the run \
       will book them, and their sum at the fullest moment. Times are lower bounds from matrix products \
@@ -24,8 +24,9 @@ struct PlanCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "What a rank may take, in bytes or as 512MiB, 16GiB. Default: no limit. Effect: says whether "
-        + "it suffices; exit code 2 if not.", valueName: "bytes"))
+      "What a rank may take, in bytes or as 512MiB, 16GiB. Default: no limit. Effect: takes the first "
+        + "layout that keeps within it and says whether there is one; exit code 2 if not.",
+      valueName: "bytes"))
   var memoryPerRank: ByteCount?
 
   @Option(
@@ -75,6 +76,17 @@ struct PlanCommand: ParsableCommand {
     /// Of the fullest rank.
     let accounts: [PlannedAccount]
     let phases: [Phase]
+    /// All legal layouts, the preferred first.
+    let candidates: [Layout]
+
+    struct Layout: Encodable {
+      let mesh: String
+      let zero: Int
+      let sp: Int
+      let peakBytesPerRank: Int
+      let operationsOfBusiestRank: Double
+      let sentBytes: Double
+    }
 
     init(_ plan: RunPlan) {
       let memory = plan.costs.memory
@@ -85,6 +97,12 @@ struct PlanCommand: ParsableCommand {
       peakBytesTotal = plan.costs.totalPeakByteCount
       accounts =
         memory.max { $0.totalPeakByteCount < $1.totalPeakByteCount }?.accounts ?? []
+      candidates = plan.candidates.map {
+        Layout(
+          mesh: $0.shape.description, zero: $0.shape[.zero], sp: $0.shape[.sp],
+          peakBytesPerRank: $0.peakByteCountPerRank, operationsOfBusiestRank: $0.operationCount,
+          sentBytes: $0.sentByteCount)
+      }
       phases = plan.costs.phases.map { phase in
         Phase(
           name: phase.name, stepCount: phase.stepCount,

@@ -77,6 +77,43 @@ struct NormalizationTests {
     #expect(check.firstProblem() == nil)
   }
 
+  @Test func `rotation along a dimension that is moved inwards has its gradient`() {
+    let angles = (0..<6).map { 0.4 * Double($0 + 1) }
+    let table = RotaryTable<Double>(
+      tokenCount: 3, cosines: angles.map { 1 - 0.1 * $0 }, sines: angles.map { 0.5 + $0 })
+    // The second term meets a gradient that is there already.
+    let check = GradientCheck(inputShapes: [[2, 3, 5, 8]]) { tape, x, _ in
+      tape.add(
+        tape.rotatedAndTransposed(x[0], by: table),
+        tape.multiply(
+          tape.rotatedAndTransposed(x[0], by: table), tape.permuted(x[0], axes: [0, 2, 1, 3])))
+    }
+    #expect(check.firstProblem() == nil)
+  }
+
+  @Test func `every vector goes to its transposed place, turned by its position`() {
+    let arena = Arena()
+    let shape = [2, 3, 2, 4]
+    let x = Tensor<Double>(
+      (0..<48).map(Double.init), shape: shape, in: arena, booking: Booking(.common, .activations))
+    // Position 0 stays, 1 turns by a right angle, 2 by two.
+    let table = RotaryTable<Double>(
+      tokenCount: 3, cosines: [1, 1, 0, 0, -1, -1], sines: [0, 0, 1, 1, 0, 0])
+    let tape = Tape<Double>(arena: arena, role: .common, isRecording: false)
+    let y = tape.rotatedAndTransposed(Value(constant: x), by: table)
+    #expect(y.shape == [2, 2, 3, 4])
+    for b in 0..<2 {
+      for f in 0..<3 {
+        for l in 0..<2 {
+          let (from, to) = (((b * 3 + f) * 2 + l) * 4, ((b * 2 + l) * 3 + f) * 4)
+          let v = x.buffer[from..<(from + 4)].array
+          let expected = [v, [-v[1], v[0], -v[3], v[2]], v.map { -$0 }][f]
+          #expect(y.tensor.buffer[to..<(to + 4)].array == expected, "\(b), \(f), \(l)")
+        }
+      }
+    }
+  }
+
   @Test func `a gated residual has gradients of input, gate and branch`() {
     let check = GradientCheck(inputShapes: [[2, 3, 5], [2, 5], [2, 3, 5]]) { tape, x, _ in
       tape.gatedResidual(x[0], gate: x[1], x[2])

@@ -168,6 +168,55 @@ struct FloatNormalizationTests {
       outputWeights: weights.array, forward: forward)
   }
 
+  private func runRotation<S: KernelScalar>(
+    _: S.Type, headWidth: Int, backwards: Bool
+  ) -> [[Double]] {
+    let (rows, width) = (4, 3 * headWidth)
+    let (sourceStride, targetStride) = (width + 3, width + 5)
+    let (cosines, sines): (Buffer<S>, Buffer<S>) = (
+      normals(headWidth / 2, 2), normals(headWidth / 2, 3)
+    )
+    return [false, true].map { accumulating in
+      let target: Buffer<S> = normals(rows * targetStride, 4)
+      S.rotateRows(
+        normals(rows * sourceStride, 1), stride: sourceStride, to: target, stride: targetStride,
+        rowCount: rows, width: width, cosines: cosines, sines: sines, backwards: backwards,
+        accumulating: accumulating)
+      return target.array.map(Double.init)
+    }
+  }
+
+  /// Four roundings of numbers below 16; what lies between the rows is equal.
+  @Test(arguments: [2, 8, 16, 18, 64, 80], [false, true])
+  func `rotated rows agree with the slow twin, and nothing between them is touched`(
+    headWidth: Int, backwards: Bool
+  ) {
+    let fast = runRotation(Float.self, headWidth: headWidth, backwards: backwards)
+    let slow = runRotation(Double.self, headWidth: headWidth, backwards: backwards)
+    expectAgreement(fast, slow, absolute: 64 * epsilon, "\(headWidth)")
+    let stride = 3 * headWidth + 5
+    let start: [Double] = (normals(4 * stride, 4) as Buffer<Double>).array
+    for result in fast {
+      for index in result.indices where index % stride >= 3 * headWidth {
+        #expect(result[index] == start[index])
+      }
+    }
+  }
+
+  @Test func `rows rotated forth and back are as before, and pairs turn as documented`() {
+    let (cosines, sines) = (Buffer([0.6, 0.0]), Buffer([0.8, 1.0]))
+    let (turned, back) = (Buffer<Double>(zeroed: 4), Buffer<Double>(zeroed: 4))
+    Double.rotateRows(
+      Buffer([5, 10, 3, 4]), stride: 4, to: turned, stride: 4, rowCount: 1, width: 4,
+      cosines: cosines, sines: sines, backwards: false, accumulating: false)
+    // 3 − 8, 6 + 4; a right angle takes (a, b) to (−b, a). Products of 0.6 and 0.8 are rounded.
+    #expect(difference(turned.array, [-5, 10, -4, 3], absolute: 4e-15) == nil)
+    Double.rotateRows(
+      turned, stride: 4, to: back, stride: 4, rowCount: 1, width: 4, cosines: cosines,
+      sines: sines, backwards: true, accumulating: false)
+    #expect(difference(back.array, [5, 10, 3, 4], absolute: 8e-15) == nil)
+  }
+
   @Test func `a rotation by a right angle moves pairs as documented`() {
     let shape = HeadNormShape(
       sampleCount: 1, tokenCount: 1, headCount: 1, headWidth: 16, rotatedCount: 1)

@@ -176,6 +176,22 @@ import Testing
     }
   }
 
+  @Test(arguments: [false, true])
+  func `rotated rows are the same on any number of threads`(backwards: Bool) {
+    let count = 453 * 192
+    let x: Buffer<Float> = normals(count, 1)
+    let (cosines, sines): (Buffer<Float>, Buffer<Float>) = (normals(16, 2), normals(16, 3))
+    expectEqualBits {
+      [false, true].map { accumulating in
+        let y: Buffer<Float> = normals(count, 4)
+        Float.rotateRows(
+          x, stride: 192, to: y, stride: 192, rowCount: 453, width: 192, cosines: cosines,
+          sines: sines, backwards: backwards, accumulating: accumulating)
+        return y.array
+      }
+    }
+  }
+
   @Test func `an update is the same on any number of threads`() {
     let count = Self.elementCount
     let gradient: Buffer<Float> = normals(count, 1)

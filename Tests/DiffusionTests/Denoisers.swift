@@ -53,6 +53,18 @@ struct GaussianDenoiser: Denoiser {
   }
 }
 
+/// The exact velocity of the straight path from one noise to one clean sample: ε − x₀ everywhere.
+struct StraightDenoiser: Denoiser {
+  let clean: Tensor<Double>
+  let noise: Tensor<Double>
+
+  func velocity(
+    of noisy: Value<Double>, times: [Double], on tape: Tape<Double>
+  ) -> Value<Double> {
+    tape.combine(1, Value(constant: noise), -1, Value(constant: clean))
+  }
+}
+
 /// (1 − share) · first + share · second: the weak real DiT of a network affine in its adapter.
 struct BlendedDenoiser: Denoiser {
   let first: GaussianDenoiser

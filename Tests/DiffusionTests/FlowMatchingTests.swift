@@ -23,6 +23,17 @@ struct FlowMatchingTests {
     }
   }
 
+  @Test func `the inverse of a shift is the shift by its inverse`() {
+    for shift in [0.1, 0.7, 3, 17] {
+      for index in 0...50 {
+        let u = Double(index) / 50
+        let back = FlowMatching.shifted(FlowMatching.shifted(u, by: shift), by: 1 / shift)
+        // Some eight roundings; near the flat end a slope of 17 makes them larger.
+        #expect(abs(back - u) <= 8 * 17 * Double.ulpOfOne, "shift \(shift), u \(u)")
+      }
+    }
+  }
+
   @Test func `the schedules have the times of the specification`() {
     let four = SamplingSchedule(stepCount: 4, shift: 5)
     #expect(four.stepCount == 4)

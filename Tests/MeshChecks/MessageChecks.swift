@@ -47,7 +47,8 @@ let messageChecks: [MeshCheck] = [
       } else if !mesh.rank.isMultiple(of: 2) {
         try expectEqual(mesh.receive(from: previous, tag: 0), [UInt8(previous)])
       }
-      try expectEqual(try started.waitForArrays(), (0..<mesh.size).map { [UInt8($0), UInt8(round)] })
+      try expectEqual(
+        try started.waitForArrays(), (0..<mesh.size).map { [UInt8($0), UInt8(round)] })
     }
   },
 ]

@@ -20,7 +20,11 @@ struct Fixture {
   let inputs: SafetensorsReader
 
   init(_ name: String) throws {
-    folder = Self.root.appending(path: name, directoryHint: .isDirectory)
+    try self.init(folder: Self.root.appending(path: name, directoryHint: .isDirectory))
+  }
+
+  init(folder: URL) throws {
+    self.folder = folder
     inputs = try SafetensorsReader(opening: folder.appending(path: "inputs.safetensors"))
   }
 

@@ -79,6 +79,7 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
     PlannedCase("DMD2") { $0.distill.method = .dmd2 },
     PlannedCase("LCM", ranks: 2) { $0.distill.method = .lcm },
     PlannedCase("shared tokens", ranks: 2) { $0.mesh.sp = .fixed(2) },
+    PlannedCase("shared tokens", ranks: 4) { $0.mesh.sp = .fixed(2) },
     PlannedCase("shared tokens, recomputed", ranks: 4) {
       $0.mesh.sp = .fixed(2)
       $0.model.recompute = true
@@ -101,10 +102,17 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
 private struct MeasuredPhase: Sendable {
   let entries: [MemoryLedger.Entry]
   let total: Int
+  /// What the rank sent to those it shares tokens with.
+  let activationByteCount: Int
 
-  init(_ ledger: MemoryLedger) {
-    entries = ledger.entries
-    total = ledger.totalPeakByteCount
+  init(_ context: RunContext, _ log: TrafficLog) {
+    entries = context.arena.ledger.entries
+    total = context.arena.ledger.totalPeakByteCount
+    // All other operations are of the whole mesh.
+    let isGroup = context.shape[.sp] < context.shape.rankCount
+    activationByteCount = log.entries.filter { isGroup && $0.groupSize == context.shape[.sp] }
+      .reduce(0) { $0 + $1.sentByteCount }
+    log.removeAll()
   }
 
   func peak(_ role: PlannedRole, _ category: PlannedCategory) -> Int {
@@ -116,9 +124,10 @@ private struct MeasuredPhase: Sendable {
 
 /// Runs teach and distill as the main job does.
 private func measure(
-  _ configuration: RunConfiguration, _ prepared: PreparedSet, on transport: any Transport,
+  _ configuration: RunConfiguration, _ prepared: PreparedSet, on base: any Transport,
   in folder: String
 ) throws -> [MeasuredPhase] {
+  let transport = RecordingTransport(base)
   let context = try RunContext(
     configuration: configuration, folder: RunFolder(folder), transport: transport,
     shape: try Coordinator.plan(configuration, rankCount: transport.size).shape,
@@ -142,40 +151,26 @@ private func measure(
     }
   }
   try teach()
-  let taught = MeasuredPhase(context.arena.ledger)
+  let taught = MeasuredPhase(context, transport.log)
   context.arena.resetPeaks()
   try distill()
-  return [taught, MeasuredPhase(context.arena.ledger)]
-}
-
-/// Bytes of activations that all ranks sent in each step of a phase, as the run's metrics tell.
-private func activationByteCounts(of phase: String, in folder: String) throws -> [Int] {
-  try String(contentsOfFile: folder + "/metrics.jsonl", encoding: .utf8).split(separator: "\n")
-    .compactMap { line in
-      let fields = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
-      guard fields?["phase"] as? String == phase else { return nil }
-      return fields?["activations_wire_bytes"] as? Int
-    }
+  return [taught, MeasuredPhase(context, transport.log)]
 }
 
 @Suite struct CoordinatorTests {
   @Test(arguments: PlannedCase.all)
   func `the plan tells what the ledger books`(_ planned: PlannedCase) throws {
     let configuration = planned.configuration
-    let (measured, sentByPhase) = try withTemporaryFolder { folder in
+    let measured = try withTemporaryFolder { folder in
       var options = configuration.preparationOptions
       options.proceduralPeople = 1
       options.proceduralFrames = 24
       let prepared = try PreparedSet.prepare(
         from: .procedural, options: options, in: folder.appending(path: "prepared"))
       let runFolder = folder.path + "/run"
-      let measured = try InProcessMesh.run(size: planned.rankCount) { transport in
+      return try InProcessMesh.run(size: planned.rankCount) { transport in
         try measure(configuration, prepared, on: transport, in: runFolder)
       }
-      let sent = try ["teach", "distill"].map {
-        ($0, try activationByteCounts(of: $0, in: runFolder))
-      }
-      return (measured, Dictionary(uniqueKeysWithValues: sent))
     }
     let plan = try Coordinator.plan(configuration, rankCount: planned.rankCount)
     for rank in 0..<planned.rankCount {
@@ -194,12 +189,12 @@ private func activationByteCounts(of phase: String, in folder: String) throws ->
           "\(phase.name), rank \(rank): planned \(expected), booked \(found)")
       }
     }
+    guard plan.shape[.sp] < planned.rankCount, plan.shape[.sp] > 1 else { return }
     // Every teach step is alike; the depth of rollouts makes those of distill differ.
-    let sent = try #require(sentByPhase["teach"])
     let teach = plan.costs.phases[0]
-    #expect(sent == sent.map { _ in teach.activationByteCountPerStep } && sent.count == 2)
-    #expect(
-      sentByPhase["distill"]?.allSatisfy { ($0 > 0) == (plan.shape[.sp] > 1) } == true)
+    let sent = measured.map { $0.map(\.activationByteCount) }
+    #expect(sent.reduce(0) { $0 + $1[0] } == teach.stepCount * teach.activationByteCountPerStep)
+    #expect(sent.allSatisfy { $0[1] > 0 })
   }
 
   @Test func `a plan says whether the memory suffices`() throws {

@@ -1,40 +1,7 @@
 // LayerNorm with modulation or affine, per-head RMSNorm with rotary positions, gated residual.
 
-package import DenseKernels
+import DenseKernels
 import Tensors
-
-/// Rotary position tables: for each rotated token and each pair of a head's elements, the cosine
-/// and sine of its angle.
-/// - Source: RoFormer (2104.09864), eq. 34; interleaved pairs as in HunyuanVideo.
-package struct RotaryTable<Scalar: KernelScalar> {
-  package let tokenCount: Int
-  /// tokenCount × K/2 each.
-  package let cosines: Buffer<Scalar>
-  package let sines: Buffer<Scalar>
-
-  package init(tokenCount: Int, cosines: [Double], sines: [Double]) {
-    precondition(
-      cosines.count == sines.count && (tokenCount == 0 || cosines.count % tokenCount == 0),
-      "\(cosines.count) cosines and \(sines.count) sines for \(tokenCount) tokens")
-    self.tokenCount = tokenCount
-    self.cosines = Buffer(cosines.map { Scalar($0) })
-    self.sines = Buffer(sines.map { Scalar($0) })
-  }
-
-  private init(tokenCount: Int, cosines: Buffer<Scalar>, sines: Buffer<Scalar>) {
-    self.tokenCount = tokenCount
-    self.cosines = cosines
-    self.sines = sines
-  }
-
-  /// The table of a range of its tokens, in the same memory.
-  package func tokens(_ range: Range<Int>) -> RotaryTable {
-    let width = tokenCount == 0 ? 0 : cosines.count / tokenCount
-    let elements = range.lowerBound * width..<range.upperBound * width
-    return RotaryTable(
-      tokenCount: range.count, cosines: cosines[elements], sines: sines[elements])
-  }
-}
 
 extension Tape {
   /// y = x̂ (scaleOffset + scale) + shift, x̂ the row normalized to mean 0 and variance 1.

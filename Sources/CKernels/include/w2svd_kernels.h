@@ -102,6 +102,11 @@ void w2svd_head_norm_backward(const float *dy, const float *x, const float *gain
                               const float *cosines, const float *sines, size_t samples,
                               size_t tokens, size_t heads, size_t width, size_t rotated,
                               const float *inverse, float *dx, int accumulating, float *dgain);
+// y[r] = (or +=) x[r] with the pairs of each head rotated by one table of head_width / 2 angles, or
+// rotated back.
+void w2svd_rotate_rows(const float *x, size_t x_stride, float *y, size_t y_stride, size_t rows,
+                       size_t width, const float *cosines, const float *sines, size_t head_width,
+                       int backwards, int accumulating);
 
 // Softmax parts of attention (attention.c), on a tile of scores whose stride is a multiple of 16;
 // padding columns up to it are overwritten. `bias`: 0 or −∞ per column, or null.

@@ -21,13 +21,7 @@ package struct HunyuanVideoFolder {
   /// - Throws: `ModelError` (`wrongModel`, `invalidConfiguration`) or `CheckpointError`.
   package init(opening url: URL) throws {
     let folder = try ModelFolder(opening: url)
-    let kind = try folder.decodeConfiguration(ClassName.self)
-    if let name = kind._class_name, name != HunyuanVideoConfiguration.className {
-      throw ModelError(
-        .wrongModel,
-        "\(url.path(percentEncoded: false)) holds a \(name); give the folder of a "
-          + HunyuanVideoConfiguration.className)
-    }
+    try folder.requireClass(HunyuanVideoConfiguration.className)
     configuration = try folder.decodeConfiguration(HunyuanVideoConfiguration.self).checked()
     let extra = url.appending(path: Self.conditioningName)
     let isThere = FileManager.default.fileExists(atPath: extra.path(percentEncoded: false))
@@ -76,8 +70,6 @@ package struct HunyuanVideoFolder {
           + "give a folder of the same model")
     }
   }
-
-  private struct ClassName: Decodable { let _class_name: String? }
 }
 
 extension HunyuanVideoConfiguration {
@@ -134,15 +126,5 @@ extension HunyuanVideoConfiguration {
       }
     }
     try writer.finish()
-  }
-}
-
-extension Tensor {
-  /// Fills the tensor from Float32 elements that `read` puts into a buffer; no copy if it is Float32.
-  func fill(_ read: (Buffer<Float>) throws -> Void) throws {
-    if let buffer = buffer as? Buffer<Float> { return try read(buffer) }
-    let floats = Buffer<Float>(zeroed: count)
-    try read(floats)
-    for index in 0..<count { buffer[index] = Scalar(floats[index]) }
   }
 }

@@ -13,8 +13,9 @@ struct DoubleStreamBlock<Scalar: KernelScalar> {
     _ tape: Tape<Scalar>, video: Value<Scalar>, text: Value<Scalar>, condition: Value<Scalar>
   ) -> [Value<Scalar>] {
     let scope = scope.on(tape)
-    let videoModulation = Modulation(scope, "norm1.linear", condition)
-    let textModulation = Modulation(scope, "norm1_context.linear", condition)
+    let epsilon = HunyuanVideoConfiguration.epsilon
+    let videoModulation = Modulation(scope, "norm1.linear", condition, epsilon: epsilon)
+    let textModulation = Modulation(scope, "norm1_context.linear", condition, epsilon: epsilon)
 
     let x = videoModulation.enterAttention(video)
     let y = textModulation.enterAttention(text)
@@ -51,32 +52,5 @@ struct DoubleStreamBlock<Scalar: KernelScalar> {
     scope.tape.headNorm(
       x, gain: scope.parameter(name + ".weight"), rotation: rotated ? stem.rotation : nil,
       headCount: configuration.attentionHeadCount, epsilon: HunyuanVideoConfiguration.epsilon)
-  }
-}
-
-/// Shift, scale and gate of a stream's attention and MLP, in the order of diffusers' chunks.
-private struct Modulation<Scalar: KernelScalar> {
-  let tape: Tape<Scalar>
-  let parts: [Value<Scalar>]
-
-  init(_ scope: LayerScope<Scalar>, _ name: String, _ condition: Value<Scalar>) {
-    tape = scope.tape
-    parts = tape.chunks(scope.linear(name, condition), count: 6)
-  }
-
-  func enterAttention(_ x: Value<Scalar>) -> Value<Scalar> {
-    tape.layerNorm(
-      x, scale: parts[1], shift: parts[0], epsilon: HunyuanVideoConfiguration.epsilon)
-  }
-
-  func leaveAttention(_ x: Value<Scalar>, _ attended: Value<Scalar>) -> Value<Scalar> {
-    tape.gatedResidual(x, gate: parts[2], attended)
-  }
-
-  func mlp(_ scope: LayerScope<Scalar>, _ x: Value<Scalar>) -> Value<Scalar> {
-    let hidden = tape.layerNorm(
-      x, scale: parts[4], shift: parts[3], epsilon: HunyuanVideoConfiguration.epsilon)
-    return tape.gatedResidual(
-      x, gate: parts[5], scope.mlp("net.0.proj", .geluTanh, "net.2", hidden))
   }
 }

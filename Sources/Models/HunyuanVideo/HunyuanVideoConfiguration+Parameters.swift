@@ -29,10 +29,7 @@ extension HunyuanVideoConfiguration {
 
   private var refinerParameters: [ParameterSpecification] {
     let embedding = Layout("context_embedder.time_text_embed")
-      .linear("timestep_embedder.linear_1", [width, Self.sinusoidWidth])
-      .linear("timestep_embedder.linear_2", [width, width])
-      .linear("text_embedder.linear_1", [width, textEmbeddingWidth])
-      .linear("text_embedder.linear_2", [width, width])
+      .conditionEmbedding(width: width, pooledWidth: textEmbeddingWidth)
     let projection = Layout("context_embedder.proj_in").linear("", [width, textEmbeddingWidth])
     let mlpWidth = width * Self.refinerRatio
     let blocks = (0..<refinerBlockCount).flatMap { index in
@@ -49,18 +46,10 @@ extension HunyuanVideoConfiguration {
   }
 
   private var embeddingParameters: [ParameterSpecification] {
-    var layout = Layout("time_text_embed")
-      .linear("timestep_embedder.linear_1", [width, Self.sinusoidWidth])
-      .linear("timestep_embedder.linear_2", [width, width])
-      .linear("text_embedder.linear_1", [width, pooledProjectionWidth])
-      .linear("text_embedder.linear_2", [width, width])
-    if guidanceEmbeds {
-      layout =
-        layout
-        .linear("guidance_embedder.linear_1", [width, Self.sinusoidWidth])
-        .linear("guidance_embedder.linear_2", [width, width])
-    }
-    return layout.specifications
+    Layout("time_text_embed")
+      .conditionEmbedding(
+        width: width, pooledWidth: pooledProjectionWidth, hasGuidance: guidanceEmbeds
+      ).specifications
   }
 
   private func doubleBlockParameters(_ index: Int) -> [ParameterSpecification] {
@@ -90,47 +79,5 @@ extension HunyuanVideoConfiguration {
       .linear("proj_mlp", [mlpWidth, width])
       .linear("proj_out", [width, width + mlpWidth])
       .specifications
-  }
-}
-
-/// Collects the parameters of one module.
-struct Layout {
-  private let path: String
-  private(set) var specifications: [ParameterSpecification] = []
-
-  init(_ path: String) { self.path = path }
-
-  /// Weight and bias of a linear or patch layer; the first size is the output width.
-  func linear(_ name: String, _ shape: [Int], zero: Bool = false) -> Layout {
-    let inputWidth = shape.dropFirst().reduce(1, *)
-    let start: Initialization =
-      zero ? .zeros : .uniform(bound: 1 / Double(inputWidth).squareRoot())
-    return adding([
-      ParameterSpecification(full(name, "weight"), shape, start),
-      ParameterSpecification(full(name, "bias"), [shape[0]], start),
-    ])
-  }
-
-  func linears(_ names: [String], _ shape: [Int]) -> Layout {
-    names.reduce(self) { $0.linear($1, shape) }
-  }
-
-  func layerNorm(_ name: String, _ width: Int) -> Layout {
-    gain(name, width)
-      .adding([ParameterSpecification(full(name, "bias"), [width], .zeros)])
-  }
-
-  func gain(_ name: String, _ width: Int) -> Layout {
-    adding([ParameterSpecification(full(name, "weight"), [width], .ones)])
-  }
-
-  private func full(_ name: String, _ tensor: String) -> String {
-    [path, name, tensor].filter { !$0.isEmpty }.joined(separator: ".")
-  }
-
-  private func adding(_ more: [ParameterSpecification]) -> Layout {
-    var copy = self
-    copy.specifications += more
-    return copy
   }
 }

@@ -7,8 +7,6 @@
 package struct HunyuanVideoConfiguration: Hashable, Sendable {
   /// diffusers' `_class_name`.
   package static let className = "HunyuanVideoTransformer3DModel"
-  /// Width of the sinusoidal embedding of times and guidance.
-  static let sinusoidWidth = 256
   /// The refiner's MLP is this many times the width, whatever `mlpRatio` says.
   static let refinerRatio = 4
   /// Epsilon of every norm.

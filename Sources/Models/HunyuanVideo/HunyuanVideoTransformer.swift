@@ -22,12 +22,7 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
   package init(
     _ configuration: HunyuanVideoConfiguration, parameters: ParameterSet<Scalar>
   ) {
-    for specification in configuration.parameterSpecifications {
-      let shape = parameters[specification.name].value.shape
-      precondition(
-        shape == specification.shape,
-        "\(specification.name) is \(shape), the configuration says \(specification.shape)")
-    }
+    parameters.require(configuration.parameterSpecifications)
     self.configuration = configuration
     self.parameters = parameters
   }
@@ -54,7 +49,7 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
           scope: scope("single_transformer_blocks.\(index)"), stem: stem,
           configuration: configuration)
         joint =
-          run(scope, [joint, stem.condition], recompute: recompute) { tape, inputs in
+          scope.run([joint, stem.condition], recompute: recompute) { tape, inputs in
             [block.forward(tape, joint: inputs[0], condition: inputs[1])]
           }[0]
       }
@@ -83,13 +78,15 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
     let problems = inputs.problems(for: configuration)
     precondition(problems.isEmpty, problems.joined(separator: "; "))
     let tape = scope.tape
-    let grid = PatchGrid(latents: inputs.hiddenStates.shape, configuration)
-    let embedding = ConditionEmbedding(configuration: configuration)
-    let condition = embedding.forward(
-      scope("time_text_embed"), timestep: inputs.timestep, pooled: inputs.pooledProjections,
-      guidance: inputs.guidance)
+    let grid = PatchGrid(
+      latents: inputs.hiddenStates.shape,
+      patch: [
+        configuration.temporalPatchSize, configuration.patchSize, configuration.patchSize,
+      ])
+    let condition = scope("time_text_embed").conditionEmbedding(
+      timestep: inputs.timestep, pooled: inputs.pooledProjections, guidance: inputs.guidance)
     let text = TokenRefiner(configuration: configuration)
-      .forward(scope("context_embedder"), inputs, embedding: embedding)
+      .forward(scope("context_embedder"), inputs)
     func own(_ tokens: Value<Scalar>) -> Value<Scalar> {
       guard let sequence else { return tokens }
       return tape.slice(tokens, along: 1, sequence.ownRange(of: tokens.shape[1]))
@@ -122,37 +119,25 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
     for index in 0..<configuration.doubleBlockCount {
       let block = DoubleStreamBlock(
         scope: scope("transformer_blocks.\(index)"), stem: stem, configuration: configuration)
-      streams = run(scope, streams + [stem.condition], recompute: recompute) { tape, inputs in
+      streams = scope.run(streams + [stem.condition], recompute: recompute) { tape, inputs in
         block.forward(tape, video: inputs[0], text: inputs[1], condition: inputs[2])
       }
     }
     return (streams[0], streams[1])
   }
 
-  /// Modulation (scale before shift, unlike in the blocks), projection, and patches back in place.
+  /// Modulation, projection, and patches back in place.
   private func project(
     _ scope: LayerScope<Scalar>, _ video: Value<Scalar>, _ stem: TransformerStem<Scalar>
   ) -> Value<Scalar> {
-    let tape = scope.tape
-    let modulation = tape.chunks(scope.linear("norm_out.linear", stem.condition), count: 2)
-    let normalized = tape.layerNorm(
-      video, scale: modulation[0], shift: modulation[1],
+    let normalized = scope.modulatedLayerNorm(
+      "norm_out.linear", video, condition: stem.condition,
       epsilon: HunyuanVideoConfiguration.epsilon)
     let patches = scope.linear("proj_out", normalized)
     let whole =
-      stem.attention.sequence?.gatherTokens(patches, tokenCount: stem.grid.tokenCount, on: tape)
-      ?? patches
-    return stem.grid.latents(of: whole, on: tape)
-  }
-
-  private func run(
-    _ scope: LayerScope<Scalar>, _ inputs: [Value<Scalar>], recompute: Bool,
-    _ body: @escaping (Tape<Scalar>, [Value<Scalar>]) -> [Value<Scalar>]
-  ) -> [Value<Scalar>] {
-    // Where nothing wants a gradient, nothing would be stored anyway.
-    let wantsGradient = scope.isTrainable || inputs.contains(where: \.isTracked)
-    guard recompute && wantsGradient else { return body(scope.tape, inputs) }
-    return scope.tape.recomputing(inputs, body)
+      stem.attention.sequence?.gatherTokens(
+        patches, tokenCount: stem.grid.tokenCount, on: scope.tape) ?? patches
+    return stem.grid.latents(of: whole, on: scope.tape)
   }
 }
 

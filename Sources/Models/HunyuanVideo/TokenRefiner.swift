@@ -9,16 +9,14 @@ struct TokenRefiner {
 
   /// - Shapes: text [B, T, E] → [B, T, D].
   func forward<Scalar>(
-    _ scope: LayerScope<Scalar>, _ inputs: TransformerInputs<Scalar>,
-    embedding: ConditionEmbedding
+    _ scope: LayerScope<Scalar>, _ inputs: TransformerInputs<Scalar>
   ) -> Value<Scalar> {
     let tape = scope.tape
     let text = inputs.encoderHiddenStates
     let mean = tape.weightedTokenSum(text, weights: inputs.textMeanWeights)  // [B, E]
     let condition = tape.apply(
       .silu,
-      to: embedding.forward(
-        scope("time_text_embed"), timestep: inputs.timestep, pooled: mean, guidance: nil))
+      to: scope("time_text_embed").conditionEmbedding(timestep: inputs.timestep, pooled: mean))
     let mask = inputs.refinerMask
     var x = scope.linear("proj_in", text)  // [B, T, D]
     for index in 0..<configuration.refinerBlockCount {

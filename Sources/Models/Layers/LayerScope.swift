@@ -33,9 +33,17 @@ struct LayerScope<Scalar: KernelScalar> {
 
   func parameter(_ name: String) -> Parameter<Scalar> { parameters[full(name)] }
 
-  /// Whether anything in here may want a gradient.
-  var isTrainable: Bool {
-    parameters.gradients != nil || adapter?.set.parameters.gradients != nil
+  /// Runs a block; with `recompute` it stores only its inputs and runs again on the way back.
+  func run(
+    _ inputs: [Value<Scalar>], recompute: Bool,
+    _ body: @escaping (Tape<Scalar>, [Value<Scalar>]) -> [Value<Scalar>]
+  ) -> [Value<Scalar>] {
+    // Where nothing wants a gradient, nothing would be stored anyway.
+    let isTrainable = parameters.gradients != nil || adapter?.set.parameters.gradients != nil
+    guard recompute && (isTrainable || inputs.contains(where: \.isTracked)) else {
+      return body(tape, inputs)
+    }
+    return tape.recomputing(inputs, body)
   }
 
   func linear(_ name: String = "", _ x: Value<Scalar>) -> Value<Scalar> {
@@ -62,6 +70,16 @@ struct LayerScope<Scalar: KernelScalar> {
     tape.layerNorm(
       x, scale: tape.use(parameter(name + ".weight")), shift: tape.use(parameter(name + ".bias")),
       scaleOffset: 0, epsilon: epsilon)
+  }
+
+  /// LayerNorm whose scale and shift (in this order, unlike in a block's `Modulation`) are a linear
+  /// layer of the condition.
+  /// - Source: diffusers, `AdaLayerNormContinuous`.
+  func modulatedLayerNorm(
+    _ name: String, _ x: Value<Scalar>, condition: Value<Scalar>, epsilon: Double
+  ) -> Value<Scalar> {
+    let parts = tape.chunks(linear(name, condition), count: 2)
+    return tape.layerNorm(x, scale: parts[0], shift: parts[1], epsilon: epsilon)
   }
 
   private func full(_ name: String) -> String {

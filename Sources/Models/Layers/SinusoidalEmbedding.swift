@@ -10,6 +10,8 @@ import Foundation
 
 enum SinusoidalEmbedding {
   static let longestPeriod = 10_000.0
+  /// Width for times and guidance in all of diffusers' transformers.
+  static let standardWidth = 256
   /// The two of the 128 frequencies of width 256 that lie so near a tie (0.48 of a unit) that
   /// PyTorch's exp rounds them up. The others agree with the rounded exact value.
   private static let roundedUpByPyTorch = [12, 106]
@@ -24,7 +26,7 @@ enum SinusoidalEmbedding {
       let exponent = Float(-log(longestPeriod)) * Float(index) / Float(half)
       return Float(exp(Double(exponent)))
     }
-    if width == 256 {
+    if width == standardWidth {
       for index in roundedUpByPyTorch { frequencies[index] = frequencies[index].nextUp }
     }
     return times.flatMap { time in

@@ -56,7 +56,8 @@ final class StepMeter {
     _ statistics: ExchangeStatistics
   ) -> [(name: String, value: MetricsValue)] {
     let ranks = Double(context.transport.size)
-    return TrafficKind.inSteps.flatMap {
+    let kinds = TrafficKind.inSteps.filter { $0 != .activations || context.sequence != nil }
+    return kinds.flatMap {
       kind -> [(name: String, value: MetricsValue)] in
       let traffic = statistics[kind]
       return [

@@ -43,7 +43,8 @@ package final class RunContext {
   /// - Collective: over the transport; the shape must agree.
   package init(
     configuration: RunConfiguration, folder: RunFolder, transport: any Transport,
-    shape: MeshShape? = nil, reporter: Reporter, isStopRequested: @escaping () -> Bool = { StopSignal.isReceived }
+    shape: MeshShape? = nil, reporter: Reporter,
+    isStopRequested: @escaping () -> Bool = { StopSignal.isReceived }
   ) throws {
     self.configuration = configuration
     self.folder = folder
@@ -140,7 +141,8 @@ package final class RunContext {
     let reports = try transport.allGather(
       value: StepReport(
         lossBits: isSpeaker ? losses.map(\.bitPattern) : [],
-        readingBits: readings.mapValues { isSpeaker ? $0.map(\.bitPattern) : [] }, wantsStop: isStopRequested(),
+        readingBits: readings.mapValues { isSpeaker ? $0.map(\.bitPattern) : [] },
+        wantsStop: isStopRequested(),
         peakByteCount: ResourceUsage.current()?.peakByteCount ?? 0,
         traffic: takeOwnTraffic(), failure: failure))
     reports.forEach { traffic += $0.traffic }

@@ -11,12 +11,14 @@ extension RunPlan {
     lines += memoryTable
     lines.append("")
     for phase in costs.phases { lines.append(line(of: phase)) }
+    if candidates.count > 1 { lines += ["", "legal layouts, the preferred first"] + layouts }
     if let memoryPerRank {
       lines.append(
         fits
           ? "every rank keeps within \(ReportText.bytes(memoryPerRank))"
           : "does not fit: a rank needs \(ReportText.bytes(costs.peakByteCountPerRank)), it may take "
-            + "\(ReportText.bytes(memoryPerRank)); set model.recompute, batch.samples or a smaller model"
+            + "\(ReportText.bytes(memoryPerRank)); set model.recompute, batch.samples, more ranks or a "
+            + "smaller model"
       )
     }
     return lines.joined(separator: "\n") + "\n"
@@ -37,6 +39,19 @@ extension RunPlan {
     lines.append(Self.row("at the fullest moment", totals.min() ?? 0, totals.max() ?? 0))
     lines.append(Self.row("over all ranks", costs.totalPeakByteCount, costs.totalPeakByteCount))
     return lines
+  }
+
+  /// One line for each layout: bytes, operations of the busiest rank, words on the wire.
+  private var layouts: [String] {
+    candidates.map { candidate in
+      var text =
+        "  \(candidate.shape)".padding(toLength: 28, withPad: " ", startingAt: 0)
+        + "\(ReportText.bytes(candidate.peakByteCountPerRank)) per rank, "
+        + "\(Self.format(candidate.operationCount / 1e12)) TFLOP on the busiest, "
+        + "\(ReportText.bytes(Int(candidate.sentByteCount))) sent in all"
+      if candidate.shape == shape { text += " (taken)" }
+      return text
+    }
   }
 
   private func line(of phase: PhaseCosts) -> String {

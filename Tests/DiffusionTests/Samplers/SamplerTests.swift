@@ -44,6 +44,19 @@ struct SamplerTests {
     #expect(difference(sample, Array(repeating: -2, count: 80), absolute: 4e-15) == nil)
   }
 
+  @Test(arguments: [1.0, 3, 7], [1, 2, 7, 50])
+  func `on a straight path any Euler steps lead to the clean sample`(shift: Double, stepCount: Int)
+  {
+    let bench = Bench<Double>()
+    let (clean, noise) = (bench.normals([2, 40], 0), bench.normals([2, 40], 1))
+    let sample = Self.euler(
+      noise, StraightDenoiser(clean: clean, noise: noise), stepCount: stepCount, shift: shift,
+      bench: bench)
+    // Three roundings of numbers below 8 a step.
+    let bound = 3 * 8 * Double.ulpOfOne * Double(stepCount)
+    #expect(difference(sample, clean.array, absolute: bound) == nil)
+  }
+
   @Test(arguments: [1.0, 5])
   func `the Euler sampler is of first order`(shift: Double) {
     let bench = Bench<Double>()

@@ -4,6 +4,14 @@ import Autodiff
 import DenseKernels
 
 struct PatchGrid {
+  /// Order of a patch's elements as a projection puts them out.
+  enum ElementOrder {
+    /// Channel, frame, row, column: the order of a convolution's weight.
+    case channelsFirst
+    /// Frame, row, column, channel.
+    case channelsLast
+  }
+
   let sampleCount: Int
   /// Patches along frames, rows, columns.
   let sizes: [Int]
@@ -12,17 +20,14 @@ struct PatchGrid {
   let tokenCount: Int
 
   /// - Parameter latents: [B, C, F, H, W].
-  init(latents: [Int], _ configuration: HunyuanVideoConfiguration) {
-    let patch = [
-      configuration.temporalPatchSize, configuration.patchSize, configuration.patchSize,
-    ]
+  init(latents: [Int], patch: [Int]) {
     sampleCount = latents[0]
     self.patch = patch
     sizes = (0..<3).map { latents[2 + $0] / patch[$0] }
     tokenCount = sizes.reduce(1, *)
   }
 
-  /// [B, C, F, H, W] → [B, L, C·pt·p·p], the order of a convolution's weight.
+  /// [B, C, F, H, W] → [B, L, C·pt·p·p], channels first.
   func patches<Scalar>(of latents: Value<Scalar>, on tape: Tape<Scalar>) -> Value<Scalar> {
     let channelCount = latents.shape[1]
     var x = latents
@@ -36,11 +41,16 @@ struct PatchGrid {
   }
 
   /// [B, L, C·pt·p·p] → [B, C, F, H, W].
-  func latents<Scalar>(of patches: Value<Scalar>, on tape: Tape<Scalar>) -> Value<Scalar> {
+  func latents<Scalar>(
+    of patches: Value<Scalar>, _ order: ElementOrder = .channelsFirst, on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
     let channelCount = patches.shape[2] / patch.reduce(1, *)
-    return tape.permuted(
-      patches.reshaped([sampleCount] + sizes + [channelCount] + patch),
-      axes: [0, 4, 1, 5, 2, 6, 3, 7]
-    ).reshaped([sampleCount, channelCount] + (0..<3).map { sizes[$0] * patch[$0] })
+    let (split, axes) =
+      switch order {
+      case .channelsFirst: ([channelCount] + patch, [0, 4, 1, 5, 2, 6, 3, 7])
+      case .channelsLast: (patch + [channelCount], [0, 7, 1, 4, 2, 5, 3, 6])
+      }
+    return tape.permuted(patches.reshaped([sampleCount] + sizes + split), axes: axes)
+      .reshaped([sampleCount, channelCount] + (0..<3).map { sizes[$0] * patch[$0] })
   }
 }

@@ -1,0 +1,36 @@
+// Shift, scale and gate of one stream of a block, for its attention and for its MLP.
+//
+// Source: DiT (2212.09748) §3.2, adaLN-zero; diffusers, `AdaLayerNormZero`, in the order of its chunks.
+
+import Autodiff
+import DenseKernels
+
+struct Modulation<Scalar: KernelScalar> {
+  private let tape: Tape<Scalar>
+  private let parts: [Value<Scalar>]
+  private let epsilon: Double
+
+  /// - Parameter condition: SiLU of the embedded condition, [B, D]. Streams of more than B samples
+  ///   are modulated by stretches of equal length, one for each row of it.
+  init(
+    _ scope: LayerScope<Scalar>, _ name: String, _ condition: Value<Scalar>, epsilon: Double
+  ) {
+    tape = scope.tape
+    parts = tape.chunks(scope.linear(name, condition), count: 6)
+    self.epsilon = epsilon
+  }
+
+  func enterAttention(_ x: Value<Scalar>) -> Value<Scalar> {
+    tape.layerNorm(x, scale: parts[1], shift: parts[0], epsilon: epsilon)
+  }
+
+  func leaveAttention(_ x: Value<Scalar>, _ attended: Value<Scalar>) -> Value<Scalar> {
+    tape.gatedResidual(x, gate: parts[2], attended)
+  }
+
+  func mlp(_ scope: LayerScope<Scalar>, _ x: Value<Scalar>) -> Value<Scalar> {
+    let hidden = tape.layerNorm(x, scale: parts[4], shift: parts[3], epsilon: epsilon)
+    return tape.gatedResidual(
+      x, gate: parts[5], scope.mlp("net.0.proj", .geluTanh, "net.2", hidden))
+  }
+}

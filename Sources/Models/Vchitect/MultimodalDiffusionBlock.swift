@@ -1,0 +1,48 @@
+// A block over the image tokens and text tokens of every frame: attention within frames, along time and to
+// the text, side by side on the same normalized input, then an MLP for each stream.
+//
+// Source: Vchitect-2.0 (2501.08453), specification §3.
+// Letters: B clips, F frames, S image tokens and T text tokens of a frame, D width.
+
+import Autodiff
+import DenseKernels
+
+struct MultimodalDiffusionBlock<Scalar: KernelScalar> {
+  let scope: LayerScope<Scalar>
+  let configuration: VchitectConfiguration
+  let clipCount: Int
+  /// Angles of the frames of a clip.
+  let rotation: RotaryTable<Scalar>
+  /// The last block's text only serves the image: it has no MLP, and leaves the network here.
+  let isLast: Bool
+
+  /// - Shapes: image [B·F, S, D], text [B·F, T, D], condition [B, D] → the two streams; of the last
+  ///   block, the image alone.
+  func forward(
+    _ tape: Tape<Scalar>, image: Value<Scalar>, text: Value<Scalar>, condition: Value<Scalar>
+  ) -> [Value<Scalar>] {
+    let scope = scope.on(tape)
+    let epsilon = VchitectConfiguration.epsilon
+    let imageModulation = Modulation(scope, "norm1.linear", condition, epsilon: epsilon)
+    let textModulation =
+      isLast ? nil : Modulation(scope, "norm1_context.linear", condition, epsilon: epsilon)
+
+    let attention = MultimodalAttention(
+      scope: scope("attn"), configuration: configuration,
+      branches: AttentionBranches(
+        tape: tape, headCount: configuration.attentionHeadCount, clipCount: clipCount,
+        rotation: rotation))
+    let attended = attention.forward(
+      image: imageModulation.enterAttention(image),
+      text: textModulation?.enterAttention(text)
+        ?? scope.modulatedLayerNorm(
+          "norm1_context.linear", text, condition: condition, epsilon: epsilon),
+      withText: !isLast)
+
+    let imageMiddle = imageModulation.leaveAttention(image, attended.image)
+    let imageOutput = imageModulation.mlp(scope("ff"), imageMiddle)
+    guard let textModulation, let attendedText = attended.text else { return [imageOutput] }
+    let textMiddle = textModulation.leaveAttention(text, attendedText)
+    return [imageOutput, textModulation.mlp(scope("ff_context"), textMiddle)]
+  }
+}

@@ -1,0 +1,86 @@
+// All parameters of the transformer: names exactly as in the released state dict, shapes, and how they start.
+//
+// Start: the output projections of the temporal and cross branches at zero, so that the block is that of the
+// image model on every frame (specification §3.5). What would come from the image model starts as in
+// HunyuanVideo here: linear layers as PyTorch's, modulation and output at zero (adaLN-zero, DiT 2212.09748).
+// Source: `Vchitect/Vchitect-2.0`, models/VchitectXL.py, models/blocks.py, models/attention.py.
+
+package import Autodiff
+package import DenseKernels
+import Tensors
+
+extension VchitectConfiguration {
+  /// - Precondition: `validate()` found nothing.
+  package var parameterSpecifications: [ParameterSpecification] {
+    precondition(validate().isEmpty, validate().joined(separator: "; "))
+    let entry =
+      Layout("pos_embed").linear("proj", [width, inChannels, patchSize, patchSize]).specifications
+      + Layout("time_text_embed")
+      .conditionEmbedding(width: width, pooledWidth: pooledProjectionWidth).specifications
+      + Layout("context_embedder").linear("", [width, textEmbeddingWidth]).specifications
+    let exit =
+      Layout("norm_out").linear("linear", [2 * width, width], zero: true).specifications
+      + Layout("proj_out").linear("", [patchArea * outChannels, width], zero: true).specifications
+    return entry + (0..<blockCount).flatMap(blockParameters) + exit
+  }
+
+  /// Attention and MLP linears of all blocks, in the order of the network: what a LoRA adapts.
+  package var adaptableModules: [String] {
+    let suffix = ".weight"
+    return parameterSpecifications.map(\.name).filter { name in
+      name.hasPrefix("transformer_blocks.") && name.hasSuffix(suffix) && !name.contains(".norm1")
+    }.map { String($0.dropLast(suffix.count)) }
+  }
+
+  /// Draws every parameter. The temporal and cross input projections begin as copies of the spatial ones,
+  /// whose features match the text keys that they will meet (specification §3.5).
+  package func initialize<Scalar: KernelScalar>(_ parameters: ParameterSet<Scalar>, seed: UInt64) {
+    parameters.initialize(seed: seed)
+    guard variant == .v2 else { return }
+    let copies = [
+      ("to_q_cross", "to_q"), ("to_q_temp", "to_q"), ("to_k_temp", "to_k"), ("to_v_temp", "to_v"),
+    ]
+    for index in 0..<blockCount {
+      for (copy, original) in copies {
+        for tensor in ["weight", "bias"] {
+          let attention = "transformer_blocks.\(index).attn"
+          parameters["\(attention).\(copy).\(tensor)"].value.buffer
+            .copy(from: parameters["\(attention).\(original).\(tensor)"].value.buffer)
+        }
+      }
+    }
+  }
+
+  private func blockParameters(_ index: Int) -> [ParameterSpecification] {
+    let isLast = index == blockCount - 1
+    let (square, mlpWidth) = ([width, width], Self.mlpRatio * width)
+    var layout = Layout("transformer_blocks.\(index)")
+      .linear("norm1.linear", [6 * width, width], zero: true)
+      .linear("norm1_context.linear", [(isLast ? 2 : 6) * width, width], zero: true)
+      .linears(["attn.to_q", "attn.to_k", "attn.to_v"], square)
+    if variant == .v2 {
+      layout = layout.linears(
+        ["attn.to_q_cross", "attn.to_q_temp", "attn.to_k_temp", "attn.to_v_temp"], square)
+    }
+    layout =
+      layout
+      .linears(["attn.add_k_proj", "attn.add_v_proj", "attn.add_q_proj"], square)
+      .linear("attn.to_out.0", square)
+    if !isLast { layout = layout.linear("attn.to_add_out", square) }
+    if variant == .v2 {
+      for name in ["attn.to_out_temporal", "attn.to_add_out_temporal", "attn.to_out_context"] {
+        layout = layout.linear(name, square, zero: true)
+      }
+    }
+    layout =
+      layout
+      .linear("ff.net.0.proj", [mlpWidth, width])
+      .linear("ff.net.2", [width, mlpWidth])
+    guard !isLast else { return layout.specifications }
+    return
+      layout
+      .linear("ff_context.net.0.proj", [mlpWidth, width])
+      .linear("ff_context.net.2", [width, mlpWidth])
+      .specifications
+  }
+}

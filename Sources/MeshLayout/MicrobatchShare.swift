@@ -27,8 +27,7 @@ package struct MicrobatchShare: Equatable, Sendable {
 
   /// The microbatches of `rank`.
   package func range(of rank: Int) -> Range<Int> {
-    require(rank >= 0 && rank < rankCount, "rank \(rank) of \(rankCount)")
-    return rank * microbatchCount / rankCount..<(rank + 1) * microbatchCount / rankCount
+    evenRange(of: microbatchCount, part: rank, partCount: rankCount)
   }
 
   /// The rank that computes `microbatch`.

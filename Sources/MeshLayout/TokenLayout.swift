@@ -26,11 +26,6 @@ package struct TokenLayout: Hashable, Sendable {
     self.partCount = partCount
   }
 
-  /// The tokens of a segment of `count` that a part holds.
-  package static func range(of count: Int, part: Int, partCount: Int) -> Range<Int> {
-    part * count / partCount..<(part + 1) * count / partCount
-  }
-
   /// Tokens of a sample.
   package var tokenCount: Int { segments.reduce(0, +) }
 
@@ -51,7 +46,7 @@ package struct TokenLayout: Hashable, Sendable {
     var start = 0
     return segments.map { count in
       defer { start += count }
-      let own = Self.range(of: count, part: part, partCount: partCount)
+      let own = evenRange(of: count, part: part, partCount: partCount)
       return start + own.lowerBound..<start + own.upperBound
     }
   }

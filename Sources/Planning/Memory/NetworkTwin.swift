@@ -11,7 +11,7 @@ struct SequencePart: Hashable {
 
   /// Own tokens of a segment.
   func count(of tokenCount: Int) -> Int {
-    TokenLayout.range(of: tokenCount, part: rank, partCount: degree).count
+    evenRange(of: tokenCount, part: rank, partCount: degree).count
   }
 }
 

@@ -91,7 +91,8 @@ package enum Coordinator {
       + "averages; gradients are reduced to their owners"
     return shape[.sp] == 1
       ? state
-      : "\(shape[.sp]) ranks share the tokens of a microbatch, in attention its heads; \(state)"
+      : "\(shape[.sp]) ranks share the tokens of a microbatch, in attention its heads, so sums run in "
+        + "another order and bits are not those of one rank; \(state)"
   }
 }
 

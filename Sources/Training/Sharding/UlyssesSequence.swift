@@ -28,7 +28,7 @@ package final class UlyssesSequence<Scalar: KernelScalar>: SequenceParallel {
   package var degree: Int { exchange.transport.size }
 
   package func ownRange(of tokenCount: Int) -> Range<Int> {
-    TokenLayout.range(of: tokenCount, part: exchange.transport.rank, partCount: degree)
+    evenRange(of: tokenCount, part: exchange.transport.rank, partCount: degree)
   }
 
   package func scatterHeads(

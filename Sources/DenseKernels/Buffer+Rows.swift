@@ -7,20 +7,16 @@ extension Buffer {
   package func packRows(
     _ rowCount: Int, width: Int, stride: Int, into bytes: inout MutableRawSpan, at offset: Int
   ) -> Int {
-    requireRows(rowCount, width, count, stride, "the buffer")
-    let (rowLength, rowStride) = (Self.byteCount(width), Self.byteCount(stride))
-    precondition(
-      offset >= 0 && offset + rowCount * rowLength <= bytes.byteCount,
-      "\(rowCount) rows of \(rowLength) bytes at \(offset) of \(bytes.byteCount)")
+    let row = rowBytes(rowCount, width, stride, at: offset, of: bytes.byteCount)
     unsafe bytes.withUnsafeMutableBytes { target in
-      guard rowLength > 0, let start = target.baseAddress else { return }
+      guard row.length > 0, let start = target.baseAddress else { return }
       let source = unsafe UnsafeRawPointer(base)
-      for row in 0..<rowCount {
-        unsafe (start + offset + row * rowLength).copyMemory(
-          from: source + row * rowStride, byteCount: rowLength)
+      for index in 0..<rowCount {
+        unsafe (start + offset + index * row.length).copyMemory(
+          from: source + index * row.stride, byteCount: row.length)
       }
     }
-    return rowCount * rowLength
+    return rowCount * row.length
   }
 
   /// Reads `rowCount` rows of `width` elements from `bytes`, from `offset` on, to places `stride` apart.
@@ -29,21 +25,28 @@ extension Buffer {
   package func unpackRows(
     _ rowCount: Int, width: Int, stride: Int, from bytes: RawSpan, at offset: Int
   ) -> Int {
-    requireRows(rowCount, width, count, stride, "the buffer")
-    let (rowLength, rowStride) = (Self.byteCount(width), Self.byteCount(stride))
-    precondition(
-      offset >= 0 && offset + rowCount * rowLength <= bytes.byteCount,
-      "\(rowCount) rows of \(rowLength) bytes at \(offset) of \(bytes.byteCount)")
+    let row = rowBytes(rowCount, width, stride, at: offset, of: bytes.byteCount)
     unsafe bytes.withUnsafeBytes { source in
-      guard rowLength > 0, let start = source.baseAddress else { return }
+      guard row.length > 0, let start = source.baseAddress else { return }
       let target = unsafe UnsafeMutableRawPointer(base)
-      for row in 0..<rowCount {
-        unsafe (target + row * rowStride).copyMemory(
-          from: start + offset + row * rowLength, byteCount: rowLength)
+      for index in 0..<rowCount {
+        unsafe (target + index * row.stride).copyMemory(
+          from: start + offset + index * row.length, byteCount: row.length)
       }
     }
-    return rowCount * rowLength
+    return rowCount * row.length
   }
 
-  private static func byteCount(_ count: Int) -> Int { count * MemoryLayout<Element>.stride }
+  /// Length and stride of a row in bytes. Traps unless the rows lie in the buffer, and one after the
+  /// other from `offset` on in as many bytes as given.
+  private func rowBytes(
+    _ rowCount: Int, _ width: Int, _ stride: Int, at offset: Int, of byteCount: Int
+  ) -> (length: Int, stride: Int) {
+    requireRows(rowCount, width, count, stride, "the buffer")
+    let length = width * MemoryLayout<Element>.stride
+    precondition(
+      offset >= 0 && offset + rowCount * length <= byteCount,
+      "\(rowCount) rows of \(length) bytes at \(offset) of \(byteCount)")
+    return (length, stride * MemoryLayout<Element>.stride)
+  }
 }

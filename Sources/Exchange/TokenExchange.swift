@@ -31,7 +31,7 @@ package final class TokenExchange {
   ) throws {
     let ownCount = requireSizes(own: x, all: y, layout)
     let (width, partWidth) = (layout.width, layout.partWidth)
-    try exchange(Scalar.self, layout) { peer, bytes in
+    try exchange(Scalar.self) { peer, bytes in
       Self.columns(of: peer, in: x, layout).packRows(
         layout.sampleCount * ownCount, width: partWidth, stride: width, into: &bytes, at: 0)
     } receive: { peer, bytes in
@@ -40,7 +40,7 @@ package final class TokenExchange {
         offset += y[place].unpackRows(
           1, width: place.count, stride: place.count, from: bytes, at: offset)
       }
-    } byteCount: { from, _ in
+    } elementCount: { from, _ in
       layout.sampleCount * layout.tokenCount(of: from) * partWidth
     }
   }
@@ -56,7 +56,7 @@ package final class TokenExchange {
   ) throws {
     let ownCount = requireSizes(own: x, all: y, layout)
     let (width, partWidth) = (layout.width, layout.partWidth)
-    try exchange(Scalar.self, layout) { peer, bytes in
+    try exchange(Scalar.self) { peer, bytes in
       var offset = 0
       for place in Self.places(of: peer, layout) {
         offset += y[place].packRows(
@@ -66,7 +66,7 @@ package final class TokenExchange {
     } receive: { peer, bytes in
       _ = Self.columns(of: peer, in: x, layout).unpackRows(
         layout.sampleCount * ownCount, width: partWidth, stride: width, from: bytes, at: 0)
-    } byteCount: { _, to in
+    } elementCount: { _, to in
       layout.sampleCount * layout.tokenCount(of: to) * partWidth
     }
   }
@@ -127,11 +127,10 @@ package final class TokenExchange {
     x[min(part * layout.partWidth, x.count)..<x.count]
   }
 
-  /// One all-to-all. `byteCount` is in elements, by sender and receiver.
+  /// One all-to-all; `elementCount` tells how much a rank sends another.
   private func exchange<Scalar: KernelScalar>(
-    _: Scalar.Type, _ layout: TokenLayout,
-    send: (_ peer: Int, inout MutableRawSpan) -> Int, receive: (_ peer: Int, RawSpan) -> Void,
-    byteCount elementCount: (_ from: Int, _ to: Int) -> Int
+    _: Scalar.Type, send: (_ peer: Int, inout MutableRawSpan) -> Int,
+    receive: (_ peer: Int, RawSpan) -> Void, elementCount: (_ from: Int, _ to: Int) -> Int
   ) throws {
     let rank = transport.rank
     let size = MemoryLayout<Scalar>.stride

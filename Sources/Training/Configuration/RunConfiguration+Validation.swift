@@ -168,7 +168,10 @@ extension RunConfiguration {
     // A model folder brings its own heads; the coordinator reads it.
     let search = meshSearch(
       rankCount: rankCount, headCount: model.checkpoint.isEmpty ? model.heads : rankCount)
-    if batch.microbatches > 0 && model.heads > 0 {
+    // What is wrong by itself is told once.
+    let isSound = [batch.microbatches, model.heads, search.zero ?? 1, search.sp ?? 1]
+      .allSatisfy { $0 > 0 }
+    if isSound {
       check.problems += search.problems.map { ConfigurationProblem($0.key, $0.message) }
     }
     check.require(

@@ -197,7 +197,7 @@ import VideoData
       (["mesh.dp=2"], 4, ["mesh.dp"]),
       (["mesh.sp=2"], 4, ["mesh.sp"]), (["mesh.sp=2", "model.heads=2"], 4, []),
       (["mesh.sp=3"], 4, ["mesh.sp"]), (["mesh.sp=3"], 24, []), ([], 24, []),
-      (["mesh.sp=0"], 4, ["mesh.sp", "mesh.sp"]), (["mesh.tp=2"], 4, ["mesh.tp"]),
+      (["mesh.sp=0"], 4, ["mesh.sp"]), (["mesh.tp=2"], 4, ["mesh.tp"]),
       (["mesh.sp=3", "mesh.zero=2"], 3, ["mesh.zero"]),
       (["mesh.sp=3", "distill.lambdaAdversarial=1"], 3, ["mesh.sp"]),
       (["teach.steps=0"], 1, ["teach.steps"]),

@@ -4,6 +4,7 @@
 // following ones add. Contributions come in reverse order of recording, so the sum is the same
 // wherever a microbatch is computed.
 
+import Basics
 package import DenseKernels
 package import Tensors
 
@@ -12,12 +13,23 @@ final class Gradient<Scalar: KernelScalar> {
   private let shape: [Int]
   private var tensor: Tensor<Scalar>?
   private var hasContribution: Bool
+  /// Whether its memory is lent for a while: then it never takes any other.
+  private let isLent: Bool
 
   /// Of a value in the middle: memory comes with the first contribution.
   init(shape: [Int]) {
     self.shape = shape
     tensor = nil
     hasContribution = false
+    isLent = false
+  }
+
+  /// Of a parameter whose block has memory for gradients on its way back only.
+  init(lentTo shape: [Int]) {
+    self.shape = shape
+    tensor = nil
+    hasContribution = false
+    isLent = true
   }
 
   /// In the caller's memory.
@@ -26,6 +38,18 @@ final class Gradient<Scalar: KernelScalar> {
     shape = tensor.shape
     self.tensor = tensor
     hasContribution = accumulates
+    isLent = false
+  }
+
+  /// Memory with unspecified content, until `takeBack`.
+  func lend(_ memory: Tensor<Scalar>) {
+    tensor = memory
+    hasContribution = false
+  }
+
+  func takeBack() {
+    tensor = nil
+    hasContribution = false
   }
 
   /// What has come together; nil if nothing has.
@@ -42,6 +66,7 @@ final class Gradient<Scalar: KernelScalar> {
 
   /// Where the next contribution goes; the caller writes it at once.
   func place(arena: Arena, role: MemoryRole) -> GradientBuffer<Scalar> {
+    requireLoan()
     let tensor =
       self.tensor
       ?? Tensor(shape: shape, in: arena, booking: Booking(role, .activations))
@@ -62,6 +87,7 @@ final class Gradient<Scalar: KernelScalar> {
   /// The same, taking the memory of `contribution` where there is none yet.
   /// - Returns: whether it was taken; then nobody else may write to it.
   func adopt(_ contribution: Tensor<Scalar>, arena: Arena, role: MemoryRole) -> Bool {
+    requireLoan()
     guard tensor == nil else {
       add(contribution, arena: arena, role: role)
       return false
@@ -69,6 +95,10 @@ final class Gradient<Scalar: KernelScalar> {
     tensor = contribution.reshaped(shape)
     hasContribution = true
     return true
+  }
+
+  private func requireLoan() {
+    require(!isLent || tensor != nil, "a gradient for a block that is not on its way back")
   }
 
   /// Memory that nothing was written to becomes zero.

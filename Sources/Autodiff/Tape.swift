@@ -48,6 +48,8 @@ package final class Tape<Scalar: KernelScalar> {
     /// A stretch of the forward pass that stored only its inputs; its outputs are the nodes after it.
     case recomputation(outputs: [Int], run: (_ outputGradients: [Tensor<Scalar>?]) -> Void)
     case recomputedOutput
+    /// Something that is due between the operations after it and those before.
+    case event(() -> Void)
     case done
   }
 
@@ -82,11 +84,31 @@ package final class Tape<Scalar: KernelScalar> {
   // MARK: Leaves
 
   /// A parameter's value; its gradient accumulates where the parameter says, if it is trainable.
+  ///
+  /// The elements of one that does not stay in memory are copied, since the record may keep them; for
+  /// large ones, whose operation asks the parameter again on its way back, there is `weight`.
   package func use(_ parameter: Parameter<Scalar>) -> Value<Scalar> {
+    weight(parameter, parameter.isKept || !isRecording ? parameter.value : copy(parameter.value))
+  }
+
+  /// The same without a copy.
+  func weight(_ parameter: Parameter<Scalar>) -> Value<Scalar> {
+    weight(parameter, parameter.value)
+  }
+
+  private func weight(
+    _ parameter: Parameter<Scalar>, _ elements: Tensor<Scalar>
+  ) -> Value<Scalar> {
     guard isRecording, let gradient = parameter.accumulatedGradient else {
-      return Value(constant: parameter.value)
+      return Value(constant: elements)
     }
-    return leaf(parameter.value, gradient: gradient)
+    return leaf(elements, gradient: gradient)
+  }
+
+  private func copy(_ tensor: Tensor<Scalar>) -> Tensor<Scalar> {
+    let copy = result(tensor.shape)
+    copy.buffer.copy(from: tensor.buffer)
+    return copy
   }
 
   /// An input whose gradient `gradient(of:)` tells after `backward`.
@@ -166,6 +188,11 @@ package final class Tape<Scalar: KernelScalar> {
     return zip(outputs, outputNodes).map { Value($0.tensor, node: $1) }
   }
 
+  /// Has `body` run when the way back comes to this place.
+  func onWayBack(_ body: @escaping () -> Void) {
+    nodes.append(Node(gradient: Gradient(shape: []), step: .event(body)))
+  }
+
   // MARK: Differentiation
 
   /// Accumulates the gradients of Σ ⟨value, seed⟩ into parameters and inputs.
@@ -193,6 +220,9 @@ package final class Tape<Scalar: KernelScalar> {
     for index in nodes.indices.reversed() {
       switch nodes[index].step {
       case .leaf, .recomputedOutput, .done: break
+      case .event(let body):
+        body()
+        nodes[index].step = .done
       case .operation(let inputGradients, let backward):
         // Taken out first: where it is handed on, nobody else may hold it.
         if let outputGradient = nodes[index].gradient.take() {

@@ -78,21 +78,26 @@ final class StepRun {
       allocate: { count in
         arena.allocate(Float.self, count: count, booking: Booking(.common, .exchange))
       })
-    func optimizer(_ parameters: ParameterSet<Float>, role: MemoryRole) -> ShardedOptimizer {
+    // Benchmarks run at stage 1, whose passes need no other ranks.
+    let group = ShardGroup(transport: transport, exchange: exchange, arena: arena) { _ in
+      trap("a pass that needs other ranks")
+    }
+    func optimizer(_ parameters: ParameterSet<Float>) -> ShardedOptimizer {
       ShardedOptimizer(
-        parameters, role: role,
+        ShardedParameters(parameters, group: group),
         configuration: .init(
-          beta1: 0.9, beta2: 0.999, weightDecay: 0.01, clip: .infinity, ema: nil),
-        exchange: exchange, transport: transport, arena: arena)
+          beta1: 0.9, beta2: 0.999, weightDecay: 0.01, clip: .infinity, ema: nil))
     }
     switch benchmark.mode {
     case .forward: break
-    case .train: self.optimizer = optimizer(parameters, role: .base)
+    case .train: self.optimizer = optimizer(parameters)
     case .iteration:
-      self.optimizer = optimizer(networks.addGenerator().parameters, role: .generator)
+      let generator = networks.addGenerator()
+      generator.parameters.values.copy(from: parameters.values)
+      self.optimizer = optimizer(generator.parameters)
       let adapter = networks.addAdapter(
         rank: Self.adapterRank, alpha: Double(Self.adapterRank), seed: 0)
-      adapterOptimizer = optimizer(adapter.parameters, role: .fake)
+      adapterOptimizer = optimizer(adapter.parameters)
     }
   }
 
@@ -118,7 +123,7 @@ final class StepRun {
 
   private func train() throws -> Double? {
     var loss: Double?
-    let gradients = gradients(of: networks.base.parameters, role: .base) {
+    let gradients = gradients(of: networks.base.parameters) {
       loss = matchFlow(latents, by: networks.base, role: .base)
     }
     try update(optimizer, gradients)
@@ -129,7 +134,7 @@ final class StepRun {
   private func iterate() throws -> Double? {
     guard let generator = networks.generator, let adapter = networks.adapter else { return nil }
     var sample = latents
-    let gradients = gradients(of: generator.parameters, role: .generator) {
+    let gradients = gradients(of: generator.parameters) {
       let tape = tape(.generator)
       let x = Rollout(schedule: SamplingSchedule(stepCount: 4, shift: 5), source: .simulate)
         .generate(
@@ -144,7 +149,7 @@ final class StepRun {
     try update(optimizer, gradients)
 
     var loss: Double?
-    let criticGradients = self.gradients(of: adapter.parameters, role: .fake) {
+    let criticGradients = self.gradients(of: adapter.parameters) {
       loss = matchFlow(
         sample, by: networks.base, adapter: Adapter(adapter, weight: 1), role: .fake)
     }
@@ -188,10 +193,10 @@ final class StepRun {
   }
 
   private func gradients(
-    of parameters: ParameterSet<Float>, role: MemoryRole, _ body: () -> Void
+    of parameters: ParameterSet<Float>, _ body: () -> Void
   ) -> Buffer<Float> {
     MicrobatchSum.gradients(
-      of: [GradientTarget(parameters, role: role)],
+      of: [GradientTarget(parameters)],
       over: transport.rank..<(transport.rank + 1), arena: arena
     ) { _ in body() }[0]
   }

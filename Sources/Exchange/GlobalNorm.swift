@@ -21,34 +21,48 @@ package func blockSquares(of values: Buffer<Float>) -> [Double] {
   }
 }
 
-/// Σ x² over the whole vector of which this rank holds `shard`; equal bits on every rank and for
-/// every number of ranks.
+/// Σ x² over the whole vector of which this rank holds `shard`; equal bits on every rank, for every
+/// number of ranks and all units.
 ///
-/// - Collective: over the transport's group; the partition must agree.
-/// - Precondition: shards begin at multiples of 4,096 elements.
+/// - Collective: over the transport's group; the sharding must agree.
+/// - Precondition: stretches of shards begin at multiples of 4,096 elements of the vector.
 /// - Throws: what the transport throws, `CompressionError` when a payload is damaged.
 /// - Cost: 8 bytes sent to every peer per 4,096 own elements.
 package func globalSquaredNorm(
-  shard: Buffer<Float>, partition: ShardPartition, transport: any Transport
+  shard: Buffer<Float>, sharding: UnitSharding, transport: any Transport
 ) throws -> Double {
-  requireShard(shard, partition, transport)
   require(
-    partition.blockLength % normBlockLength == 0,
-    "blocks of \(partition.blockLength) do not hold leaves of \(normBlockLength)")
-  let own = Buffer(blockSquares(of: shard))
+    sharding.shardCount == transport.size && shard.count == sharding.count(of: transport.rank),
+    "a shard of \(shard.count) elements of \(sharding.shardCount) on rank \(transport.rank) of "
+      + "\(transport.size)")
+  let own = Buffer(
+    sharding.stretches(of: transport.rank).flatMap { blockSquares(of: shard[$0.local]) })
   let encoder = MessageEncoder()
   let decoder = MessageDecoder()
   let payloads = try transport.allGather(own.withBytes { encoder.encode($0, codec: .off) })
-  var leaves: [Double] = []
+  var leaves = [Double](repeating: 0, count: leafCount(sharding.count))
   for (rank, payload) in payloads.enumerated() {
-    let leafCount = (partition.range(of: rank).count + normBlockLength - 1) / normBlockLength
-    let squares = Buffer<Double>(zeroed: leafCount)
+    let stretches = sharding.stretches(of: rank).filter { !$0.flat.isEmpty }
+    let squares = Buffer<Double>(zeroed: stretches.reduce(0) { $0 + leafCount($1.flat.count) })
     try squares.withMutableBytes { bytes throws(CompressionError) in
       _ = try decoder.decode(payload, into: &bytes)
     }
-    leaves += squares.array
+    var next = 0
+    for stretch in stretches {
+      require(
+        stretch.flat.lowerBound.isMultiple(of: normBlockLength),
+        "a stretch from \(stretch.flat.lowerBound) on does not begin at a leaf")
+      for leaf in 0..<leafCount(stretch.flat.count) {
+        leaves[stretch.flat.lowerBound / normBlockLength + leaf] = squares[next]
+        next += 1
+      }
+    }
   }
   return treeReduce(leaves, combine: +) ?? 0
+}
+
+private func leafCount(_ elementCount: Int) -> Int {
+  (elementCount + normBlockLength - 1) / normBlockLength
 }
 
 /// Traps unless `shard` is this rank's part of the partition over the group.

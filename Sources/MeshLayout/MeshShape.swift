@@ -40,8 +40,13 @@ package struct MeshDemands: Equatable, Sendable {
 /// Sizes of the axes of a mesh; an axis that is not named has size 1.
 package struct MeshShape: Equatable, Hashable, Codable, Sendable, CustomStringConvertible {
   private var sizes: [Axis: Int]
+  /// What the ranks shard among them.
+  package var zeroStage: ZeroStage
 
-  package init(_ sizes: [Axis: Int] = [:]) { self.sizes = sizes.filter { $0.value != 1 } }
+  package init(_ sizes: [Axis: Int] = [:], zeroStage: ZeroStage = .optimizer) {
+    self.sizes = sizes.filter { $0.value != 1 }
+    self.zeroStage = zeroStage
+  }
 
   /// All ranks on one data-parallel axis.
   package static func dataParallel(_ rankCount: Int) -> MeshShape { MeshShape([.dp: rankCount]) }
@@ -59,7 +64,8 @@ package struct MeshShape: Equatable, Hashable, Codable, Sendable, CustomStringCo
 
   package var description: String {
     let named = Axis.allCases.filter { self[$0] != 1 }.map { "\($0.rawValue) \(self[$0])" }
-    return named.isEmpty ? "one rank" : named.joined(separator: " × ")
+    let stage = zeroStage == .optimizer ? "" : ", ZeRO stage \(zeroStage.rawValue)"
+    return named.isEmpty ? "one rank" : named.joined(separator: " × ") + stage
   }
 
   /// Every rule that the shape breaks, each with its numbers; empty when it is legal.
@@ -88,15 +94,18 @@ package struct MeshShape: Equatable, Hashable, Codable, Sendable, CustomStringCo
     require(
       demands.blockCount >= self[.stages], .moreStagesThanBlocks,
       "mesh.stages = \(self[.stages]), but the model has only \(demands.blockCount) blocks")
-    if dataParallelDegree > demands.microbatchCount {
-      do { _ = try share(of: demands.microbatchCount) } catch { problems.append(error) }
-    }
+    do { _ = try share(of: demands.microbatchCount) } catch { problems.append(error) }
     return problems
   }
 
   /// How the data-parallel ranks share `microbatchCount` microbatches.
+  ///
+  /// Where gradients are summed over ranks in every round, a round's microbatches are neighbors, so that
+  /// ranks are the lowest levels of the tree; else each rank has neighbors, and a subtree of its own.
   package func share(of microbatchCount: Int) throws(MeshLayoutError) -> MicrobatchShare {
-    try MicrobatchShare(microbatchCount: microbatchCount, rankCount: dataParallelDegree)
+    try MicrobatchShare(
+      microbatchCount: microbatchCount, rankCount: dataParallelDegree,
+      order: zeroStage == .optimizer ? .contiguous : .interleaved)
   }
 
   // MARK: Coordinates

@@ -1,5 +1,5 @@
-// What a run costs, phase by phase and rank by rank: data parallel with sharded optimizer state, tokens shared
-// by all-to-all where the mesh says so.
+// What a run costs, phase by phase and rank by rank: data parallel with state, gradients or parameters sharded,
+// tokens shared by all-to-all where the mesh says so.
 //
 // Memory: peaks of the twins' ledgers, exact up to lifetimes of temporaries. Operations: matrix products
 // and attention, counted where they are made (recomputation included). Time: operations of the
@@ -67,36 +67,34 @@ package enum CostModel {
       let kind = RankKind(sizes, rank: rank, shape: shape, share: share)
       if let costs = seen[kind] { return costs }
       let twins = PhaseTwins(
-        sizes: sizes, rankCount: rankCount, rank: rank, microbatchCount: kind.microbatchCount,
-        part: kind.part)
+        sizes: sizes, rankCount: rankCount, rank: rank,
+        zeroStage: rankCount == 1 ? .optimizer : shape.zeroStage,
+        microbatchCount: kind.microbatchCount, dataDegree: share.rankCount, part: kind.part)
       let costs = RankCosts(
         teach: twins.teach(), distill: twins.distill(), evaluate: twins.evaluate())
       seen[kind] = costs
       return costs
     }
-    func phase(
-      _ name: String, stepCount: Int, exchange: Int, _ parts: [RankPhase]
-    ) -> PhaseCosts? {
+    func sum(_ parts: [RankPhase], _ path: KeyPath<RankPhase, Double>) -> Int {
+      Int(parts.reduce(0) { $0 + $1[keyPath: path] }.rounded())
+    }
+    func phase(_ name: String, stepCount: Int, _ parts: [RankPhase]) -> PhaseCosts? {
       parts.isEmpty
         ? nil
         : PhaseCosts(
           name: name, stepCount: stepCount, memory: parts.map(\.memory),
           operationsPerStep: parts.map(\.operationsPerStep),
-          updateByteCountPerStep: exchange,
-          activationByteCountPerStep: Int(
-            parts.reduce(0) { $0 + $1.activationByteCountPerStep }.rounded()))
+          updateByteCountPerStep: sum(parts, \.updateByteCountPerStep),
+          activationByteCountPerStep: sum(parts, \.activationByteCountPerStep))
     }
     let phases = [
       phase(
         "teach", stepCount: sizes.teachStepCount,
-        exchange: ExchangeModel.byteCount(
-          elementCount: sizes.networkElementCount, rankCount: rankCount),
         sizes.teachStepCount > 0 ? ranks.map(\.teach) : []),
       phase(
         "distill", stepCount: sizes.distillStepCount,
-        exchange: ExchangeModel.distillByteCount(sizes, rankCount: rankCount),
         sizes.distillStepCount > 0 ? ranks.compactMap(\.distill) : []),
-      phase("evaluate", stepCount: 0, exchange: 0, ranks.map(\.evaluate)),
+      phase("evaluate", stepCount: 0, ranks.map(\.evaluate)),
     ]
     return RunCosts(phases: phases.compactMap(\.self))
   }
@@ -105,15 +103,19 @@ package enum CostModel {
   private struct RankKind: Hashable {
     let microbatchCount: Int
     let part: SequencePart?
+    /// Own elements of each network, at stages above 1 of each unit.
     let shardCounts: [Int]
 
     init(_ sizes: WorkloadSizes, rank: Int, shape: MeshShape, share: MicrobatchShare) {
       let degree = shape[.sp]
-      microbatchCount = share.range(of: rank / degree).count
+      microbatchCount = share.microbatches(of: rank / degree).count
       part = degree > 1 ? SequencePart(rank: rank % degree, degree: degree) : nil
-      shardCounts = [
-        sizes.networkElementCount, sizes.adapterElementCount, sizes.headElementCount,
-      ].map { ShardPartition(count: $0, shardCount: shape.rankCount).range(of: rank).count }
+      let counts =
+        shape.zeroStage == .optimizer
+        ? [sizes.networkElementCount, sizes.adapterElementCount]
+        : (sizes.networkUnits + sizes.adapterUnits).map(\.elementCount)
+      shardCounts = (counts + [sizes.headElementCount])
+        .map { ShardPartition(count: $0, shardCount: shape.rankCount).range(of: rank).count }
     }
   }
 

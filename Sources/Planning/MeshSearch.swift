@@ -1,8 +1,9 @@
 // Which layouts a number of ranks allows, and which one is taken.
 //
-// Placed today: `zero` (data parallel with sharded optimizer state) and `sp` (Ulysses). Data parallelism
+// Placed today: `zero` (data parallel with sharded state, stages 1 to 3) and `sp` (Ulysses). Data parallelism
 // comes first as long as the microbatches divide: it exchanges gradients once a step, `sp` activations in
-// every block (specs of distributed systems, §4).
+// every block (specs of distributed systems, §4). A lower stage comes before a higher one, which needs less
+// memory and sends more.
 
 package import MeshLayout
 
@@ -13,28 +14,36 @@ package struct MeshSearch: Equatable, Sendable {
   package var headCount: Int
   package var zero: Int?
   package var sp: Int?
+  package var stage: ZeroStage?
   /// Why tokens cannot be shared in this run; nil where they can.
   package var sequenceProblem: String?
 
   package init(
     rankCount: Int, microbatchCount: Int, headCount: Int, zero: Int? = nil, sp: Int? = nil,
-    sequenceProblem: String? = nil
+    stage: ZeroStage? = nil, sequenceProblem: String? = nil
   ) {
     self.rankCount = rankCount
     self.microbatchCount = microbatchCount
     self.headCount = headCount
     self.zero = zero
     self.sp = sp
+    self.stage = stage
     self.sequenceProblem = sequenceProblem
   }
 
-  /// Legal layouts, those with the least `sp` first.
+  /// Legal layouts, those with the least `sp` first, of these the lowest stage.
   package var shapes: [MeshShape] {
-    (1...max(rankCount, 1)).compactMap { sp in
-      guard rankCount % sp == 0 else { return nil }
-      let shape = MeshShape([.zero: rankCount / sp, .sp: sp])
-      return problems(of: shape).isEmpty ? shape : nil
+    (1...max(rankCount, 1)).flatMap { sp -> [MeshShape] in
+      guard rankCount % sp == 0 else { return [] }
+      return stages.map { MeshShape([.zero: rankCount / sp, .sp: sp], zeroStage: $0) }
+        .filter { problems(of: $0).isEmpty }
     }
+  }
+
+  /// Stages that are open. One rank has nothing to shard.
+  private var stages: [ZeroStage] {
+    if rankCount == 1 { return [.optimizer] }
+    return stage.map { [$0] } ?? ZeroStage.allCases
   }
 
   /// Rules that a layout breaks, by the key that is at fault.
@@ -63,7 +72,7 @@ package struct MeshSearch: Equatable, Sendable {
             message: "is \(zero), which does not divide the \(rankCount) ranks\(nearest)")
         ]
       }
-      return problems(of: MeshShape([.zero: zero, .sp: degree])).map {
+      return problems(of: shape(zero, sp: degree)).map {
         $0.key == "mesh.sp"
           ? Problem(
             key: "mesh.zero",
@@ -73,9 +82,13 @@ package struct MeshSearch: Equatable, Sendable {
       }
     }
     let degree = sp ?? 1
-    return problems(of: MeshShape([.zero: rankCount / degree, .sp: degree])).map {
+    return problems(of: shape(rankCount / degree, sp: degree)).map {
       Problem(key: $0.key, message: $0.message + nearest)
     }
+  }
+
+  private func shape(_ zero: Int, sp: Int) -> MeshShape {
+    MeshShape([.zero: zero, .sp: sp], zeroStage: stages[0])
   }
 
   private func problems(of shape: MeshShape) -> [Problem] {
@@ -95,6 +108,12 @@ package struct MeshSearch: Equatable, Sendable {
     require(
       dataDegree <= microbatchCount, "batch.microbatches",
       "is \(microbatchCount), but \(dataDegree) data-parallel ranks need one each")
+    require(
+      shape.zeroStage == .optimizer || dataDegree > microbatchCount
+        || microbatchCount % dataDegree == 0, "mesh.zeroStage",
+      "is \(shape.zeroStage.rawValue), with which \(dataDegree) data-parallel ranks sum gradients in "
+        + "every round of microbatches, but they do not divide the \(microbatchCount) of "
+        + "batch.microbatches")
     if degree > 1, let sequenceProblem { require(false, "mesh.sp", sequenceProblem) }
     return problems
   }
@@ -102,7 +121,7 @@ package struct MeshSearch: Equatable, Sendable {
   /// What would be legal instead.
   private var nearest: String {
     var free = self
-    (free.zero, free.sp) = (nil, nil)
+    (free.zero, free.sp, free.stage) = (nil, nil, nil)
     if let shape = free.shapes.first { return "; legal here: \(Self.keys(of: shape))" }
     for count in stride(from: rankCount - 1, to: 0, by: -1) {
       free.rankCount = count
@@ -116,5 +135,6 @@ package struct MeshSearch: Equatable, Sendable {
 
   private static func keys(of shape: MeshShape) -> String {
     "mesh.zero \(shape[.zero]), mesh.sp \(shape[.sp])"
+      + (shape.zeroStage == .optimizer ? "" : ", mesh.zeroStage \(shape.zeroStage.rawValue)")
   }
 }

@@ -55,6 +55,18 @@ package struct NetworkSizes: Codable, Equatable, Sendable {
   var latentCount: Int { outChannels * latentArea }
 }
 
+/// A stretch of a network's flat vector that comes and goes as one.
+package struct PlannedUnit: Codable, Hashable, Sendable {
+  /// A transformer block; else what lies before, between or behind blocks.
+  package var isBlock: Bool
+  package var elementCount: Int
+
+  package init(isBlock: Bool, elementCount: Int) {
+    self.isBlock = isBlock
+    self.elementCount = elementCount
+  }
+}
+
 /// Everything else of a run that costs memory, operations or words.
 package struct WorkloadSizes: Codable, Equatable, Sendable {
   package enum Method: String, Codable, Sendable {
@@ -66,9 +78,9 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
   }
 
   package var network: NetworkSizes
-  /// Elements of the flat vector of W, padding included; the generator has as many.
-  package var networkElementCount: Int
-  package var adapterElementCount: Int
+  /// The flat vector of W, padding included; the generator has as many.
+  package var networkUnits: [PlannedUnit]
+  package var adapterUnits: [PlannedUnit]
   package var adapterRank: Int
   /// 0 without adversarial term.
   package var headElementCount: Int
@@ -86,6 +98,8 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
   /// K; a rollout from its own samples runs up to K − 1 steps silently.
   package var generatorStepCount: Int
   package var simulatesRollout: Bool
+  /// Whether microbatches of a step train different steps of the student.
+  package var spreadsDepths: Bool
   /// A generator turn every so many steps.
   package var criticRatio: Int
   /// Whether the weak real DiT runs with the adapter.
@@ -100,16 +114,17 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
   package var bucketByteCount: Int
 
   package init(
-    network: NetworkSizes, networkElementCount: Int, adapterElementCount: Int, adapterRank: Int,
-    headElementCount: Int, discriminatorWidth: Int, storedTextElementCounts: [Int] = [],
-    microbatchCount: Int, samplesPerMicrobatch: Int, recomputes: Bool, teachStepCount: Int,
-    method: Method, distillStepCount: Int, generatorStepCount: Int, simulatesRollout: Bool,
-    criticRatio: Int, pullsRealDiT: Bool, isGuided: Bool, hasGroundTruthTerm: Bool,
-    keepsGeneratorAverage: Bool, evaluationBatch: Int, bucketByteCount: Int
+    network: NetworkSizes, networkUnits: [PlannedUnit], adapterUnits: [PlannedUnit],
+    adapterRank: Int, headElementCount: Int, discriminatorWidth: Int,
+    storedTextElementCounts: [Int] = [], microbatchCount: Int, samplesPerMicrobatch: Int,
+    recomputes: Bool, teachStepCount: Int, method: Method, distillStepCount: Int,
+    generatorStepCount: Int, simulatesRollout: Bool, spreadsDepths: Bool, criticRatio: Int,
+    pullsRealDiT: Bool, isGuided: Bool, hasGroundTruthTerm: Bool, keepsGeneratorAverage: Bool,
+    evaluationBatch: Int, bucketByteCount: Int
   ) {
     self.network = network
-    self.networkElementCount = networkElementCount
-    self.adapterElementCount = adapterElementCount
+    self.networkUnits = networkUnits
+    self.adapterUnits = adapterUnits
     self.adapterRank = adapterRank
     self.headElementCount = headElementCount
     self.discriminatorWidth = discriminatorWidth
@@ -122,6 +137,7 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
     self.distillStepCount = distillStepCount
     self.generatorStepCount = generatorStepCount
     self.simulatesRollout = simulatesRollout
+    self.spreadsDepths = spreadsDepths
     self.criticRatio = criticRatio
     self.pullsRealDiT = pullsRealDiT
     self.isGuided = isGuided
@@ -130,4 +146,7 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
     self.evaluationBatch = evaluationBatch
     self.bucketByteCount = bucketByteCount
   }
+
+  package var networkElementCount: Int { networkUnits.reduce(0) { $0 + $1.elementCount } }
+  package var adapterElementCount: Int { adapterUnits.reduce(0) { $0 + $1.elementCount } }
 }

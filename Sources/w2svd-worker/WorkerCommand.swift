@@ -70,8 +70,9 @@ struct WorkerCommand: ParsableCommand {
       }
       if dryRun {
         if transport.isRoot { print(configuration, plan.text, separator: "\n") }
-        return ExitCode.done.rawValue
+        return plan.fits ? ExitCode.done.rawValue : ExitCode.configuration.rawValue
       }
+      if let problem = plan.problem { throw JobError(exitCode: .configuration, problem) }
       let reporter =
         transport.isRoot
         ? Reporter(style: style(resolved), output: { Self.write($0) }) : Reporter()

@@ -1,3 +1,4 @@
+import MeshLayout
 import Models
 import Testing
 
@@ -21,7 +22,11 @@ private func sizes(of model: BenchmarkModel) -> NetworkSizes {
 
 private func countedForward(_ model: BenchmarkModel, adapterRank: Int = 0) -> Double {
   let ledger = PlannedLedger()
-  let weights = ledger.allocate(1, .base, .parameters)
+  let weights = ParametersTwin(
+    ledger, role: .base, units: [PlannedUnit(isBlock: false, elementCount: 1)],
+    group: ShardGroupTwin(
+      rank: 0, rankCount: 1, stage: .optimizer,
+      exchange: ExchangeTwin(ledger, rank: 0, bucketByteCount: 1 << 20)))
   var network = NetworkTwin(sizes: sizes(of: model), parameters: weights)
   if adapterRank > 0 { network.adapter = UpdateTwin(rank: adapterRank, isTrainable: false) }
   let latents = ledger.allocate(

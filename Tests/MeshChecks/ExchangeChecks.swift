@@ -93,14 +93,19 @@ private func checkDeltaGather(_ transport: any Transport) throws {
 
 private func checkGlobalNorm(_ transport: any Transport) throws {
   for count in vectorCounts {
-    let partition = ShardPartition(count: count, shardCount: transport.size)
     let whole = gradientLikeVector(count, of: 78)
     let expected = treeReduce(blockSquares(of: Buffer(whole)), combine: +) ?? 0
-    let shard = Buffer(whole[partition.range(of: transport.rank)])
-    let norm = try globalSquaredNorm(shard: shard, partition: partition, transport: transport)
-    if norm.bitPattern != expected.bitPattern {
-      throw CheckFailure(
-        description: "\(count) elements: squared norm \(norm), one rank \(expected)")
+    let border = count / 3 / normBlockLength * normBlockLength
+    for units in [[0..<count], [0..<border, border..<count]] {
+      let sharding = UnitSharding(units: units, shardCount: transport.size)
+      let shard = Buffer(
+        sharding.stretches(of: transport.rank).flatMap { Array(whole[$0.flat]) })
+      let norm = try globalSquaredNorm(shard: shard, sharding: sharding, transport: transport)
+      if norm.bitPattern != expected.bitPattern {
+        throw CheckFailure(
+          description:
+            "\(count) elements, units \(units): squared norm \(norm), one rank \(expected)")
+      }
     }
   }
 }

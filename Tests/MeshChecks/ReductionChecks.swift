@@ -40,7 +40,7 @@ let reductionChecks: [MeshCheck] = [
     for microbatchCount in [4, 8, 16] where microbatchCount >= mesh.size {
       let share = try MicrobatchShare(microbatchCount: microbatchCount, rankCount: mesh.size)
       var counter = BinaryCounter<Double>()
-      for microbatch in share.range(of: mesh.rank) {
+      for microbatch in share.microbatches(of: mesh.rank) {
         counter.push(addend(microbatch, 0), combine: +)
       }
       guard let partial = counter.finish(combine: +) else {

@@ -6,8 +6,8 @@ struct MicrobatchShareTests {
     for microbatchCount in 1...20 {
       for rankCount in 1...microbatchCount {
         let share = try MicrobatchShare(microbatchCount: microbatchCount, rankCount: rankCount)
-        let ranges = (0..<rankCount).map(share.range)
-        #expect(ranges.flatMap(Array.init) == Array(0..<microbatchCount))
+        let ranges = (0..<rankCount).map(share.microbatches)
+        #expect(ranges.flatMap(\.self) == Array(0..<microbatchCount))
         let sizes = ranges.map(\.count)
         #expect((sizes.min() ?? 0) >= 1)
         #expect((sizes.max() ?? 0) - (sizes.min() ?? 0) <= 1)
@@ -24,13 +24,46 @@ struct MicrobatchShareTests {
       for rankCount in 1...microbatchCount {
         let share = try MicrobatchShare(microbatchCount: microbatchCount, rankCount: rankCount)
         let partials = (0..<rankCount).map { rank in
-          treeReduce(share.range(of: rank).map(String.init), combine: join) ?? ""
+          treeReduce(share.microbatches(of: rank).map(String.init), combine: join) ?? ""
         }
         let whole = treeReduce((0..<microbatchCount).map(String.init), combine: join)
         let isSame = treeReduce(partials, combine: join) == whole
         if share.preservesBits { #expect(isSame, "\(microbatchCount) over \(rankCount)") }
       }
     }
+  }
+
+  @Test func `rounds deal all microbatches out, and joining rounds gives the one-rank tree`() throws
+  {
+    func join(_ left: String, _ right: String) -> String { "(\(left)+\(right))" }
+    for rankCount in 1...8 {
+      for roundCount in 1...9 {
+        let count = rankCount * roundCount
+        let share = try MicrobatchShare(
+          microbatchCount: count, rankCount: rankCount, order: .interleaved)
+        let own = (0..<rankCount).map(share.microbatches)
+        #expect(own.allSatisfy { $0.count == roundCount && $0 == $0.sorted() })
+        #expect(own.flatMap(\.self).sorted() == Array(0..<count))
+        for (rank, microbatches) in own.enumerated() {
+          #expect(microbatches.allSatisfy { share.owner(of: $0) == rank })
+        }
+        let rounds = (0..<roundCount).map { round in
+          treeReduce(own.map { String($0[round]) }, combine: join) ?? ""
+        }
+        let whole = treeReduce((0..<count).map(String.init), combine: join)
+        let isSame = treeReduce(rounds, combine: join) == whole
+        #expect(share.preservesBits == [1, 2, 4, 8].contains(rankCount))
+        if share.preservesBits { #expect(isSame, "\(roundCount) rounds of \(rankCount)") }
+      }
+    }
+  }
+
+  @Test func `rounds that are not full are an error that says what to do`() {
+    let error = #expect(throws: MeshLayoutError.self) {
+      try MicrobatchShare(microbatchCount: 8, rankCount: 3, order: .interleaved)
+    }
+    #expect(error?.code == .doesNotDivide)
+    #expect(error?.message.contains("or ZeRO stage 1") == true)
   }
 
   @Test func `bits are promised for power-of-two counts and not for shares that break the tree`()

@@ -11,10 +11,13 @@ private func sizes(_ change: (inout WorkloadSizes) -> Void = { _ in }) -> Worklo
       refinerBlockCount: 1, inChannels: 33, outChannels: 16, patchVolume: 4, textTokenCount: 3,
       textWidth: 24, pooledWidth: 16, hasGuidanceEmbedding: false, latentFrames: 2,
       latentHeight: 8, latentWidth: 8),
-    networkElementCount: 150_000, adapterElementCount: 9_000, adapterRank: 4, headElementCount: 0,
-    discriminatorWidth: 32, microbatchCount: 8, samplesPerMicrobatch: 2, recomputes: false,
+    networkUnits: [PlannedUnit(isBlock: false, elementCount: 150_000)],
+    adapterUnits: [PlannedUnit(isBlock: false, elementCount: 9_000)], adapterRank: 4,
+    headElementCount: 0, discriminatorWidth: 32, microbatchCount: 8, samplesPerMicrobatch: 2,
+    recomputes: false,
     teachStepCount: 10, method: .distributionMatching, distillStepCount: 10,
-    generatorStepCount: 4, simulatesRollout: true, criticRatio: 4, pullsRealDiT: true,
+    generatorStepCount: 4, simulatesRollout: true, spreadsDepths: true, criticRatio: 4,
+    pullsRealDiT: true,
     isGuided: false, hasGroundTruthTerm: false, keepsGeneratorAverage: true, evaluationBatch: 4,
     bucketByteCount: 4 << 20)
   change(&sizes)
@@ -109,13 +112,10 @@ func `gradient buffers grow with the logarithm of the microbatches`(
 }
 
 @Test(arguments: 1...8)
-func `every update sends each word to its owner and back to everyone`(rankCount: Int) {
-  let count = 4_096 * 10 + 5
-  let partition = ShardPartition(count: count, shardCount: rankCount)
-  let sent = partition.slices.reduce(0) { sum, own in
-    sum + (count - own.count) + (rankCount - 1) * own.count
-  }
-  #expect(ExchangeModel.byteCount(elementCount: count, rankCount: rankCount) == 4 * sent)
+func `every update sends each word to its owner and back to everyone`(rankCount: Int) throws {
+  // ZeRO (1910.02054) §7, stage 1, over all ranks: (R − 1) n words each way.
+  let teach = try costs(sizes(), ranks: rankCount).phases[0]
+  #expect(teach.updateByteCountPerStep == 2 * (rankCount - 1) * 150_000 * 4)
 }
 
 @Test func `more ranks than microbatches have no plan`() {

@@ -6,11 +6,24 @@ import Testing
 struct MeshSearchTests {
   private func search(
     _ ranks: Int, microbatches: Int = 8, heads: Int = 6, zero: Int? = nil, sp: Int? = nil,
-    sequenceProblem: String? = nil
+    stage: ZeroStage? = .optimizer, sequenceProblem: String? = nil
   ) -> MeshSearch {
     MeshSearch(
       rankCount: ranks, microbatchCount: microbatches, headCount: heads, zero: zero, sp: sp,
-      sequenceProblem: sequenceProblem)
+      stage: stage, sequenceProblem: sequenceProblem)
+  }
+
+  @Test func `lower stages come first, and stages above 1 want full rounds`() {
+    let stages = search(8, stage: nil).shapes.filter { $0[.sp] == 1 }.map(\.zeroStage)
+    #expect(stages == [.optimizer, .gradients, .parameters])
+    let uneven = search(3, stage: nil).shapes
+    #expect(uneven.allSatisfy { $0.zeroStage == .optimizer || 8 % $0[.zero] == 0 })
+    #expect(uneven.first == MeshShape([.zero: 3]))
+    #expect(search(1, stage: .parameters).shapes == [MeshShape()])
+    let problem = search(3, heads: 4, stage: .gradients).problems.first
+    #expect(problem?.key == "mesh.zeroStage")
+    #expect(problem?.message.contains("do not divide the 8 of batch.microbatches") == true)
+    #expect(problem?.message.contains("legal here: mesh.zero 3, mesh.sp 1") == true)
   }
 
   @Test func `data parallelism comes first, tokens are shared where microbatches run out`() {

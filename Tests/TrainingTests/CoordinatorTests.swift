@@ -91,6 +91,32 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
       $0.model.textTokens = 2
       $0.batch.samples = 1
     },
+    PlannedCase("stage 2", ranks: 2) { $0.mesh.zeroStage = .fixed(2) },
+    PlannedCase("stage 2, all terms, recomputed", ranks: 4) {
+      $0.mesh.zeroStage = .fixed(2)
+      $0.distill.lambdaAdversarial = 0.1
+      $0.distill.guidance = 3
+      $0.model.recompute = true
+    },
+    PlannedCase("stage 3", ranks: 2) { $0.mesh.zeroStage = .fixed(3) },
+    PlannedCase("stage 3, recomputed", ranks: 4) {
+      $0.mesh.zeroStage = .fixed(3)
+      $0.model.recompute = true
+    },
+    PlannedCase("stage 3, all terms", ranks: 4) {
+      $0.mesh.zeroStage = .fixed(3)
+      $0.distill.lambdaAdversarial = 0.1
+      $0.distill.guidance = 3
+      $0.distill.alphaWeak = 0
+    },
+    PlannedCase("stage 3 with LCM", ranks: 2) {
+      $0.mesh.zeroStage = .fixed(3)
+      $0.distill.method = .lcm
+    },
+    PlannedCase("stage 3 with shared tokens", ranks: 4) {
+      $0.mesh.zeroStage = .fixed(3)
+      $0.mesh.sp = .fixed(2)
+    },
     PlannedCase("LCM with shared tokens", ranks: 2) {
       $0.distill.method = .lcm
       $0.mesh.sp = .fixed(2)
@@ -104,7 +130,6 @@ private struct MeasuredPhase: Sendable {
   let total: Int
   /// What the rank sent to those it shares tokens with.
   let activationByteCount: Int
-
   init(_ context: RunContext, _ log: TrafficLog) {
     entries = context.arena.ledger.entries
     total = context.arena.ledger.totalPeakByteCount
@@ -128,13 +153,19 @@ private func measure(
   in folder: String
 ) throws -> [MeasuredPhase] {
   let transport = RecordingTransport(base)
+  let runFolder = RunFolder(folder)
+  let reporter =
+    transport.isRoot
+    ? Reporter(style: .plain(interval: 1e9), output: { _ in }) : Reporter()
+  try FileManager.default.createDirectory(at: runFolder.url, withIntermediateDirectories: true)
+  try reporter.open(runFolder, resumingAt: nil)
   let context = try RunContext(
-    configuration: configuration, folder: RunFolder(folder), transport: transport,
+    configuration: configuration, folder: runFolder, transport: transport,
     shape: try Coordinator.plan(configuration, rankCount: transport.size).shape,
-    reporter: Reporter(), isStopRequested: { false })
+    reporter: reporter, isStopRequested: { false })
   let networks = Networks(
     configuration.transformer, nullTokenCount: configuration.model.textTokens,
-    arena: context.arena)
+    makeParameters: context.shardGroup.parameters)
   networks.base.parameters.initialize(seed: 1)
   let batches = TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0)
   func teach() throws {
@@ -157,20 +188,33 @@ private func measure(
   return [taught, MeasuredPhase(context, transport.log)]
 }
 
+/// Gradients and parameters that all ranks sent in each step of a phase, before coding.
+private func updateByteCounts(of phase: String, in metrics: URL) throws -> [Int] {
+  try String(contentsOf: metrics, encoding: .utf8).split(separator: "\n").compactMap { line in
+    let object = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
+    guard let object, object["phase"] as? String == phase,
+      let gradients = object["gradients_raw_bytes"] as? Int,
+      let parameters = object["parameters_raw_bytes"] as? Int
+    else { return nil }
+    return gradients + parameters
+  }
+}
+
 @Suite struct CoordinatorTests {
   @Test(arguments: PlannedCase.all)
   func `the plan tells what the ledger books`(_ planned: PlannedCase) throws {
     let configuration = planned.configuration
-    let measured = try withTemporaryFolder { folder in
+    let (measured, sentByStep) = try withTemporaryFolder { folder in
       var options = configuration.preparationOptions
       options.proceduralPeople = 1
       options.proceduralFrames = 24
       let prepared = try PreparedSet.prepare(
         from: .procedural, options: options, in: folder.appending(path: "prepared"))
-      let runFolder = folder.path + "/run"
-      return try InProcessMesh.run(size: planned.rankCount) { transport in
+      let runFolder = folder.path + "/run/"
+      let measured = try InProcessMesh.run(size: planned.rankCount) { transport in
         try measure(configuration, prepared, on: transport, in: runFolder)
       }
+      return (measured, try updateByteCounts(of: "teach", in: RunFolder(runFolder).metrics))
     }
     let plan = try Coordinator.plan(configuration, rankCount: planned.rankCount)
     for rank in 0..<planned.rankCount {
@@ -189,21 +233,40 @@ private func measure(
           "\(phase.name), rank \(rank): planned \(expected), booked \(found)")
       }
     }
-    guard plan.shape[.sp] < planned.rankCount, plan.shape[.sp] > 1 else { return }
     // Every teach step is alike; the depth of rollouts makes those of distill differ.
     let teach = plan.costs.phases[0]
+    #expect(sentByStep == Array(repeating: teach.updateByteCountPerStep, count: teach.stepCount))
+    guard plan.shape[.sp] < planned.rankCount, plan.shape[.sp] > 1 else { return }
     let sent = measured.map { $0.map(\.activationByteCount) }
     #expect(sent.reduce(0) { $0 + $1[0] } == teach.stepCount * teach.activationByteCountPerStep)
     #expect(sent.allSatisfy { $0[1] > 0 })
   }
 
   @Test func `a plan says whether the memory suffices`() throws {
-    let configuration = PlannedCase("stored").configuration
+    let configuration = PlannedCase("stored") { $0.mesh.zeroStage = .fixed(1) }.configuration
     let peak = try Coordinator.plan(configuration, rankCount: 2).costs.peakByteCountPerRank
     let enough = try Coordinator.plan(configuration, rankCount: 2, memoryPerRank: peak)
     let short = try Coordinator.plan(configuration, rankCount: 2, memoryPerRank: peak - 1)
     #expect(enough.fits && !short.fits)
     #expect(short.text.contains("does not fit"))
+  }
+
+  @Test func `of the layouts the first that keeps within the limit is taken`() throws {
+    var configuration = PlannedCase("wide") { $0.model.singleBlocks = 6 }.configuration
+    let free = try Coordinator.plan(configuration, rankCount: 4)
+    #expect(free.shape == MeshShape([.zero: 4]) && free.problem == nil)
+    let stages = free.candidates.filter { $0.shape[.sp] == 1 }
+    let peaks = stages.map(\.peakByteCountPerRank)
+    #expect(stages.map(\.shape.zeroStage) == ZeroStage.allCases)
+    #expect(peaks[0] > peaks[1] && peaks[1] > peaks[2])
+    for (stage, peak) in zip(ZeroStage.allCases, peaks) {
+      configuration.mesh.memoryPerRank = peak
+      let plan = try Coordinator.plan(configuration, rankCount: 4)
+      #expect(plan.shape == MeshShape([.zero: 4], zeroStage: stage) && plan.fits)
+    }
+    configuration.mesh.memoryPerRank = 1_000
+    let plan = try Coordinator.plan(configuration, rankCount: 4)
+    #expect(plan.problem?.contains("mesh.memoryPerRank is 1000, but the leanest layout") == true)
   }
 
   @Test func `a plan of the 13 B model allocates nothing and needs tens of gigabytes`() throws {
@@ -216,8 +279,10 @@ private func measure(
     configuration.model.recompute = true
     let sizes = try WorkloadSizes(configuration)
     #expect(sizes.networkElementCount > 12_000_000_000)
-    let costs = try Coordinator.plan(configuration, rankCount: 8).costs
-    #expect(costs.peakByteCountPerRank > 2 * 4 * sizes.networkElementCount)
+    let plan = try Coordinator.plan(configuration, rankCount: 8)
+    #expect(plan.costs.peakByteCountPerRank > 2 * 4 * sizes.networkElementCount)
+    let leanest = plan.candidates.map(\.peakByteCountPerRank).min() ?? 0
+    #expect(leanest < 4 * sizes.networkElementCount)
   }
 
   @Test func `a plan survives JSON`() throws {

@@ -36,8 +36,8 @@ extension Tape {
     parts: [Value<Scalar>], weight: Parameter<Scalar>, bias: Parameter<Scalar>? = nil,
     update: LowRankUpdate<Scalar>? = nil
   ) -> Value<Scalar> {
-    let outputWidth = weight.value.shape[0]
-    let inputWidth = weight.value.count / outputWidth
+    let outputWidth = weight.shape[0]
+    let inputWidth = weight.count / outputWidth
     let widths = parts.map { $0.shape.last ?? 1 }
     let leading = parts[0].shape.dropLast()
     precondition(
@@ -50,7 +50,7 @@ extension Tape {
     let output = result(leading + [outputWidth])
     let y = Matrix(output.buffer, rows: rowCount, columns: outputWidth)
     var terms = terms(inputs, columns(of: weight.value, rows: outputWidth, widths))
-    let values = parts + [use(weight)] + (bias.map { [use($0)] } ?? [])
+    let values = parts + [self.weight(weight)] + (bias.map { [self.weight($0)] } ?? [])
     let (weightPlace, biasPlace) = (parts.count, bias.map { _ in parts.count + 1 })
     guard let update, update.scale != 0 else {
       Scalar.multiply(
@@ -66,11 +66,13 @@ extension Tape {
       }
     }
 
-    let rank = update.down.value.shape[0]
+    let rank = update.down.shape[0]
     let scale = Scalar(update.scale)
     let hidden = result([rowCount, rank])
     let hiddenMatrix = Matrix(hidden.buffer, rows: rowCount, columns: rank)
-    let upMatrix = Matrix(update.up.value.buffer, rows: outputWidth, columns: rank)
+    func up() -> Matrix<Scalar> {
+      Matrix(update.up.value.buffer, rows: outputWidth, columns: rank)
+    }
     // Scaled here, so that the update is one more term of the same sum.
     for (index, term) in self.terms(
       inputs, columns(of: update.down.value, rows: rank, widths)
@@ -79,11 +81,11 @@ extension Tape {
         term.a, term.b, scale: scale, accumulating: index > 0, precision: precision,
         into: hiddenMatrix)
     }
-    terms.append((hiddenMatrix, upMatrix.transposed))
+    terms.append((hiddenMatrix, up().transposed))
     Scalar.multiply(
       sumOf: terms, addingToRows: bias?.value.buffer, precision: precision, into: y)
     let (downPlace, upPlace) = (values.count, values.count + 1)
-    return record(output, from: values + [use(update.down), use(update.up)]) {
+    return record(output, from: values + [self.weight(update.down), self.weight(update.up)]) {
       [unowned self] outputGradient, gradients in
       let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
       contribute(
@@ -92,7 +94,7 @@ extension Tape {
       let hiddenGradient = scratch([rowCount, rank])
       let dh = Matrix(hiddenGradient.buffer, rows: rowCount, columns: rank)
       Scalar.multiply(
-        dy, upMatrix, scale: scale, accumulating: false, precision: precision, into: dh)
+        dy, up(), scale: scale, accumulating: false, precision: precision, into: dh)
       contribute(
         dh, inputs: inputs, weight: update.down.value, to: gradients,
         weightPlace: downPlace)

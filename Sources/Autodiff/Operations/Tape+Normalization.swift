@@ -41,7 +41,7 @@ extension Tape {
     _ x: Value<Scalar>, gain: Parameter<Scalar>, rotation: RotaryTable<Scalar>? = nil,
     headCount: Int, epsilon: Double
   ) -> Value<Scalar> {
-    let headWidth = gain.value.count
+    let headWidth = gain.count
     precondition(
       x.shape.count == 3 && x.shape[2] == headCount * headWidth,
       "\(headCount) heads of \(headWidth) do not make up the width of \(x.shape)")
@@ -58,7 +58,7 @@ extension Tape {
     Scalar.headNorm(
       x.tensor.buffer, gain: gain.value.buffer, cosines: cosines, sines: sines,
       epsilon: Scalar(epsilon), shape: shape, into: output.buffer, inverseRoot: inverseRoot.buffer)
-    return record(output, from: [x, use(gain)]) { outputGradient, gradients in
+    return record(output, from: [x, weight(gain)]) { outputGradient, gradients in
       Scalar.headNormBackward(
         outputGradient: outputGradient.buffer, x: x.tensor.buffer, gain: gain.value.buffer,
         cosines: cosines, sines: sines, shape: shape, inverseRoot: inverseRoot.buffer,

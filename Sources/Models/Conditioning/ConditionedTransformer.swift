@@ -23,8 +23,8 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
   package init(_ configuration: HunyuanVideoConfiguration, parameters: ParameterSet<Scalar>) {
     transformer = HunyuanVideoTransformer(configuration, parameters: parameters)
     precondition(
-      parameters[Self.nullTextName].value.shape.last == configuration.textEmbeddingWidth
-        && parameters[Self.nullPooledName].value.count == configuration.pooledProjectionWidth,
+      parameters[Self.nullTextName].shape.last == configuration.textEmbeddingWidth
+        && parameters[Self.nullPooledName].count == configuration.pooledProjectionWidth,
       "the null text does not fit the transformer's text width")
   }
 
@@ -51,10 +51,12 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
     guidance: Double = 1, adapter: Adapter<Scalar>? = nil, recompute: Bool = false,
     sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
-    let inputs = inputs(
-      tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance)
-    let output = transformer.forward(
-      tape: tape, inputs, adapter: adapter, recompute: recompute, sequence: sequence)
+    let output = inPass(tape, noisy, adapter) {
+      transformer.forward(
+        tape: tape,
+        inputs(tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance),
+        adapter: adapter, recompute: recompute, sequence: sequence)
+    }
     precondition(
       output.shape == noisy.shape,
       "latents \(noisy.shape) give a velocity \(output.shape); sizes must be multiples of the patch"
@@ -67,9 +69,22 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
     tape: Tape<Scalar>, noisy: Value<Scalar>, times: [Double], conditions: [Condition<Scalar>],
     guidance: Double = 1, adapter: Adapter<Scalar>? = nil, recompute: Bool = false
   ) -> Value<Scalar> {
-    let inputs = inputs(
-      tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance)
-    return transformer.features(tape: tape, inputs, adapter: adapter, recompute: recompute)
+    inPass(tape, noisy, adapter) {
+      transformer.features(
+        tape: tape,
+        inputs(tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance),
+        adapter: adapter, recompute: recompute)
+    }
+  }
+
+  /// Runs a pass with the parameters outside of blocks in memory.
+  private func inPass(
+    _ tape: Tape<Scalar>, _ noisy: Value<Scalar>, _ adapter: Adapter<Scalar>?,
+    _ body: () -> Value<Scalar>
+  ) -> Value<Scalar> {
+    let sets = [parameters] + (adapter.map { [$0.set.parameters] } ?? [])
+    return tape.inBlock(
+      "", of: sets, isDifferentiated: noisy.isTracked || sets.contains(where: \.isTrainable), body)
   }
 
   /// The transformer's inputs for a batch.
@@ -140,8 +155,8 @@ private struct TextBatch<Scalar: KernelScalar> {
   ) {
     let nullValue = tape.use(nullText)
     let nullPooledValue = tape.use(nullPooled)
-    let nullCount = nullText.value.shape[0]
-    let width = nullText.value.shape[1]
+    let nullCount = nullText.shape[0]
+    let width = nullText.shape[1]
     let tokenCount = texts.reduce(0) { max($0, $1?.embeddings.shape[0] ?? nullCount) }
     embeddings = tape.concatenate(
       texts.map { text in

@@ -45,21 +45,27 @@ package struct HunyuanVideoFolder {
   @discardableResult
   package func load<Scalar: KernelScalar>(into set: ParameterSet<Scalar>) throws -> [String] {
     var absent: [String] = []
-    for parameter in set.parameters {
-      let (name, shape) = (parameter.name, parameter.value.shape)
-      if let stored = folder.tensors[name]?.declaration {
-        try require(stored, shape)
-        try parameter.value.fill { try folder.read(name, into: $0) }
-      } else if let conditioning,
-        let stored = conditioning.tensors.first(where: { $0.name == name })
-      {
-        try require(stored, shape)
-        try parameter.value.fill { try conditioning.read(name, into: $0) }
-      } else {
-        absent.append(name)
+    try set.overwriteUnits { entries in
+      for parameter in set.parameters[entries] {
+        if try !load(parameter) { absent.append(parameter.name) }
       }
     }
     return absent
+  }
+
+  /// - Returns: whether the folder holds it.
+  private func load<Scalar: KernelScalar>(_ parameter: Parameter<Scalar>) throws -> Bool {
+    let name = parameter.name
+    if let stored = folder.tensors[name]?.declaration {
+      try require(stored, parameter.shape)
+      try parameter.value.fill { try folder.read(name, into: $0) }
+      return true
+    }
+    guard let conditioning, let stored = conditioning.tensors.first(where: { $0.name == name })
+    else { return false }
+    try require(stored, parameter.shape)
+    try parameter.value.fill { try conditioning.read(name, into: $0) }
+    return true
   }
 
   private func require(_ stored: TensorDeclaration, _ shape: [Int]) throws {
@@ -102,28 +108,68 @@ extension HunyuanVideoConfiguration {
     _ set: ParameterSet<Float>, to url: URL, as type: StoredType = .float32,
     largestShard: Int = ModelFolderWriter.defaultLargestShard
   ) throws {
-    let specifications = parameterSpecifications
-    let writer = try ModelFolderWriter(
-      creating: url, configuration: folderConfiguration(),
-      tensors: specifications.map { TensorDeclaration($0.name, type, shape: $0.shape) },
-      largestShard: largestShard)
-    for specification in specifications {
-      try writer.append(set[specification.name].value.buffer, to: specification.name)
+    let writer = try HunyuanVideoFolderWriter(
+      creating: url, self, parameters: set.specifications, as: type, largestShard: largestShard)
+    try set.readUnits { entries in
+      for parameter in set.parameters[entries] { try writer.append(parameter) }
     }
-    let theirs = Set(specifications.map(\.name))
-    let ours = set.parameters.filter { !theirs.contains($0.name) }
-    if !ours.isEmpty {
-      do {
-        let extra = try SafetensorsWriter(
+    try writer.finish()
+  }
+}
+
+/// A diffusers folder being written, parameter by parameter; it appears only when it is whole.
+package final class HunyuanVideoFolderWriter: ModelWriter {
+  private let writer: ModelFolderWriter
+  private let ours: SafetensorsWriter?
+  private let ourNames: Set<String>
+
+  /// - Parameter parameters: all that will be written; those that are not the transformer's go into a
+  ///   file of their own.
+  package init(
+    creating url: URL, _ configuration: HunyuanVideoConfiguration,
+    parameters: [ParameterSpecification], as type: StoredType = .float32,
+    largestShard: Int = ModelFolderWriter.defaultLargestShard
+  ) throws {
+    let theirs = configuration.parameterSpecifications
+    let theirNames = Set(theirs.map(\.name))
+    let rest = parameters.filter { !theirNames.contains($0.name) }
+    let writer = try ModelFolderWriter(
+      creating: url, configuration: configuration.folderConfiguration(),
+      tensors: theirs.map { TensorDeclaration($0.name, type, shape: $0.shape) },
+      largestShard: largestShard)
+    self.writer = writer
+    ourNames = Set(rest.map(\.name))
+    do {
+      ours =
+        rest.isEmpty
+        ? nil
+        : try SafetensorsWriter(
           creating: writer.place(of: HunyuanVideoFolder.conditioningName),
-          tensors: ours.map { TensorDeclaration($0.name, .float32, shape: $0.value.shape) },
+          tensors: rest.map { TensorDeclaration($0.name, .float32, shape: $0.shape) },
           metadata: ["format": "pt"])
-        for parameter in ours { try extra.append(parameter.value.buffer, to: parameter.name) }
-        try extra.finish()
-      } catch {
-        writer.abandon()
-        throw error
-      }
+    } catch {
+      writer.abandon()
+      throw error
+    }
+  }
+
+  /// Writes one parameter whole.
+  package func append(_ parameter: Parameter<Float>) throws {
+    guard ourNames.contains(parameter.name) else {
+      return try writer.append(parameter.value.buffer, to: parameter.name)
+    }
+    do { try ours?.append(parameter.value.buffer, to: parameter.name) } catch {
+      writer.abandon()
+      throw error
+    }
+  }
+
+  /// Makes the folder appear.
+  /// - Precondition: every parameter was written.
+  package func finish() throws {
+    do { try ours?.finish() } catch {
+      writer.abandon()
+      throw error
     }
     try writer.finish()
   }

@@ -1,9 +1,20 @@
-// What the readers of all architectures share.
+// What the readers and writers of all architectures share.
 
+package import Autodiff
 import Checkpoints
 import DenseKernels
 import Foundation
 import Tensors
+
+/// A folder of weights being written, parameter by parameter; it appears only when it is whole.
+package protocol ModelWriter {
+  /// Writes one parameter whole.
+  func append(_ parameter: Parameter<Float>) throws
+
+  /// Makes the folder appear.
+  /// - Precondition: every parameter was written.
+  func finish() throws
+}
 
 extension ModelFolder {
   /// - Throws: `wrongModel` if config.json names another class; a folder without a name may be any.

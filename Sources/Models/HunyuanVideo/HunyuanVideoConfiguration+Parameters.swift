@@ -67,7 +67,7 @@ extension HunyuanVideoConfiguration {
       .linear("ff.net.2", [width, mlpWidth])
       .linear("ff_context.net.0.proj", [mlpWidth, width])
       .linear("ff_context.net.2", [width, mlpWidth])
-      .specifications
+      .blockSpecifications
   }
 
   private func singleBlockParameters(_ index: Int) -> [ParameterSpecification] {
@@ -78,6 +78,6 @@ extension HunyuanVideoConfiguration {
       .linear("norm.linear", [3 * width, width], zero: true)
       .linear("proj_mlp", [mlpWidth, width])
       .linear("proj_out", [width, width + mlpWidth])
-      .specifications
+      .blockSpecifications
   }
 }

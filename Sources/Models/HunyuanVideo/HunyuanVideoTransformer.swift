@@ -45,11 +45,11 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
     if configuration.singleBlockCount > 0 {
       var joint = tape.concatenate([video, text], along: 1)  // [B, L+T, D]
       for index in 0..<configuration.singleBlockCount {
+        let name = "single_transformer_blocks.\(index)"
         let block = SingleStreamBlock(
-          scope: scope("single_transformer_blocks.\(index)"), stem: stem,
-          configuration: configuration)
+          scope: scope(name), stem: stem, configuration: configuration)
         joint =
-          scope.run([joint, stem.condition], recompute: recompute) { tape, inputs in
+          scope.run(name, [joint, stem.condition], recompute: recompute) { tape, inputs in
             [block.forward(tape, joint: inputs[0], condition: inputs[1])]
           }[0]
       }
@@ -117,9 +117,9 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
   ) -> (video: Value<Scalar>, text: Value<Scalar>) {
     var streams = [stem.video, stem.text]
     for index in 0..<configuration.doubleBlockCount {
-      let block = DoubleStreamBlock(
-        scope: scope("transformer_blocks.\(index)"), stem: stem, configuration: configuration)
-      streams = scope.run(streams + [stem.condition], recompute: recompute) { tape, inputs in
+      let name = "transformer_blocks.\(index)"
+      let block = DoubleStreamBlock(scope: scope(name), stem: stem, configuration: configuration)
+      streams = scope.run(name, streams + [stem.condition], recompute: recompute) { tape, inputs in
         block.forward(tape, video: inputs[0], text: inputs[1], condition: inputs[2])
       }
     }

@@ -33,17 +33,21 @@ struct LayerScope<Scalar: KernelScalar> {
 
   func parameter(_ name: String) -> Parameter<Scalar> { parameters[full(name)] }
 
-  /// Runs a block; with `recompute` it stores only its inputs and runs again on the way back.
+  /// Runs a block by the name of its parameters; with `recompute` it stores only its inputs and runs
+  /// again on the way back.
   func run(
-    _ inputs: [Value<Scalar>], recompute: Bool,
+    _ block: String, _ inputs: [Value<Scalar>], recompute: Bool,
     _ body: @escaping (Tape<Scalar>, [Value<Scalar>]) -> [Value<Scalar>]
   ) -> [Value<Scalar>] {
-    // Where nothing wants a gradient, nothing would be stored anyway.
-    let isTrainable = parameters.gradients != nil || adapter?.set.parameters.gradients != nil
-    guard recompute && (isTrainable || inputs.contains(where: \.isTracked)) else {
-      return body(tape, inputs)
+    let sets = [parameters] + (adapter.map { [$0.set.parameters] } ?? [])
+    let isDifferentiated =
+      sets.contains(where: \.isTrainable) || inputs.contains(where: \.isTracked)
+    func run(_ tape: Tape<Scalar>, _ inputs: [Value<Scalar>]) -> [Value<Scalar>] {
+      tape.inBlock(block, of: sets, isDifferentiated: isDifferentiated) { body(tape, inputs) }
     }
-    return tape.recomputing(inputs, body)
+    // Where nothing wants a gradient, nothing would be stored anyway.
+    guard recompute && isDifferentiated else { return run(tape, inputs) }
+    return tape.recomputing(inputs, run)
   }
 
   func linear(_ name: String = "", _ x: Value<Scalar>) -> Value<Scalar> {

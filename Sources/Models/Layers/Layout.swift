@@ -34,6 +34,15 @@ struct Layout {
     adding([ParameterSpecification(full(name, "weight"), [width], .ones)])
   }
 
+  /// The parameters of a transformer block, which come and go together.
+  var blockSpecifications: [ParameterSpecification] {
+    specifications.map {
+      var specification = $0
+      specification.block = path
+      return specification
+    }
+  }
+
   private func full(_ name: String, _ tensor: String) -> String {
     [path, name, tensor].filter { !$0.isEmpty }.joined(separator: ".")
   }
@@ -49,7 +58,7 @@ extension ParameterSet {
   /// - Precondition: every specification is met, in its shape; the set may hold more.
   func require(_ specifications: [ParameterSpecification]) {
     for specification in specifications {
-      let shape = self[specification.name].value.shape
+      let shape = self[specification.name].shape
       precondition(
         shape == specification.shape,
         "\(specification.name) is \(shape), the configuration says \(specification.shape)")

@@ -44,8 +44,10 @@ extension AdapterSet {
     try folder.requireTensors(
       Dictionary(uniqueKeysWithValues: specifications.map { ($0.name, $0.shape) }))
     self.init(configuration, adapting: modelSpecifications, in: arena, role: role)
-    for parameter in parameters.parameters {
-      try parameter.value.fill { try folder.read(parameter.name, into: $0) }
+    try parameters.overwriteUnits { entries in
+      for parameter in parameters.parameters[entries] {
+        try parameter.value.fill { try folder.read(parameter.name, into: $0) }
+      }
     }
   }
 }
@@ -53,17 +55,36 @@ extension AdapterSet {
 extension AdapterSet where Scalar == Float {
   /// Writes a folder that `PeftModel.from_pretrained` takes.
   package func write(to url: URL, as type: StoredType = .float32) throws {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    let writer = try ModelFolderWriter(
-      creating: url, layout: .adapter,
-      configuration: encoder.encode(StoredAdapterConfiguration(configuration)),
-      tensors: parameters.specifications.map { TensorDeclaration($0.name, type, shape: $0.shape) })
-    for parameter in parameters.parameters {
-      try writer.append(parameter.value.buffer, to: parameter.name)
+    let writer = try AdapterFolderWriter(creating: url, self, as: type)
+    try parameters.readUnits { entries in
+      for parameter in parameters.parameters[entries] { try writer.append(parameter) }
     }
     try writer.finish()
   }
+}
+
+/// A PEFT folder being written, factor by factor; it appears only when it is whole.
+package struct AdapterFolderWriter: ModelWriter {
+  private let writer: ModelFolderWriter
+
+  package init(
+    creating url: URL, _ adapter: AdapterSet<Float>, as type: StoredType = .float32
+  ) throws {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+    writer = try ModelFolderWriter(
+      creating: url, layout: .adapter,
+      configuration: encoder.encode(StoredAdapterConfiguration(adapter.configuration)),
+      tensors: adapter.parameters.specifications.map {
+        TensorDeclaration($0.name, type, shape: $0.shape)
+      })
+  }
+
+  package func append(_ parameter: Parameter<Float>) throws {
+    try writer.append(parameter.value.buffer, to: parameter.name)
+  }
+
+  package func finish() throws { try writer.finish() }
 }
 
 /// The keys of adapter_config.json that mean something here, by PEFT's names.

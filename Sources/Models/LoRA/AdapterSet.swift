@@ -16,12 +16,19 @@ package final class AdapterSet<Scalar: KernelScalar> {
 
   /// Allocates the factors, zeroed; `initialize(seed:)` draws A, or a folder fills them.
   /// - Precondition: each target is a linear layer among `modelSpecifications`.
-  package init(
+  package convenience init(
     _ configuration: AdapterConfiguration, adapting modelSpecifications: [ParameterSpecification],
     in arena: Arena, role: MemoryRole
   ) {
-    let parameters = ParameterSet<Scalar>(
-      configuration.parameterSpecifications(adapting: modelSpecifications), in: arena, role: role)
+    self.init(
+      configuration,
+      parameters: ParameterSet(
+        configuration.parameterSpecifications(adapting: modelSpecifications), in: arena, role: role)
+    )
+  }
+
+  /// - Precondition: the set was made from `configuration.parameterSpecifications(adapting:)`.
+  package init(_ configuration: AdapterConfiguration, parameters: ParameterSet<Scalar>) {
     self.configuration = configuration
     self.parameters = parameters
     factors = Dictionary(
@@ -73,17 +80,17 @@ extension AdapterConfiguration {
     adapting modelSpecifications: [ParameterSpecification]
   ) -> [ParameterSpecification] {
     precondition(rank > 0, "an adapter of rank \(rank)")
-    let shapes = Dictionary(
-      uniqueKeysWithValues: modelSpecifications.map { ($0.name, $0.shape) })
+    let layers = Dictionary(uniqueKeysWithValues: modelSpecifications.map { ($0.name, $0) })
     return targets.flatMap { target -> [ParameterSpecification] in
-      guard let shape = shapes[target + ".weight"], shape.count == 2 else {
+      guard let layer = layers[target + ".weight"], layer.shape.count == 2 else {
         preconditionFailure("there is no linear layer \(target) to adapt")
       }
+      let (outputWidth, inputWidth) = (layer.shape[0], layer.shape[1])
       let names = Self.factorNames(of: target)
+      let start = Initialization.uniform(bound: 1 / Double(inputWidth).squareRoot())
       return [
-        ParameterSpecification(
-          names.down, [rank, shape[1]], .uniform(bound: 1 / Double(shape[1]).squareRoot())),
-        ParameterSpecification(names.up, [shape[0], rank], .zeros),
+        ParameterSpecification(names.down, [rank, inputWidth], start, block: layer.block),
+        ParameterSpecification(names.up, [outputWidth, rank], .zeros, block: layer.block),
       ]
     }
   }

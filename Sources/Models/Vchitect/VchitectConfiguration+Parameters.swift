@@ -34,6 +34,7 @@ extension VchitectConfiguration {
 
   /// Draws every parameter. The temporal and cross input projections begin as copies of the spatial ones,
   /// whose features match the text keys that they will meet (specification §3.5).
+  /// - Precondition: the set is whole.
   package func initialize<Scalar: KernelScalar>(_ parameters: ParameterSet<Scalar>, seed: UInt64) {
     parameters.initialize(seed: seed)
     guard variant == .v2 else { return }
@@ -76,11 +77,11 @@ extension VchitectConfiguration {
       layout
       .linear("ff.net.0.proj", [mlpWidth, width])
       .linear("ff.net.2", [width, mlpWidth])
-    guard !isLast else { return layout.specifications }
+    guard !isLast else { return layout.blockSpecifications }
     return
       layout
       .linear("ff_context.net.0.proj", [mlpWidth, width])
       .linear("ff_context.net.2", [width, mlpWidth])
-      .specifications
+      .blockSpecifications
   }
 }

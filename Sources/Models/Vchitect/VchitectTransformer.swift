@@ -58,10 +58,11 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
       textTokens(scope, inputs.encoderHiddenStates, frameCount: frameCount),  // [B·F, T, D]
     ]
     for index in 0..<configuration.blockCount {
+      let name = "transformer_blocks.\(index)"
       let block = MultimodalDiffusionBlock(
-        scope: scope("transformer_blocks.\(index)"), configuration: configuration,
+        scope: scope(name), configuration: configuration,
         clipCount: clipCount, rotation: rotation, isLast: index == configuration.blockCount - 1)
-      streams = scope.run(streams + [condition], recompute: recompute) { tape, inputs in
+      streams = scope.run(name, streams + [condition], recompute: recompute) { tape, inputs in
         block.forward(tape, image: inputs[0], text: inputs[1], condition: inputs[2])
       }
     }

@@ -21,10 +21,10 @@ struct NetworkTwin {
   static let refinerRatio = 4
 
   let sizes: NetworkSizes
-  /// Stands for the parameters, which are booked once, by whoever holds them.
-  let parameters: PlannedLedger.Block
+  let parameters: ParametersTwin
   var isTrainable = false
   var adapter: UpdateTwin?
+  var adapterParameters: ParametersTwin?
   /// Nil: all tokens.
   var part: SequencePart?
 
@@ -34,21 +34,39 @@ struct NetworkTwin {
   func velocity(
     _ tape: TapeTwin, noisy: ValueTwin, sampleCount: Int, recompute: Bool = false
   ) -> ValueTwin {
-    let inputs = inputs(tape, noisy: noisy, sampleCount: sampleCount)
-    let output = forward(tape, inputs, sampleCount: sampleCount, recompute: recompute)
-    withExtendedLifetime(inputs) {}
-    return output
+    inPass(tape, noisy) {
+      let inputs = inputs(tape, noisy: noisy, sampleCount: sampleCount)
+      let output = forward(tape, inputs, sampleCount: sampleCount, recompute: recompute)
+      withExtendedLifetime(inputs) {}
+      return output
+    }
   }
 
   /// Video tokens after the last double block.
   func features(
     _ tape: TapeTwin, noisy: ValueTwin, sampleCount: Int, recompute: Bool
   ) -> ValueTwin {
-    let inputs = inputs(tape, noisy: noisy, sampleCount: sampleCount)
-    let stem = stem(tape, inputs, sampleCount: sampleCount)
-    let video = runDoubleBlocks(tape, stem, sampleCount: sampleCount, recompute: recompute)[0]
-    withExtendedLifetime((inputs, stem)) {}
-    return video
+    inPass(tape, noisy) {
+      let inputs = inputs(tape, noisy: noisy, sampleCount: sampleCount)
+      let stem = stem(tape, inputs, sampleCount: sampleCount)
+      let video = runDoubleBlocks(tape, stem, sampleCount: sampleCount, recompute: recompute)[0]
+      withExtendedLifetime((inputs, stem)) {}
+      return video
+    }
+  }
+
+  private var sets: [ParametersTwin] { [parameters] + (adapterParameters.map { [$0] } ?? []) }
+
+  private func wantsGradient(_ inputs: [ValueTwin]) -> Bool {
+    isTrainable || adapter?.isTrainable == true || inputs.contains(where: \.isTracked)
+  }
+
+  /// Runs a pass with the parameters outside of blocks in memory.
+  private func inPass(
+    _ tape: TapeTwin, _ noisy: ValueTwin, _ body: () -> ValueTwin
+  ) -> ValueTwin {
+    ParametersTwin.inBlock(
+      nil, of: sets, on: tape, isDifferentiated: wantsGradient([noisy]), body)
   }
 
   private struct Inputs {
@@ -59,14 +77,22 @@ struct NetworkTwin {
 
   private func inputs(_ tape: TapeTwin, noisy: ValueTwin, sampleCount: Int) -> Inputs {
     let textCount = sizes.textTokenCount * sizes.textWidth
-    let nullText = tape.parameter(textCount, isTrainable: isTrainable, of: parameters)
-    let nullPooled = tape.parameter(sizes.pooledWidth, isTrainable: isTrainable, of: parameters)
+    let nullText = parameter(tape, textCount)
+    let nullPooled = parameter(tape, sizes.pooledWidth)
     // Their elements are copied once a sample, whatever block the values come from.
     let text = tape.gather(nullText, count: sampleCount * textCount)
     let pooled = tape.gather(nullPooled, count: sampleCount * sizes.pooledWidth)
     return Inputs(
       hiddenStates: withReferences(tape, noisy, sampleCount: sampleCount), text: text,
       pooled: pooled)
+  }
+
+  /// A parameter where it is used as a value: copied where it does not stay in memory.
+  private func parameter(_ tape: TapeTwin, _ count: Int) -> ValueTwin {
+    let copy =
+      parameters.stage == .parameters && tape.isRecording
+      ? tape.result(count) : parameters.stand(for: count)
+    return tape.parameter(count, isTrainable: isTrainable, of: copy)
   }
 
   private func withReferences(
@@ -88,9 +114,11 @@ struct NetworkTwin {
     let text = streams[1]
     if sizes.singleBlockCount > 0 {
       var joint = tape.concatenate([video, text])
-      for _ in 0..<sizes.singleBlockCount {
+      for index in 0..<sizes.singleBlockCount {
         joint =
-          run(tape, [joint, stem.condition], recompute: recompute) { tape, inputs in
+          run(
+            sizes.doubleBlockCount + index, tape, [joint, stem.condition], recompute: recompute
+          ) { tape, inputs in
             [
               singleBlock(
                 tape, joint: inputs[0], condition: inputs[1], sampleCount: sampleCount)
@@ -158,8 +186,8 @@ struct NetworkTwin {
     _ tape: TapeTwin, _ stem: Stem, sampleCount: Int, recompute: Bool
   ) -> [ValueTwin] {
     var streams = [stem.video, stem.text]
-    for _ in 0..<sizes.doubleBlockCount {
-      streams = run(tape, streams + [stem.condition], recompute: recompute) { tape, inputs in
+    for index in 0..<sizes.doubleBlockCount {
+      streams = run(index, tape, streams + [stem.condition], recompute: recompute) { tape, inputs in
         doubleBlock(
           tape, video: inputs[0], text: inputs[1], condition: inputs[2], sampleCount: sampleCount)
       }
@@ -182,13 +210,18 @@ struct NetworkTwin {
   }
 
   private func run(
-    _ tape: TapeTwin, _ inputs: [ValueTwin], recompute: Bool,
+    _ block: Int, _ tape: TapeTwin, _ inputs: [ValueTwin], recompute: Bool,
     _ body: @escaping (TapeTwin, [ValueTwin]) -> [ValueTwin]
   ) -> [ValueTwin] {
-    let wantsGradient =
-      isTrainable || adapter?.isTrainable == true || inputs.contains(where: \.isTracked)
-    guard recompute && wantsGradient else { return body(tape, inputs) }
-    return tape.recomputing(inputs, body)
+    let isDifferentiated = wantsGradient(inputs)
+    let sets = sets
+    func run(_ tape: TapeTwin, _ inputs: [ValueTwin]) -> [ValueTwin] {
+      ParametersTwin.inBlock(block, of: sets, on: tape, isDifferentiated: isDifferentiated) {
+        body(tape, inputs)
+      }
+    }
+    guard recompute && isDifferentiated else { return run(tape, inputs) }
+    return tape.recomputing(inputs, run)
   }
 
   // MARK: Blocks

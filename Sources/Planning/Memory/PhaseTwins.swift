@@ -11,6 +11,8 @@ struct RankPhase {
   var operationsPerStep: Double
   /// Bytes of activations that the rank sends in a step, as a mean over steps.
   var activationByteCountPerStep = 0.0
+  /// Bytes of gradients and parameters that the rank sends in a step, as a mean over steps.
+  var updateByteCountPerStep = 0.0
 }
 
 /// One rank of a run.
@@ -18,8 +20,11 @@ struct PhaseTwins {
   let sizes: WorkloadSizes
   let rankCount: Int
   let rank: Int
+  let zeroStage: ZeroStage
   /// Microbatches of this rank.
   let microbatchCount: Int
+  /// Ranks that compute microbatches of a step.
+  let dataDegree: Int
   /// What it has of the tokens of them in training; nil: all.
   let part: SequencePart?
 
@@ -30,30 +35,28 @@ struct PhaseTwins {
   /// What lives through every phase.
   private struct Stage {
     let ledger: PlannedLedger
-    let exchange: ExchangeTwin
-    let base: PlannedLedger.Block
+    let group: ShardGroupTwin
+    let base: ParametersTwin
     let texts: [PlannedLedger.Block]
   }
 
   private func stage() -> Stage {
     let ledger = PlannedLedger()
-    let stage = Stage(
-      ledger: ledger,
-      exchange: ExchangeTwin(ledger, rank: rank, bucketByteCount: sizes.bucketByteCount),
-      base: ledger.allocate(sizes.networkElementCount, .base, .parameters),
-      texts: sizes.storedTextElementCounts.map { ledger.allocate($0, .common, .parameters) })
+    let exchange = ExchangeTwin(ledger, rank: rank, bucketByteCount: sizes.bucketByteCount)
+    let group = ShardGroupTwin(
+      rank: rank, rankCount: rankCount, stage: zeroStage, exchange: exchange)
+    let base = ParametersTwin(ledger, role: .base, units: sizes.networkUnits, group: group)
     // Partial sums of the step before are kept for the next one, into the next phase too.
-    stage.exchange.reduceScatter(
-      ShardPartition(count: sizes.networkElementCount, shardCount: rankCount))
-    return stage
+    base.reduceScatter()
+    return Stage(
+      ledger: ledger, group: group, base: base,
+      texts: sizes.storedTextElementCounts.map { ledger.allocate($0, .common, .parameters) })
   }
 
-  private func optimizer(
-    _ stage: Stage, _ role: PlannedRole, _ elementCount: Int, hasAverage: Bool
-  ) -> OptimizerTwin {
-    OptimizerTwin(
-      stage.ledger, exchange: stage.exchange, role: role, elementCount: elementCount, rank: rank,
-      rankCount: rankCount, hasAverage: hasAverage)
+  private func weights(
+    _ stage: Stage, _ role: PlannedRole, _ units: [PlannedUnit]
+  ) -> ParametersTwin {
+    ParametersTwin(stage.ledger, role: role, units: units, group: stage.group)
   }
 
   /// Latents and first frames of a microbatch.
@@ -67,31 +70,42 @@ struct PhaseTwins {
   private struct Work {
     var operationCount = 0.0
     var sentByteCount = 0.0
+    var updateByteCount = 0.0
+
+    init(of ledger: PlannedLedger) {
+      operationCount = ledger.operationCount
+      sentByteCount = ledger.sentByteCount
+      updateByteCount = ledger.updateByteCount
+    }
 
     static func + (left: Work, right: Work) -> Work {
-      Work(
-        operationCount: left.operationCount + right.operationCount,
-        sentByteCount: left.sentByteCount + right.sentByteCount)
+      var sum = left
+      sum.operationCount += right.operationCount
+      sum.sentByteCount += right.sentByteCount
+      sum.updateByteCount += right.updateByteCount
+      return sum
     }
 
     static func * (factor: Double, work: Work) -> Work {
-      Work(
-        operationCount: factor * work.operationCount, sentByteCount: factor * work.sentByteCount)
+      var product = work
+      product.operationCount *= factor
+      product.sentByteCount *= factor
+      product.updateByteCount *= factor
+      return product
     }
   }
 
   private func work(_ ledger: PlannedLedger, _ body: () -> Void) -> Work {
-    let before = Work(
-      operationCount: ledger.operationCount, sentByteCount: ledger.sentByteCount)
+    let before = Work(of: ledger)
     body()
-    return Work(operationCount: ledger.operationCount, sentByteCount: ledger.sentByteCount)
-      + -1 * before
+    return Work(of: ledger) + -1 * before
   }
 
   private func phase(_ ledger: PlannedLedger, _ work: Work) -> RankPhase {
     RankPhase(
       memory: ledger.memory, operationsPerStep: work.operationCount,
-      activationByteCountPerStep: work.sentByteCount)
+      activationByteCountPerStep: work.sentByteCount,
+      updateByteCountPerStep: work.updateByteCount)
   }
 
   // MARK: Teach
@@ -99,12 +113,11 @@ struct PhaseTwins {
   func teach() -> RankPhase {
     let stage = stage()
     let ledger = stage.ledger
-    let optimizer = optimizer(stage, .base, sizes.networkElementCount, hasAverage: true)
+    let optimizer = OptimizerTwin(stage.base, hasAverage: true)
     let trained = NetworkTwin(sizes: network, parameters: stage.base, isTrainable: true, part: part)
     let work = work(ledger) {
       let gradients = microbatchSum(
-        ledger, of: [TargetTwin(elementCount: sizes.networkElementCount, role: .base)],
-        microbatchCount: microbatchCount
+        ledger, of: [stage.base], microbatchCount: microbatchCount
       ) { _ in
         let batch = batch(ledger)
         let noise = ledger.allocate(latentCount, .base, .activations)
@@ -128,9 +141,9 @@ struct PhaseTwins {
 
   /// The networks and optimizers of distribution matching.
   private struct Roles {
-    let generator: PlannedLedger.Block
-    let adapter: PlannedLedger.Block
-    let head: PlannedLedger.Block?
+    let generator: ParametersTwin
+    let adapter: ParametersTwin
+    let head: ParametersTwin?
   }
 
   func distill() -> RankPhase? {
@@ -145,23 +158,21 @@ struct PhaseTwins {
     let stage = stage()
     let ledger = stage.ledger
     let roles = Roles(
-      generator: ledger.allocate(sizes.networkElementCount, .generator, .parameters),
-      adapter: ledger.allocate(sizes.adapterElementCount, .fake, .parameters),
+      generator: weights(stage, .generator, sizes.networkUnits),
+      adapter: weights(stage, .fake, sizes.adapterUnits),
       head: sizes.headElementCount > 0
-        ? ledger.allocate(sizes.headElementCount, .fake, .parameters) : nil)
-    let generatorOptimizer = optimizer(
-      stage, .generator, sizes.networkElementCount, hasAverage: sizes.keepsGeneratorAverage)
-    let criticOptimizers =
-      [optimizer(stage, .fake, sizes.adapterElementCount, hasAverage: false)]
-      + (roles.head == nil
-        ? [] : [optimizer(stage, .fake, sizes.headElementCount, hasAverage: false)])
+        ? weights(stage, .fake, [PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)])
+        : nil)
+    let generatorOptimizer = OptimizerTwin(
+      roles.generator, hasAverage: sizes.keepsGeneratorAverage)
+    let critics = [roles.adapter] + (roles.head.map { [$0] } ?? [])
+    let criticOptimizers = critics.map { OptimizerTwin($0, hasAverage: false) }
 
     let depth = sizes.simulatesRollout ? sizes.generatorStepCount - 1 : 0
     func generatorTurn(depth: Int) -> [PlannedLedger.Block] {
       var samples: [PlannedLedger.Block] = []
       let gradients = microbatchSum(
-        ledger, of: [TargetTwin(elementCount: sizes.networkElementCount, role: .generator)],
-        microbatchCount: microbatchCount
+        ledger, of: [roles.generator], microbatchCount: microbatchCount
       ) { _ in
         let batch = batch(ledger)
         let tape = TapeTwin(ledger, role: .generator)
@@ -176,11 +187,7 @@ struct PhaseTwins {
     }
     func criticTurn(_ generated: [PlannedLedger.Block], depth: Int) {
       let gradients = microbatchSum(
-        ledger,
-        of: [TargetTwin(elementCount: sizes.adapterElementCount, role: .fake)]
-          + (roles.head == nil
-            ? [] : [TargetTwin(elementCount: sizes.headElementCount, role: .fake)]),
-        microbatchCount: microbatchCount
+        ledger, of: critics, microbatchCount: microbatchCount
       ) { microbatch in
         let batch = batch(ledger)
         let silent = TapeTwin(ledger, role: .generator, isRecording: false)
@@ -202,13 +209,15 @@ struct PhaseTwins {
     criticTurn(generatorTurn(depth: shownDepth), depth: shownDepth)
 
     // Then by parts, to count operations: the depth of a rollout is 0 to K − 1, all alike often.
-    let silentPass = work(PlannedLedger()) { ledger in
+    var silentPass = work(ledger) {
       let network = NetworkTwin(sizes: network, parameters: roles.generator, part: part)
       let tape = TapeTwin(ledger, role: .generator, isRecording: false)
       let noisy = ValueTwin(constant: tape.result(latentCount))
       _ = network.velocity(tape, noisy: noisy, sampleCount: sampleCount)
     }
-    let rollout = Double(depth * microbatchCount) / 2 * silentPass
+    silentPass.updateByteCount = 0
+    let rollout =
+      Double(microbatchCount) * (Double(depth) / 2 * silentPass + loads(of: roles, ledger))
     var samples: [PlannedLedger.Block] = []
     let generatorWork = work(ledger) { samples = generatorTurn(depth: 0) } + rollout
     let pairedWork = work(ledger) { criticTurn(samples, depth: 0) }
@@ -218,8 +227,18 @@ struct PhaseTwins {
     return phase(ledger, (1 / ratio) * (generatorWork + pairedWork + (ratio - 1) * aloneWork))
   }
 
-  private func work(_ ledger: PlannedLedger, _ body: (PlannedLedger) -> Void) -> Work {
-    work(ledger) { body(ledger) }
+  /// What the silent passes of a microbatch's rollout load: as many times as the deepest rollout of the
+  /// microbatches that are computed at the same time has steps.
+  private func loads(of roles: Roles, _ ledger: PlannedLedger) -> Work {
+    guard sizes.simulatesRollout, zeroStage == .parameters else { return 0 * Work(of: ledger) }
+    let stepCount = sizes.generatorStepCount
+    let peerCount = sizes.spreadsDepths ? min(dataDegree, stepCount) : 1
+    let deepest = (0..<stepCount).map { draw in
+      (0..<peerCount).map { (draw + $0) % stepCount }.max() ?? draw
+    }
+    roles.generator.attendPass()
+    return Double(deepest.reduce(0, +)) / Double(stepCount)
+      * work(ledger) { roles.generator.attendPass() }
   }
 
   /// The rollout: silent steps down to the depth, then one on the tape.
@@ -264,7 +283,7 @@ struct PhaseTwins {
     _ x: ValueTwin, _ stage: Stage, _ roles: Roles, on tape: TapeTwin
   ) {
     let ledger = stage.ledger
-    let scores = scores(ledger, stage, tape)
+    let scores = scores(ledger, stage, roles, tape)
     var terms = [x]
     var seeds = [scores]
     if sizes.hasGroundTruthTerm {
@@ -282,14 +301,16 @@ struct PhaseTwins {
 
   /// Both score passes, silent; returns the seed.
   private func scores(
-    _ ledger: PlannedLedger, _ stage: Stage, _ tape: TapeTwin
+    _ ledger: PlannedLedger, _ stage: Stage, _ roles: Roles, _ tape: TapeTwin
   ) -> PlannedLedger.Block {
     let update = UpdateTwin(rank: sizes.adapterRank, isTrainable: false)
     let fake = NetworkTwin(
-      sizes: network, parameters: stage.base, adapter: update, part: part)
+      sizes: network, parameters: stage.base, adapter: update, adapterParameters: roles.adapter,
+      part: part)
+    // At weight 0 the adapter is not run, but its blocks are entered all the same.
     let real = NetworkTwin(
       sizes: network, parameters: stage.base, adapter: sizes.pullsRealDiT ? update : nil,
-      part: part)
+      adapterParameters: roles.adapter, part: part)
     let noise = ledger.allocate(latentCount, .common, .activations)
     let silent = TapeTwin(ledger, role: .base, isRecording: false)
     let noisy = silent.result(latentCount)
@@ -313,7 +334,8 @@ struct PhaseTwins {
     let noisy = tape.result(latentCount)
     let fake = NetworkTwin(
       sizes: network, parameters: stage.base,
-      adapter: UpdateTwin(rank: sizes.adapterRank, isTrainable: true), part: part)
+      adapter: UpdateTwin(rank: sizes.adapterRank, isTrainable: true),
+      adapterParameters: roles.adapter, part: part)
     let velocity = fake.velocity(
       tape, noisy: ValueTwin(constant: noisy), sampleCount: sampleCount,
       recompute: sizes.recomputes)
@@ -355,19 +377,15 @@ struct PhaseTwins {
   private func consistency() -> RankPhase {
     let stage = stage()
     let ledger = stage.ledger
-    let weights = (0..<2).map { _ in
-      ledger.allocate(sizes.networkElementCount, .generator, .parameters)
-    }
-    let optimizer = optimizer(
-      stage, .generator, sizes.networkElementCount, hasAverage: sizes.keepsGeneratorAverage)
+    let weights = (0..<2).map { _ in self.weights(stage, .generator, sizes.networkUnits) }
+    let optimizer = OptimizerTwin(weights[0], hasAverage: sizes.keepsGeneratorAverage)
     let generator = NetworkTwin(
       sizes: network, parameters: weights[0], isTrainable: true, part: part)
     let target = NetworkTwin(sizes: network, parameters: weights[1], part: part)
     let teacher = NetworkTwin(sizes: network, parameters: stage.base, part: part)
     let work = work(ledger) {
       let gradients = microbatchSum(
-        ledger, of: [TargetTwin(elementCount: sizes.networkElementCount, role: .generator)],
-        microbatchCount: microbatchCount
+        ledger, of: [weights[0]], microbatchCount: microbatchCount
       ) { _ in
         let batch = batch(ledger)
         let noise = ledger.allocate(latentCount, .generator, .activations)
@@ -389,6 +407,7 @@ struct PhaseTwins {
         withExtendedLifetime((batch, noise, noisy, estimate, gradient)) {}
       }
       optimizer.step()
+      weights[1].dropUnits()
       withExtendedLifetime(gradients) {}
     }
     withExtendedLifetime((stage.base, stage.texts, weights, optimizer)) {}
@@ -403,11 +422,12 @@ struct PhaseTwins {
     let ledger = stage.ledger
     let student =
       sizes.method == .none
-      ? stage.base : ledger.allocate(sizes.networkElementCount, .generator, .parameters)
+      ? stage.base : weights(stage, .generator, sizes.networkUnits)
+    let head = PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)
     let critic =
       sizes.method == .distributionMatching
-      ? [sizes.adapterElementCount, sizes.headElementCount].filter { $0 > 0 }
-        .map { ledger.allocate($0, .fake, .parameters) } : []
+      ? [sizes.adapterUnits, [head]].filter { $0.contains { $0.elementCount > 0 } }
+        .map { weights(stage, .fake, $0) } : []
     let work = work(ledger) {
       let noise = ledger.allocate(
         sizes.evaluationBatch * network.latentCount, .common, .activations)

@@ -56,6 +56,8 @@ final class PlannedLedger {
   var operationCount = 0.0
   /// Bytes of activations sent to other ranks so far.
   var sentByteCount = 0.0
+  /// Bytes of gradients and parameters sent to other ranks so far, before coding.
+  var updateByteCount = 0.0
 
   /// A block of Float32 elements; it lives as long as the result is referred to.
   func allocate(_ count: Int, _ role: PlannedRole, _ category: PlannedCategory) -> Block {

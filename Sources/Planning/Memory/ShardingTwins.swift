@@ -1,5 +1,5 @@
-// What data parallelism with sharded state holds, over sizes: the twins of Training/Sharding and of
-// Exchange's partial sums.
+// What sharded state and gradient sums hold, over sizes: the twins of Training/Sharding and of Exchange's
+// partial sums.
 
 import MeshLayout
 
@@ -39,56 +39,49 @@ final class ExchangeTwin {
   }
 }
 
-/// AdamW with its state sharded: moments, perhaps an average, and, on several ranks, two shards while it steps.
+/// AdamW with its state sharded: moments, perhaps an average, and what a step holds meanwhile.
 final class OptimizerTwin {
-  private let ledger: PlannedLedger
-  private let exchange: ExchangeTwin
-  private let role: PlannedRole
-  private let partition: ShardPartition
-  private let shardCount: Int
+  let parameters: ParametersTwin
   private let state: [PlannedLedger.Block]
 
-  init(
-    _ ledger: PlannedLedger, exchange: ExchangeTwin, role: PlannedRole, elementCount: Int,
-    rank: Int, rankCount: Int, hasAverage: Bool
-  ) {
-    self.ledger = ledger
-    self.exchange = exchange
-    self.role = role
-    partition = ShardPartition(count: elementCount, shardCount: rankCount)
-    let count = partition.range(of: rank).count
-    shardCount = count
-    state =
-      (0..<2).map { _ in ledger.allocate(count, role, .optimizer) }
-      + (hasAverage ? [ledger.allocate(count, role, .ema)] : [])
+  init(_ parameters: ParametersTwin, hasAverage: Bool) {
+    self.parameters = parameters
+    func shard(_ category: PlannedCategory) -> PlannedLedger.Block {
+      parameters.ledger.allocate(parameters.ownCount, parameters.role, category)
+    }
+    state = [shard(.optimizer), shard(.optimizer)] + (hasAverage ? [shard(.ema)] : [])
   }
 
   func step() {
-    if partition.shardCount == 1 { return }
-    let gradient = ledger.allocate(shardCount, role, .exchange)
-    exchange.reduceScatter(partition)
-    let updated = ledger.allocate(shardCount, role, .exchange)
-    withExtendedLifetime((gradient, updated)) {}
+    if parameters.isAlone { return }
+    func shard() -> PlannedLedger.Block {
+      parameters.ledger.allocate(parameters.ownCount, parameters.role, .exchange)
+    }
+    var held: [PlannedLedger.Block] = []
+    if parameters.stage == .optimizer {
+      held.append(shard())
+      parameters.reduceScatter()
+    }
+    if parameters.stage < .parameters { held.append(shard()) }
+    parameters.publish()
+    withExtendedLifetime(held) {}
   }
-}
-
-/// A network whose gradient is summed.
-struct TargetTwin {
-  let elementCount: Int
-  let role: PlannedRole
 }
 
 /// Gradient sums over microbatches: while microbatch i is computed, the partial sums of the i before
 /// it live, one for each one in the binary digits of i, and its own.
 func microbatchSum(
-  _ ledger: PlannedLedger, of targets: [TargetTwin], microbatchCount: Int,
+  _ ledger: PlannedLedger, of targets: [ParametersTwin], microbatchCount: Int,
   _ body: (_ microbatch: Int) -> Void
 ) -> [PlannedLedger.Block] {
   var counter = BinaryCounter<[PlannedLedger.Block]>()
   let combine = { (left: [PlannedLedger.Block], right: [PlannedLedger.Block]) in left }
   for microbatch in 0..<microbatchCount {
-    let partials = targets.map { ledger.allocate($0.elementCount, $0.role, .gradients) }
+    let partials = targets.map { ledger.allocate($0.partialCount, $0.role, .gradients) }
+    let bound = targets.map { $0.beginGradients() }
     body(microbatch)
+    targets.forEach { $0.finishGradients() }
+    withExtendedLifetime(bound) {}
     counter.push(partials, combine: combine)
   }
   return counter.finish(combine: combine) ?? []

@@ -37,6 +37,7 @@ final class TapeTwin {
     case operation(Operation)
     case recomputation(outputs: [Int], run: ([PlannedLedger.Block?]) -> Void)
     case recomputedOutput
+    case event(() -> Void)
     case done
   }
 
@@ -297,6 +298,11 @@ final class TapeTwin {
     return zip(outputs, outputNodes).map { ValueTwin($0.block, node: $1) }
   }
 
+  /// Has `body` run when the way back comes to this place.
+  func onWayBack(_ body: @escaping () -> Void) {
+    nodes.append(Node(gradient: Gradient(0), step: .event(body)))
+  }
+
   private func leaf(_ block: PlannedLedger.Block, gradient: Gradient) -> ValueTwin {
     nodes.append(Node(gradient: gradient, step: .leaf))
     return ValueTwin(block, node: nodes.count - 1)
@@ -317,6 +323,9 @@ final class TapeTwin {
     for index in nodes.indices.reversed() {
       switch nodes[index].step {
       case .leaf, .recomputedOutput, .done: break
+      case .event(let body):
+        body()
+        nodes[index].step = .done
       case .operation(let operation):
         if let gradient = take(index) { runBack(operation, outputGradient: gradient) }
         nodes[index].step = .done

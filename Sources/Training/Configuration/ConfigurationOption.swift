@@ -101,6 +101,17 @@ extension ConfigurationOption {
       parse: { text in text == "auto" ? .auto : Int(text).map { .fixed($0) } })
   }
 
+  /// A number that the coordinator may choose.
+  static func number(
+    _ key: String,
+    _ path: any WritableKeyPath<RunConfiguration, RunConfiguration.Degree> & Sendable,
+    _ effect: String
+  ) -> Self {
+    scalar(
+      key, path, "", effect, expected: "auto or a whole number", text: { "\($0)" },
+      parse: { text in text == "auto" ? .auto : Int(text).map { .fixed($0) } })
+  }
+
   static func scalar<Value>(
     _ key: String, _ path: any WritableKeyPath<RunConfiguration, Value> & Sendable, _ unit: String,
     _ effect: String, expected: String, text: @escaping @Sendable (Value) -> String,

@@ -167,7 +167,13 @@ extension RunConfiguration {
 
     .degree(
       "mesh.dp", \.mesh.dp, "Replicas of the sharded state; dp × zero is the data-parallel degree."),
-    .degree("mesh.zero", \.mesh.zero, "Ranks that optimizer state and EMA are sharded over."),
+    .degree(
+      "mesh.zero", \.mesh.zero, "Ranks that share microbatches and shard what zeroStage says."),
+    .number(
+      "mesh.zeroStage", \.mesh.zeroStage,
+      "What all ranks shard: 1 optimizer state and averages; 2 gradients too, summed block by block; 3 "
+        + "parameters too, of which a rank has a block only while it runs. auto: the lowest stage that "
+        + "keeps within memoryPerRank."),
     .degree(
       "mesh.sp", \.mesh.sp,
       "Ranks that share the tokens of a microbatch, in attention its heads (Ulysses); it divides the "
@@ -180,6 +186,10 @@ extension RunConfiguration {
     .word(
       "mesh.placement", \.mesh.placement, among: ["auto", "colocated"],
       "Which ranks hold which role: colocated lets all ranks hold a shard of each."),
+    .integer(
+      "mesh.memoryPerRank", \.mesh.memoryPerRank, "bytes",
+      "Tensors that a rank may hold; of the legal layouts the first that keeps within it is taken, and "
+        + "without one the run is refused. 0: no limit."),
 
     .choice(
       "exchange.codec", \.exchange.codec,

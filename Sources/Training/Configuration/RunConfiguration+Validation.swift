@@ -2,6 +2,7 @@
 
 import Diffusion
 import Exchange
+import MeshLayout
 package import Models
 import Planning
 
@@ -104,6 +105,14 @@ extension RunConfiguration {
         check.require("mesh.\(key)", count >= 1, "must be auto or at least 1, found \(count)")
       }
     }
+    if case .fixed(let stage) = mesh.zeroStage {
+      check.require(
+        "mesh.zeroStage", ZeroStage(rawValue: stage) != nil,
+        "must be auto, 1, 2 or 3, found \(stage)")
+    }
+    check.require(
+      "mesh.memoryPerRank", mesh.memoryPerRank >= 0,
+      "must be 0 (no limit) or a number of bytes, found \(mesh.memoryPerRank)")
     // Products of values that are wrong by themselves say nothing new, and may not be representable.
     if check.problems.isEmpty { validateProducts(&check) }
     return check.problems
@@ -188,6 +197,7 @@ extension RunConfiguration {
     return MeshSearch(
       rankCount: rankCount, microbatchCount: batch.microbatches, headCount: headCount,
       zero: fixed(mesh.zero), sp: fixed(mesh.sp),
+      stage: fixed(mesh.zeroStage).flatMap(ZeroStage.init(rawValue:)),
       sequenceProblem: distill.lambdaAdversarial > 0
         ? "shares tokens, which the discriminator's head cannot in this version: "
           + "set distill.lambdaAdversarial to 0" : nil)

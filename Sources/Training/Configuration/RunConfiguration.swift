@@ -143,12 +143,14 @@ package struct RunConfiguration: Equatable, Sendable {
   package struct Mesh: Equatable, Sendable {
     package var dp = Degree.auto
     package var zero = Degree.auto
+    package var zeroStage = Degree.auto
     package var sp = Degree.auto
     package var ring = Degree.auto
     package var tp = Degree.auto
     package var stages = Degree.auto
     package var stageKind = "pipeline"
     package var placement = "auto"
+    package var memoryPerRank = 0
   }
 
   /// A degree of parallelism: the coordinator's choice, or a number.

@@ -1,13 +1,13 @@
 // The LCM baseline of the distill phase (specification 1.9): only the generator is trained.
 //
-// Its target network is an average of the generator that every rank keeps whole and updates alone:
+// Its target network is an average of the generator that every rank updates alone as far as it holds it:
 // elementwise, so equal on all ranks without a message.
 
 import Autodiff
 import Basics
 import DenseKernels
 import Diffusion
-package import Models
+import Models
 import Tensors
 
 package struct ConsistencyPhase {
@@ -15,8 +15,9 @@ package struct ConsistencyPhase {
   private let networks: Networks
   private let batches: TrainingBatches
   private let generator: ConditionedTransformer<Float>
-  package let target: ConditionedTransformer<Float>
+  private let target: ConditionedTransformer<Float>
   package let optimizer: ShardedOptimizer
+  package let targetWeights: ShardedParameters
   private let objective: ConsistencyObjective
 
   private var options: RunConfiguration.Distill { context.configuration.distill }
@@ -28,13 +29,15 @@ package struct ConsistencyPhase {
     self.batches = batches
     let options = context.configuration.distill
     generator = networks.addGenerator()
-    target = networks.copyOfWeights(role: .generator)
-    target.parameters.values.copy(from: generator.parameters.values)
+    target = networks.addWeights(role: .generator)
+    context.weights(generator.parameters).copy(from: context.weights(networks.base.parameters))
+    targetWeights = context.weights(target.parameters)
+    targetWeights.copy(from: context.weights(generator.parameters))
     objective = ConsistencyObjective(shift: options.flowShift)
-    optimizer = context.distillOptimizer(generator.parameters, role: .generator, isAveraged: true)
+    optimizer = context.distillOptimizer(generator.parameters, isAveraged: true)
   }
 
-  /// Trains from `firstStep` on; afterwards the generator is its average, on every rank.
+  /// Trains from `firstStep` on; afterwards the generator is its average.
   /// - Collective: over the context's transport.
   package func run(
     from firstStep: Int, save: (_ stepsDone: Int, _ mustStop: Bool) throws -> Void
@@ -47,8 +50,7 @@ package struct ConsistencyPhase {
       meter.begin()
       var losses: [Double] = []
       let gradients = MicrobatchSum.gradients(
-        of: [GradientTarget(generator.parameters, role: .generator)],
-        over: context.microbatches, arena: context.arena
+        of: [GradientTarget(optimizer.weights)], over: context.microbatches, arena: context.arena
       ) { microbatch in
         losses.append(differentiate(step: step, microbatch: microbatch))
       }
@@ -57,16 +59,16 @@ package struct ConsistencyPhase {
         learningRate: options.generatorRate(step: step))
       try context.note(outcome, of: "generator", in: DistillPhase.name, step: step)
       let decay = Float(options.consistencyEMA)
-      let average = target.parameters.values
-      Float.combine(
-        decay, average, 1 - decay, generator.parameters.values, into: average)
+      let average = targetWeights.held
+      Float.combine(decay, average, 1 - decay, optimizer.weights.held, into: average)
+      target.parameters.dropUnits()
       let agreement = try context.agreeOnStep(losses: losses)
       meter.record(
         step: step, agreement: agreement,
         further: outcome.metrics(prefix: "generator_"))
       try save(step + 1, agreement.shouldStop)
     }
-    try optimizer.gatherAverage(into: generator.parameters.values)
+    try optimizer.adoptAverage()
     try meter.finish()
     context.reporter.finishPhase()
   }

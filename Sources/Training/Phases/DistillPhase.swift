@@ -43,6 +43,7 @@ package struct DistillPhase {
     self.batches = batches
     let options = context.configuration.distill
     generator = networks.addGenerator()
+    context.weights(generator.parameters).copy(from: context.weights(networks.base.parameters))
     adapter = networks.addAdapter(
       rank: options.loraRank, alpha: options.loraAlpha, seed: context.seed)
     head =
@@ -53,13 +54,12 @@ package struct DistillPhase {
       source: options.rollout)
     scoreTimes = .uniform(
       shift: options.scoreShift, bounds: options.scoreMinimum...options.scoreMaximum)
-    generatorOptimizer = context.distillOptimizer(
-      generator.parameters, role: .generator, isAveraged: true)
-    adapterOptimizer = context.distillOptimizer(adapter.parameters, role: .fake)
-    headOptimizer = head.map { context.distillOptimizer($0.parameters, role: .fake) }
+    generatorOptimizer = context.distillOptimizer(generator.parameters, isAveraged: true)
+    adapterOptimizer = context.distillOptimizer(adapter.parameters)
+    headOptimizer = head.map { context.distillOptimizer($0.parameters) }
   }
 
-  /// Trains from `firstStep` on; afterwards the generator is its average, on every rank.
+  /// Trains from `firstStep` on; afterwards the generator is its average.
   ///
   /// - Parameter save: called after each step with the number of steps done and whether to stop.
   /// - Collective: over the context's transport.
@@ -84,7 +84,7 @@ package struct DistillPhase {
         further: metrics + criticMetrics)
       try save(step + 1, agreement.shouldStop)
     }
-    try generatorOptimizer.gatherAverage(into: generator.parameters.values)
+    try generatorOptimizer.adoptAverage()
     try meter.finish()
     context.reporter.finishPhase()
   }
@@ -98,7 +98,7 @@ package struct DistillPhase {
     var readings: [String: [Double]] = [:]
     var samples: [Int: Tensor<Float>] = [:]
     let gradients = MicrobatchSum.gradients(
-      of: [GradientTarget(generator.parameters, role: .generator)], over: context.microbatches,
+      of: [GradientTarget(generatorOptimizer.weights)], over: context.microbatches,
       arena: context.arena
     ) { microbatch in
       let batch = batches.batch(step: step, microbatch: microbatch, in: context.arena)
@@ -171,8 +171,8 @@ package struct DistillPhase {
     step: Int, generated: [Int: Tensor<Float>]
   ) throws -> (losses: [Double], metrics: [(name: String, value: MetricsValue)]) {
     var losses: [Double] = []
-    var targets = [GradientTarget(adapter.parameters, role: .fake)]
-    if let head { targets.append(GradientTarget(head.parameters, role: .fake)) }
+    let targets = [adapterOptimizer, headOptimizer].compactMap(\.self)
+      .map { GradientTarget($0.weights) }
     let gradients = MicrobatchSum.gradients(
       of: targets, over: context.microbatches, arena: context.arena
     ) { microbatch in
@@ -247,8 +247,15 @@ package struct DistillPhase {
   private func generate(
     _ batch: TrainingBatch, step: Int, microbatch: Int, on tape: Tape<Float>
   ) -> Value<Float> {
-    rollout.generate(
-      depth: depth(step: step, microbatch: microbatch),
+    let depth = depth(step: step, microbatch: microbatch)
+    if options.rollout == .simulate {
+      // Where a pass loads blocks from all ranks, those with fewer silent passes take part in the rest.
+      let peers = context.peers(of: microbatch)
+      let deepest = peers.map { self.depth(step: step, microbatch: $0) }.max() ?? depth
+      for _ in depth..<deepest { generator.parameters.attendPass() }
+    }
+    return rollout.generate(
+      depth: depth,
       noise: noise(.rolloutNoise, batch, step: step), truth: batch.latents,
       generator: BoundDenoiser(
         generator, conditions: batch.conditions, recompute: recompute && tape.isRecording,
@@ -294,15 +301,14 @@ package struct DistillPhase {
 extension RunContext {
   /// The optimizer of a network that the distill phase trains.
   func distillOptimizer(
-    _ parameters: ParameterSet<Float>, role: MemoryRole, isAveraged: Bool = false
+    _ parameters: ParameterSet<Float>, isAveraged: Bool = false
   ) -> ShardedOptimizer {
     let options = configuration.distill
     return ShardedOptimizer(
-      parameters, role: role,
+      weights(parameters),
       configuration: .init(
         beta1: options.beta1, beta2: options.beta2, weightDecay: options.weightDecay,
-        clip: options.clip, ema: isAveraged && options.ema > 0 ? options.ema : nil),
-      exchange: exchange, transport: transport, arena: arena)
+        clip: options.clip, ema: isAveraged && options.ema > 0 ? options.ema : nil))
   }
 }
 

@@ -26,11 +26,10 @@ package struct TeachPhase {
     let options = context.configuration.teach
     times = .logitNormal(shift: options.shift)
     optimizer = ShardedOptimizer(
-      networks.base.parameters, role: .base,
+      context.weights(networks.base.parameters),
       configuration: .init(
         beta1: options.beta1, beta2: options.beta2, weightDecay: options.weightDecay,
-        clip: options.clip, ema: options.ema),
-      exchange: context.exchange, transport: context.transport, arena: context.arena)
+        clip: options.clip, ema: options.ema))
   }
 
   /// Linear warm-up, then half a cosine down to zero.
@@ -43,7 +42,7 @@ package struct TeachPhase {
     return options.learningRate * 0.5 * (1 + cos(Double.pi * progress))
   }
 
-  /// Trains from `firstStep` on; afterwards W is the average, on every rank.
+  /// Trains from `firstStep` on; afterwards W is the average.
   ///
   /// - Parameter save: called after each step with the number of steps done and whether to stop.
   /// - Collective: over the context's transport.
@@ -57,8 +56,7 @@ package struct TeachPhase {
       meter.begin()
       var losses: [Double] = []
       let gradients = MicrobatchSum.gradients(
-        of: [GradientTarget(networks.base.parameters, role: .base)],
-        over: context.microbatches, arena: context.arena
+        of: [GradientTarget(optimizer.weights)], over: context.microbatches, arena: context.arena
       ) { microbatch in
         losses.append(differentiate(step: step, microbatch: microbatch))
       }
@@ -73,7 +71,7 @@ package struct TeachPhase {
         further: outcome.metrics(prefix: "") + [("learning_rate", .number(rate))])
       try save(step + 1, agreement.shouldStop)
     }
-    try optimizer.gatherAverage(into: networks.base.parameters.values)
+    try optimizer.adoptAverage()
     try meter.finish()
     context.reporter.finishPhase()
   }

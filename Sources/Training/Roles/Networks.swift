@@ -19,31 +19,43 @@ package final class Networks {
   package private(set) var head: DiscriminatorHead<Float>?
 
   private let specifications: [ParameterSpecification]
-  private let arena: Arena
+  private let makeParameters: ([ParameterSpecification], MemoryRole) -> ParameterSet<Float>
 
-  package init(_ configuration: HunyuanVideoConfiguration, nullTokenCount: Int, arena: Arena) {
+  /// Networks that are whole in memory.
+  package convenience init(
+    _ configuration: HunyuanVideoConfiguration, nullTokenCount: Int, arena: Arena
+  ) {
+    self.init(configuration, nullTokenCount: nullTokenCount) {
+      ParameterSet($0, in: arena, role: $1)
+    }
+  }
+
+  /// - Parameter makeParameters: allocates the parameters of a network, zeroed.
+  package init(
+    _ configuration: HunyuanVideoConfiguration, nullTokenCount: Int,
+    makeParameters: @escaping ([ParameterSpecification], MemoryRole) -> ParameterSet<Float>
+  ) {
     self.configuration = configuration
-    self.arena = arena
+    self.makeParameters = makeParameters
     specifications = ConditionedTransformer<Float>.specifications(
       of: configuration, nullTokenCount: nullTokenCount)
     base = ConditionedTransformer(
-      configuration, parameters: ParameterSet(specifications, in: arena, role: .base))
+      configuration, parameters: makeParameters(specifications, .base))
   }
 
-  /// Adds the generator as a copy of W.
+  /// Adds the generator, zeroed; it is to start as a copy of W.
   package func addGenerator() -> ConditionedTransformer<Float> {
-    let parameters = ParameterSet<Float>(specifications, in: arena, role: .generator)
-    parameters.values.copy(from: base.parameters.values)
-    let generator = ConditionedTransformer(configuration, parameters: parameters)
+    let generator = addWeights(role: .generator)
     self.generator = generator
     return generator
   }
 
   /// Adds the fake DiT's adapter, which changes nothing yet.
   package func addAdapter(rank: Int, alpha: Double, seed: UInt64) -> AdapterSet<Float> {
+    let adapted = AdapterConfiguration(rank: rank, alpha: alpha, of: configuration)
     let adapter = AdapterSet<Float>(
-      AdapterConfiguration(rank: rank, alpha: alpha, of: configuration),
-      adapting: specifications, in: arena, role: .fake)
+      adapted,
+      parameters: makeParameters(adapted.parameterSpecifications(adapting: specifications), .fake))
     adapter.initialize(seed: seed)
     self.adapter = adapter
     return adapter
@@ -51,19 +63,18 @@ package final class Networks {
 
   /// Adds the discriminator's head on the features of W.
   package func addHead(width: Int, seed: UInt64) -> DiscriminatorHead<Float> {
-    let parameters = ParameterSet<Float>(
+    let parameters = makeParameters(
       DiscriminatorHead<Float>.specifications(
-        featureWidth: configuration.width, hiddenWidth: width), in: arena, role: .fake)
+        featureWidth: configuration.width, hiddenWidth: width), .fake)
     parameters.initialize(seed: seed, purpose: .headInitialization)
     let head = DiscriminatorHead(parameters: parameters)
     self.head = head
     return head
   }
 
-  /// Another set of weights of the same shape, for averages.
-  package func copyOfWeights(role: MemoryRole) -> ConditionedTransformer<Float> {
-    ConditionedTransformer(
-      configuration, parameters: ParameterSet(specifications, in: arena, role: role))
+  /// Another set of weights of the same shape, zeroed.
+  package func addWeights(role: MemoryRole) -> ConditionedTransformer<Float> {
+    ConditionedTransformer(configuration, parameters: makeParameters(specifications, role))
   }
 }
 

@@ -16,14 +16,19 @@ package struct CheckpointSession {
   /// A network of the checkpoint; frozen ones have no optimizer.
   package struct Part {
     package let prefix: String
-    package let parameters: ParameterSet<Float>
+    package let weights: ShardedParameters
     package let optimizer: ShardedOptimizer?
+    package var parameters: ParameterSet<Float> { weights.parameters }
 
-    package init(
-      _ prefix: String, _ parameters: ParameterSet<Float>, optimizer: ShardedOptimizer? = nil
-    ) {
+    package init(_ prefix: String, _ weights: ShardedParameters) {
       self.prefix = prefix
-      self.parameters = parameters
+      self.weights = weights
+      optimizer = nil
+    }
+
+    package init(_ prefix: String, _ optimizer: ShardedOptimizer) {
+      self.prefix = prefix
+      weights = optimizer.weights
       self.optimizer = optimizer
     }
   }
@@ -85,21 +90,40 @@ package struct CheckpointSession {
       let reader = try CheckpointReader(opening: folder)
       try reader.requireModel(fingerprint: Self.fingerprint(parts))
       for part in parts {
-        for entry in part.parameters.layout.entries {
-          try reader.read(
-            "\(part.prefix).\(entry.name)", elements: 0..<entry.range.count,
-            into: part.parameters.values[entry.range])
-        }
+        try readParameters(of: part, from: reader)
         guard let optimizer = part.optimizer else { continue }
         for (suffix, shard) in Self.shards(of: optimizer) {
-          for (entry, range) in Self.owned(part.parameters.layout, optimizer.range) {
-            try reader.read(
-              "\(part.prefix).\(entry.name)\(suffix)",
-              elements: range.relative(to: entry.range.lowerBound),
-              into: shard[range.relative(to: optimizer.range.lowerBound)])
+          for stretch in part.weights.stretches {
+            for (entry, range) in Self.owned(part.parameters.layout, stretch.flat) {
+              try reader.read(
+                "\(part.prefix).\(entry.name)\(suffix)",
+                elements: range.relative(to: entry.range.lowerBound),
+                into: shard[stretch.local][range.relative(to: stretch.flat.lowerBound)])
+            }
           }
         }
         optimizer.updateCount = reader.manifest.fields.counters["updates.\(part.prefix)"] ?? 0
+      }
+    }
+  }
+
+  /// All parameters where the set is whole in memory, else the own ones.
+  private func readParameters(of part: Part, from reader: CheckpointReader) throws {
+    let layout = part.parameters.layout
+    guard !part.parameters.isWhole else {
+      for entry in layout.entries {
+        try reader.read(
+          "\(part.prefix).\(entry.name)", elements: 0..<entry.range.count,
+          into: part.parameters.values[entry.range])
+      }
+      return
+    }
+    part.parameters.dropUnits()
+    for stretch in part.weights.stretches {
+      for (entry, range) in Self.owned(layout, stretch.flat) {
+        try reader.read(
+          "\(part.prefix).\(entry.name)", elements: range.relative(to: entry.range.lowerBound),
+          into: part.weights.own(stretch)[range.relative(to: stretch.flat.lowerBound)])
       }
     }
   }
@@ -108,23 +132,19 @@ package struct CheckpointSession {
 
   private func pieces(of part: Part) -> [TensorPiece] {
     let layout = part.parameters.layout
-    let range = ShardPartition(count: layout.count, shardCount: context.transport.size)
-      .range(of: context.transport.rank)
-    var pieces = Self.owned(layout, range).map { entry, owned in
-      TensorPiece(
-        "\(part.prefix).\(entry.name)", shape: entry.shape,
-        .elements(owned.relative(to: entry.range.lowerBound)), part.parameters.values[owned])
-    }
-    guard let optimizer = part.optimizer else { return pieces }
-    for (suffix, shard) in Self.shards(of: optimizer) {
-      pieces += Self.owned(layout, range).map { entry, owned in
-        TensorPiece(
-          "\(part.prefix).\(entry.name)\(suffix)", shape: entry.shape,
-          .elements(owned.relative(to: entry.range.lowerBound)),
-          shard[owned.relative(to: range.lowerBound)])
+    let states = part.optimizer.map(Self.shards) ?? []
+    return part.weights.stretches.flatMap { stretch -> [TensorPiece] in
+      let own = part.weights.own(stretch)
+      let buffers = [("", own)] + states.map { ($0, $1[stretch.local]) }
+      return buffers.flatMap { suffix, elements in
+        Self.owned(layout, stretch.flat).map { entry, range in
+          TensorPiece(
+            "\(part.prefix).\(entry.name)\(suffix)", shape: entry.shape,
+            .elements(range.relative(to: entry.range.lowerBound)),
+            elements[range.relative(to: stretch.flat.lowerBound)])
+        }
       }
     }
-    return pieces
   }
 
   private static func shards(of optimizer: ShardedOptimizer) -> [(String, Buffer<Float>)] {

@@ -1,6 +1,6 @@
-// Decides which rank holds what, before anything is allocated. All ranks hold W, adapter and generator, and a
-// shard of the optimizer state and averages of each; they share microbatches, and tokens where `mesh.sp` is
-// more than 1.
+// Decides which rank holds what, before anything is allocated. All ranks hold W, adapter and generator, or a
+// shard of each at stage 3, and a shard of the optimizer state and averages; they share microbatches, and
+// tokens where `mesh.sp` is more than 1.
 
 import Autodiff
 import Basics
@@ -27,6 +27,14 @@ package struct RunPlan: Codable, Sendable {
 
   /// Whether every rank keeps within the budget.
   package var fits: Bool { memoryPerRank.map { costs.peakByteCountPerRank <= $0 } ?? true }
+
+  /// Why the run cannot begin; nil where it can.
+  package var problem: String? {
+    guard let memoryPerRank, !fits else { return nil }
+    return "mesh.memoryPerRank is \(memoryPerRank), but the leanest layout (\(shape)) needs "
+      + "\(costs.peakByteCountPerRank) bytes per rank: set model.recompute, fewer batch.samples, start "
+      + "more ranks, or raise the limit"
+  }
 }
 
 /// A layout that could be taken.
@@ -55,7 +63,8 @@ package enum Coordinator {
   /// the model folder and the text file that the configuration names.
   ///
   /// - Parameters:
-  ///   - memoryPerRank: bytes that a rank may take; the plan says whether they suffice.
+  ///   - memoryPerRank: bytes that a rank may take; the plan says whether they suffice. nil: what the
+  ///     configuration says.
   ///   - gigaflopsPerRank: measured rate of products; without it the plan tells no times.
   /// - Throws: `ConfigurationError` where that folder or file cannot be read or does not fit;
   ///   `MeshLayoutError`, which `configuration.validate(rankCount:)` tells as a problem.
@@ -70,11 +79,14 @@ package enum Coordinator {
     guard problems.isEmpty else {
       throw ConfigurationError(problems.map { ConfigurationProblem($0.key, $0.message) })
     }
+    let limit = configuration.mesh.memoryPerRank
+    let memoryPerRank = memoryPerRank ?? (limit > 0 ? limit : nil)
     let layouts = try search.shapes.map { ($0, try CostModel.costs(of: sizes, shape: $0)) }
     let fitting = layouts.first { _, costs in
       memoryPerRank.map { costs.peakByteCountPerRank <= $0 } ?? true
     }
-    guard let (shape, costs) = fitting ?? layouts.last else {
+    let least = layouts.min { $0.1.peakByteCountPerRank < $1.1.peakByteCountPerRank }
+    guard let (shape, costs) = fitting ?? least else {
       trap("no layout and no problem for \(rankCount) ranks")
     }
     return RunPlan(
@@ -87,8 +99,17 @@ package enum Coordinator {
     let rankCount = shape.rankCount
     if rankCount == 1 { return "one rank holds everything" }
     let state =
-      "colocated: every rank holds all weights and 1/\(rankCount) of the optimizer state and "
-      + "averages; gradients are reduced to their owners"
+      switch shape.zeroStage {
+      case .optimizer:
+        "colocated: every rank holds all weights and 1/\(rankCount) of the optimizer state and "
+          + "averages; gradients are reduced to their owners"
+      case .gradients:
+        "colocated: every rank holds all weights and 1/\(rankCount) of gradients, optimizer state and "
+          + "averages; a block's gradients are reduced to their owners as soon as they are complete"
+      case .parameters:
+        "colocated: every rank holds 1/\(rankCount) of weights, gradients, optimizer state and "
+          + "averages; a block's weights are gathered when it runs"
+      }
     return shape[.sp] == 1
       ? state
       : "\(shape[.sp]) ranks share the tokens of a microbatch, in attention its heads, so sums run in "
@@ -144,11 +165,11 @@ extension WorkloadSizes {
         textWidth: transformer.textEmbeddingWidth, pooledWidth: transformer.pooledProjectionWidth,
         hasGuidanceEmbedding: transformer.guidanceEmbeds, latentFrames: latents[1],
         latentHeight: latents[2], latentWidth: latents[3]),
-      networkElementCount: FlatLayout(specifications).count,
-      adapterElementCount: FlatLayout(
+      networkUnits: FlatLayout(specifications).plannedUnits,
+      adapterUnits: FlatLayout(
         AdapterConfiguration(rank: distill.loraRank, of: transformer)
           .parameterSpecifications(adapting: specifications)
-      ).count, adapterRank: distill.loraRank,
+      ).plannedUnits, adapterRank: distill.loraRank,
       headElementCount: hasHead
         ? FlatLayout(
           DiscriminatorHead<Float>.specifications(
@@ -159,10 +180,17 @@ extension WorkloadSizes {
       samplesPerMicrobatch: configuration.batch.samples,
       recomputes: configuration.model.recompute, teachStepCount: configuration.teach.steps,
       method: method, distillStepCount: distill.steps, generatorStepCount: distill.generatorSteps,
-      simulatesRollout: distill.rollout == .simulate, criticRatio: distill.criticRatio,
+      simulatesRollout: distill.rollout == .simulate, spreadsDepths: distill.depths == .spread,
+      criticRatio: distill.criticRatio,
       pullsRealDiT: distill.method == .w2s && distill.alphaWeak != 0,
       isGuided: distill.guidance != 1, hasGroundTruthTerm: distill.lambdaGroundTruth > 0,
       keepsGeneratorAverage: distill.ema > 0, evaluationBatch: configuration.evaluate.batch,
       bucketByteCount: configuration.exchange.bucketByteCount)
+  }
+}
+
+extension FlatLayout {
+  fileprivate var plannedUnits: [PlannedUnit] {
+    units.map { PlannedUnit(isBlock: !$0.block.isEmpty, elementCount: $0.range.count) }
   }
 }

@@ -155,13 +155,14 @@ package final class MainJob {
   }
 
   private func buildNetworks() throws -> Networks {
+    let makeParameters = context.shardGroup.parameters
     guard configuration.model.checkpoint.isEmpty else {
       return try transport.onEveryRank {
         let source = try configuration.openModelFolder()
         let networks = Networks(
           source.configuration,
           nullTokenCount: source.nullTokenCount ?? configuration.model.textTokens,
-          arena: context.arena)
+          makeParameters: makeParameters)
         networks.base.parameters.initialize(seed: context.seed)
         _ = try blaming("model.checkpoint") { try source.load(into: networks.base.parameters) }
         return networks
@@ -169,7 +170,7 @@ package final class MainJob {
     }
     let networks = Networks(
       configuration.transformer, nullTokenCount: configuration.model.textTokens,
-      arena: context.arena)
+      makeParameters: makeParameters)
     networks.base.parameters.initialize(seed: context.seed)
     return networks
   }
@@ -194,7 +195,7 @@ package final class MainJob {
       context: context, networks: networks,
       batches: TrainingBatches(prepared, context: context, texts: texts, firstCounter: 0))
     let parts = [
-      CheckpointSession.Part("real", networks.base.parameters, optimizer: phase.optimizer)
+      CheckpointSession.Part("real", phase.optimizer)
     ]
     let session = CheckpointSession(
       context, data: prepared.dataFingerprint, origin: start?.origin)
@@ -220,30 +221,26 @@ package final class MainJob {
       firstCounter: configuration.teach.steps * context.batchSize)
     let session = CheckpointSession(
       context, data: prepared.dataFingerprint, origin: start?.origin)
-    var parts = [CheckpointSession.Part("real", networks.base.parameters)]
+    let realWeights = context.weights(networks.base.parameters)
+    func exportReal() throws { try export(.real, networks.base.parameters, networks) }
+    var parts = [CheckpointSession.Part("real", realWeights)]
     let train:
       (_ firstStep: Int, _ save: @escaping (_ done: Int, _ mustStop: Bool) throws -> Void) throws ->
         Void
     switch configuration.distill.method {
     case .euler:
-      try transport.onRoot { try exportOnce(networks.base.parameters, .real, networks) }
+      try exportReal()
       return networks.base
     case .lcm:
       let phase = ConsistencyPhase(context: context, networks: networks, batches: batches)
-      parts.append(
-        .init("generator", phase.optimizer.parameters, optimizer: phase.optimizer))
-      parts.append(.init("target", phase.target.parameters))
+      parts.append(.init("generator", phase.optimizer))
+      parts.append(.init("target", phase.targetWeights))
       train = { try phase.run(from: $0, save: $1) }
     case .w2s, .dmd2:
       let phase = DistillPhase(context: context, networks: networks, batches: batches)
-      parts.append(
-        .init(
-          "generator", phase.generatorOptimizer.parameters, optimizer: phase.generatorOptimizer))
-      parts.append(
-        .init("fake", phase.adapterOptimizer.parameters, optimizer: phase.adapterOptimizer))
-      if let head = phase.headOptimizer {
-        parts.append(.init("discriminator", head.parameters, optimizer: head))
-      }
+      parts.append(.init("generator", phase.generatorOptimizer))
+      parts.append(.init("fake", phase.adapterOptimizer))
+      if let head = phase.headOptimizer { parts.append(.init("discriminator", head)) }
       train = { try phase.run(from: $0, save: $1) }
     }
     var firstStep = 0
@@ -252,7 +249,7 @@ package final class MainJob {
       firstStep = start.phaseStep
     }
     // Only now: a start inside this phase brings W with it.
-    try transport.onRoot { try exportOnce(networks.base.parameters, .real, networks) }
+    try exportReal()
     try train(firstStep) { [self] stepsDone, mustStop in
       try saveIfDue(
         session, phase: DistillPhase.name, stepsDone, of: configuration.distill.steps,
@@ -267,11 +264,9 @@ package final class MainJob {
       if hasTrained || !FileManager.default.fileExists(atPath: folder.memory.path) {
         try memory.write(to: folder)
       }
-      try exportOnce(generator.parameters, .generator, networks)
-      if let adapter = networks.adapter {
-        try folder.exportOnce(.fake) { try adapter.write(to: $0) }
-      }
     }
+    try export(.generator, generator.parameters, networks)
+    if let adapter = networks.adapter { try export(.fake, adapter.parameters, networks) }
     return generator
   }
 
@@ -290,10 +285,37 @@ package final class MainJob {
     if mustStop { throw StoppedOnSignal() }
   }
 
-  private func exportOnce(
-    _ parameters: ParameterSet<Float>, _ role: RunFolder.FinalRole, _ networks: Networks
+  /// Writes a folder of a network's weights, if it is not there yet; rank 0 writes, unit by unit where
+  /// no rank holds all.
+  /// - Collective: over the transport.
+  private func export(
+    _ role: RunFolder.FinalRole, _ parameters: ParameterSet<Float>, _ networks: Networks
   ) throws {
-    try folder.exportOnce(role) { try networks.configuration.write(parameters, to: $0) }
+    let isThere = try transport.onRoot {
+      FileManager.default.fileExists(atPath: folder.final(role).path)
+    }
+    if isThere { return }
+    var writer: (any ModelWriter)?
+    try transport.onRoot {
+      let partial = try folder.beginExport(role)
+      writer =
+        if role == .fake, let adapter = networks.adapter {
+          try AdapterFolderWriter(creating: partial, adapter)
+        } else {
+          try HunyuanVideoFolderWriter(
+            creating: partial, networks.configuration, parameters: parameters.specifications)
+        }
+    }
+    try parameters.readUnits { entries in
+      try transport.onRoot {
+        for parameter in parameters.parameters[entries] { try writer?.append(parameter) }
+      }
+    }
+    try context.throwSharedFailure()
+    try transport.onRoot {
+      try writer?.finish()
+      try folder.finishExport(role)
+    }
   }
 
   private func report(_ prepared: PreparedSet) throws {

@@ -22,8 +22,10 @@ package final class RunContext {
   package let shape: MeshShape
   /// The ranks that share the tokens of this rank's microbatches; nil where it has them to itself.
   package private(set) var sequence: UlyssesSequence<Float>?
-  /// The microbatches of every step that this rank computes.
-  package let microbatches: Range<Int>
+  /// Which data-parallel ranks compute which microbatches of every step.
+  private let share: MicrobatchShare
+  /// The microbatches of every step that this rank computes, in order.
+  package let microbatches: [Int]
   /// How the networks' products read their operands, the same on all ranks.
   package private(set) var precision: ProductPrecision
   /// Whether every rank's CPU multiplies bfloat16 itself.
@@ -64,7 +66,8 @@ package final class RunContext {
     self.shape = shape
     // Only `zero` and `sp` are placed, and `sp` is the faster of the two.
     let dataRank = transport.rank / shape[.sp]
-    microbatches = try shape.share(of: configuration.batch.microbatches).range(of: dataRank)
+    share = try shape.share(of: configuration.batch.microbatches)
+    microbatches = share.microbatches(of: dataRank)
     multipliesBFloat16 = try transport.allGather(value: ProductPrecision.bfloat16.isFast)
       .allSatisfy(\.self)
     precision = .float32
@@ -83,6 +86,25 @@ package final class RunContext {
     require(choice != .auto, "a run has a precision of its own")
     configuration.compute.precision = choice
     precision = choice == .bf16 ? .bfloat16 : .float32
+  }
+
+  /// The ranks that hold the networks together.
+  package var shardGroup: ShardGroup {
+    ShardGroup(transport: transport, exchange: exchange, arena: arena, stage: shape.zeroStage) {
+      [unowned self] body in attempt(body)
+    }
+  }
+
+  /// A network's parameters with the part of them that this rank owns.
+  package func weights(_ parameters: ParameterSet<Float>) -> ShardedParameters {
+    ShardedParameters(parameters, group: shardGroup)
+  }
+
+  /// Microbatches that are computed at the same time as this one by ranks that load blocks together.
+  func peers(of microbatch: Int) -> [Int] {
+    guard shape.zeroStage == .parameters else { return [microbatch] }
+    let first = microbatch / share.rankCount * share.rankCount
+    return Array(first..<first + share.rankCount)
   }
 
   /// A tape for one pass of a network.
@@ -147,12 +169,23 @@ package final class RunContext {
         traffic: takeOwnTraffic(), failure: failure))
     reports.forEach { traffic += $0.traffic }
     if let failure = reports.lazy.compactMap(\.failure).first { throw failure }
-    let joinedBits = reports.reduce(into: [:]) { $0.merge($1.readingBits, uniquingKeysWith: +) }
+    let names = reports.reduce(into: Set()) { $0.formUnion($1.readingBits.keys) }
     return StepAgreement(
-      losses: reports.flatMap { $0.lossBits.map(Double.init(bitPattern:)) },
-      readings: joinedBits.mapValues { $0.map(Double.init(bitPattern:)) },
+      losses: inOrder(reports.map(\.lossBits)),
+      readings: Dictionary(
+        uniqueKeysWithValues: names.map { name in
+          (name, inOrder(reports.map { $0.readingBits[name] ?? [] }))
+        }),
       shouldStop: reports.contains(where: \.wantsStop),
       peakByteCount: reports.reduce(0) { $0 + $1.peakByteCount })
+  }
+
+  /// The numbers of all microbatches in their order, given those of each rank in its order.
+  private func inOrder(_ bitsByRank: [[UInt64]]) -> [Double] {
+    let spoken = bitsByRank.enumerated().flatMap { rank, bits in
+      zip(share.microbatches(of: rank / shape[.sp]), bits)
+    }
+    return spoken.sorted { $0.0 < $1.0 }.map { Double(bitPattern: $0.1) }
   }
 
   /// Tells all ranks what each has sent since the last agreement.
@@ -182,6 +215,13 @@ package final class RunContext {
     do { try body() } catch { failure = JobError(error) }
   }
 
+  /// - Throws: `JobError`, on every rank, what an `attempt` of any rank has failed at.
+  /// - Collective: over the transport.
+  func throwSharedFailure() throws {
+    let failures = try transport.allGather(value: failure)
+    if let failure = failures.lazy.compactMap(\.self).first { throw failure }
+  }
+
   /// - Throws: what an `attempt` of this rank has failed at.
   func throwFailure() throws {
     if let failure { throw failure }
@@ -194,13 +234,21 @@ package final class RunContext {
   }
 
   /// Does `count` pieces of work, piece i on rank i mod size, ready to stop after each round.
+  ///
+  /// Where passes load blocks from all ranks, all take part in each round: a rank that has nothing left
+  /// does the last piece once more.
   /// - Returns: the results of this rank, in order.
-  /// - Collective: over the transport; `body` must not call collectives.
+  /// - Collective: over the transport; `body` must not call collectives other than those of passes, of
+  ///   which every piece has as many.
   func shareOut<Result>(_ count: Int, _ body: (_ piece: Int) -> Result) throws -> [Result] {
     var results: [Result] = []
     for first in stride(from: 0, to: count, by: transport.size) {
       let piece = first + transport.rank
-      if piece < count { results.append(body(piece)) }
+      if piece < count {
+        results.append(body(piece))
+      } else if shape.zeroStage == .parameters {
+        _ = body(count - 1)
+      }
       try stopIfAsked()
     }
     return results

@@ -24,19 +24,26 @@ extension RunFolder {
     }
   }
 
-  /// Writes a folder that is not there yet.
-  /// - Parameter write: fills the folder that it is given.
-  func exportOnce(_ role: FinalRole, _ write: (URL) throws -> Void) throws {
-    let (folder, files) = (final(role), FileManager.default)
-    guard !files.fileExists(atPath: folder.path) else { return }
-    let partial = folder.appendingPathExtension("partial")
-    try explaining(folder) {
+  /// - Returns: where the folder of a role's weights is to be written, until `finishExport`.
+  func beginExport(_ role: FinalRole) throws -> URL {
+    let (partial, files) = (partialExport(role), FileManager.default)
+    try explaining(final(role)) {
       try files.createDirectory(
-        at: folder.deletingLastPathComponent(), withIntermediateDirectories: true)
+        at: partial.deletingLastPathComponent(), withIntermediateDirectories: true)
       if files.fileExists(atPath: partial.path) { try files.removeItem(at: partial) }
     }
-    try write(partial)
-    try explaining(folder) { try files.moveItem(at: partial, to: folder) }
+    return partial
+  }
+
+  /// Gives the folder its name.
+  func finishExport(_ role: FinalRole) throws {
+    try explaining(final(role)) {
+      try FileManager.default.moveItem(at: partialExport(role), to: final(role))
+    }
+  }
+
+  private func partialExport(_ role: FinalRole) -> URL {
+    final(role).appendingPathExtension("partial")
   }
 
   /// Moves results that are there into a folder `earlier-N`; nothing is deleted.

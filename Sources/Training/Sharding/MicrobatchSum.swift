@@ -1,8 +1,10 @@
 // The gradient of a step as a sum over microbatches in a fixed binary tree (contract 4.2).
 //
 // Each microbatch is differentiated into buffers of its own; partial sums meet pairwise, so at
-// most log₂(count) + 1 of them live at once. A rank's part is its subtree; the rest of the tree runs
-// in the exchange, across ranks.
+// most log₂(count) + 1 of them live at once. Where gradients are not sharded, a rank's part is its
+// subtree and the rest of the tree runs in the optimizer's exchange, across ranks. Where they are, the
+// ranks' microbatches of a round are neighbors: a round is summed over ranks first, block by block on
+// the way back, and what lives are shards.
 
 package import Autodiff
 import Basics
@@ -10,25 +12,64 @@ package import DenseKernels
 import MeshLayout
 package import Tensors
 
-/// The networks that a turn trains, with where their gradients are booked.
+/// A network that a turn trains.
 package struct GradientTarget {
   package let parameters: ParameterSet<Float>
-  package let role: MemoryRole
+  /// Nil where the gradients of a microbatch stay on this rank.
+  private let reducer: ShardedParameters?
 
-  package init(_ parameters: ParameterSet<Float>, role: MemoryRole) {
+  /// Its gradients stay on this rank.
+  package init(_ parameters: ParameterSet<Float>) {
     self.parameters = parameters
-    self.role = role
+    reducer = nil
+  }
+
+  /// Its gradients are treated as the stage says.
+  package init(_ weights: ShardedParameters) {
+    parameters = weights.parameters
+    reducer = weights.stage >= .gradients ? weights : nil
+  }
+
+  /// Elements of a partial sum.
+  fileprivate var partialCount: Int { reducer?.ownCount ?? parameters.layout.count }
+
+  /// Makes the network trainable; what comes together is in `partial` after `finish`.
+  fileprivate func begin(_ partial: Buffer<Float>, arena: Arena) {
+    guard let reducer else { return parameters.bindGradients(to: partial, isCleared: false) }
+    guard parameters.layout.units.count > 1 else {
+      let flat = arena.allocate(
+        Float.self, count: parameters.layout.count, booking: Booking(parameters.role, .gradients))
+      return parameters.bindGradients(to: flat, isCleared: false)
+    }
+    parameters.bindGradients { unit, gradient in
+      reducer.group.attempt {
+        try reducer.reduceScatter(unit: unit, gradient, into: partial)
+      }
+    }
+  }
+
+  /// Freezes the network again.
+  fileprivate func finish(_ partial: Buffer<Float>) {
+    parameters.completeGradients()
+    if let reducer, let flat = parameters.gradients {
+      reducer.group.attempt { try reducer.reduceScatter(flat, into: partial) }
+    }
+    parameters.finishUnitGradients()
+    // Unbound at once: a bound buffer would stay alive after it has been added to its neighbor.
+    parameters.bindGradients(to: nil)
   }
 }
 
 package enum MicrobatchSum {
-  /// This rank's gradient sum for each target, over its microbatches in order.
+  /// The gradient sum for each target over this rank's microbatches in order; where gradients are
+  /// sharded, this rank's part of the sum over all ranks' microbatches.
   ///
   /// Targets are trainable inside `body` only; afterwards they are frozen again, so that no turn
   /// ever adds to another turn's gradients.
   /// - Precondition: the rank has at least one microbatch.
+  /// - Collective: over the group of a target whose gradients are sharded.
   package static func gradients(
-    of targets: [GradientTarget], over microbatches: Range<Int>, arena: Arena,
+    of targets: [GradientTarget], over microbatches: some Collection<Int>, arena: Arena,
     _ body: (_ microbatch: Int) throws -> Void
   ) rethrows -> [Buffer<Float>] {
     require(!microbatches.isEmpty, "a rank without a microbatch has no gradient")
@@ -41,18 +82,12 @@ package enum MicrobatchSum {
     for microbatch in microbatches {
       let partials = targets.map { target in
         arena.allocate(
-          Float.self, count: target.parameters.layout.count,
-          booking: Booking(target.role, .gradients))
+          Float.self, count: target.partialCount,
+          booking: Booking(target.parameters.role, .gradients))
       }
-      for (target, partial) in zip(targets, partials) {
-        target.parameters.bindGradients(to: partial, isCleared: false)
-      }
+      for (target, partial) in zip(targets, partials) { target.begin(partial, arena: arena) }
       try body(microbatch)
-      // Unbound first: a bound buffer would stay alive after it has been added to its neighbor.
-      for target in targets {
-        target.parameters.completeGradients()
-        target.parameters.bindGradients(to: nil)
-      }
+      for (target, partial) in zip(targets, partials) { target.finish(partial) }
       counter.push(partials, combine: combine)
     }
     guard let sum = counter.finish(combine: combine) else {

@@ -1,16 +1,16 @@
-// AdamW on one network whose optimizer state and EMA are sharded over the data-parallel ranks (ZeRO 1).
+// AdamW on one network whose optimizer state and EMA are sharded over the data-parallel ranks (ZeRO).
 //
-// Every rank holds all parameters; rank r owns range r of the flat vector: it gets the summed gradient
-// of that range, holds the moments and the average there, updates it and sends it to the others.
+// Each rank owns a part of the flat vector: it gets the summed gradient of that part, holds the moments
+// and the average there, updates it and makes it known to the others as far as they hold it.
 // All of it is elementwise or a fixed tree, so the result does not depend on the number of ranks.
-// Source: AdamW (1711.05101), ZeRO (1910.02054) stage 1.
+// Source: AdamW (1711.05101), ZeRO (1910.02054) stages 1 to 3.
 
 package import Autodiff
 package import DenseKernels
-package import Exchange
-package import MeshLayout
-package import ProcessMesh
-package import Tensors
+import Exchange
+import MeshLayout
+import ProcessMesh
+import Tensors
 
 /// What became of one update.
 package enum StepOutcome: Equatable, Sendable {
@@ -41,40 +41,26 @@ package final class ShardedOptimizer {
     }
   }
 
-  package let parameters: ParameterSet<Float>
+  package let weights: ShardedParameters
   package let configuration: Configuration
-  package let partition: ShardPartition
-  /// This rank's range of the flat vector.
-  package let range: Range<Int>
+  /// State of the elements that this rank owns, in the order of `weights.stretches`.
   package let firstMoment: Buffer<Float>
   package let secondMoment: Buffer<Float>
   package let ema: Buffer<Float>?
   /// Updates made, for the bias correction.
   package var updateCount = 0
 
-  private let role: MemoryRole
-  private let arena: Arena
-  private let exchange: BucketExchange
-  private let transport: any Transport
+  package var parameters: ParameterSet<Float> { weights.parameters }
+  private var transport: any Transport { weights.group.transport }
 
   /// The average starts as a copy of the parameters.
-  package init(
-    _ parameters: ParameterSet<Float>, role: MemoryRole, configuration: Configuration,
-    exchange: BucketExchange, transport: any Transport, arena: Arena
-  ) {
-    self.parameters = parameters
-    self.role = role
+  package init(_ weights: ShardedParameters, configuration: Configuration) {
+    self.weights = weights
     self.configuration = configuration
-    self.exchange = exchange
-    self.transport = transport
-    self.arena = arena
-    partition = ShardPartition(
-      count: parameters.layout.count, shardCount: transport.size)
-    let range = partition.range(of: transport.rank)
-    self.range = range
     func state(_ category: MemoryCategory) -> Buffer<Float> {
-      arena.allocate(
-        Float.self, count: range.count, booking: Booking(role, category), zeroed: true)
+      weights.group.arena.allocate(
+        Float.self, count: weights.ownCount, booking: Booking(weights.parameters.role, category),
+        zeroed: true)
     }
     firstMoment = state(.optimizer)
     secondMoment = state(.optimizer)
@@ -83,24 +69,27 @@ package final class ShardedOptimizer {
   }
 
   /// Makes the average equal to the parameters.
-  package func restartAverage() { ema?.copy(from: parameters.values[range]) }
+  package func restartAverage() { ema.map(weights.copyOwn) }
 
-  /// Sums the ranks' gradients, clips, updates this rank's range and gathers all ranges.
+  /// Sums the ranks' gradients where that is still to do, clips, updates the own elements and makes them
+  /// known.
   ///
-  /// - Parameter gradientSum: this rank's sum over its microbatches; the mean is over all of them.
-  /// - Collective: over the transport.
-  /// - Cost: one reduce-scatter and one all-gather of the flat vector; holds two shards meanwhile. One
-  ///   rank works in place.
+  /// - Parameters:
+  ///   - gradientSum: what `MicrobatchSum` made: at stage 1 this rank's sum over its microbatches, above
+  ///     it the own part of all ranks' sum.
+  ///   - microbatchCount: of all ranks, which the mean is over.
+  /// - Collective: over the group.
+  /// - Cost: at stage 1 one reduce-scatter of the flat vector, at stages 1 and 2 one all-gather; holds one
+  ///   or two shards meanwhile. One rank works in place.
   package func step(
     gradientSum: Buffer<Float>, microbatchCount: Int, learningRate: Double
   ) throws -> StepOutcome {
     let isAlone = transport.size == 1
-    let gradient = isAlone ? gradientSum : shardBuffer(.exchange)
-    if !isAlone {
-      try exchange.reduceScatter(gradientSum, partition: partition, into: gradient)
-    }
+    let isReduced = isAlone || weights.stage >= .gradients
+    let gradient = isReduced ? gradientSum : weights.shardBuffer(.exchange)
+    if !isReduced { try weights.reduceScatter(gradientSum, into: gradient) }
     let squares = try globalSquaredNorm(
-      shard: gradient, partition: partition, transport: transport)
+      shard: gradient, sharding: weights.sharding, transport: transport)
     let norm = squares.squareRoot() / Double(microbatchCount)
     guard norm.isFinite else { return .skippedNonFinite }
     let clipping = norm > configuration.clip ? configuration.clip / norm : 1
@@ -112,28 +101,26 @@ package final class ShardedOptimizer {
     update.weightDecay = configuration.weightDecay
     update.gradientScale = Float(clipping / Double(microbatchCount))
     update.emaDecay = Float(configuration.ema ?? 0)
-    // Updated aside, so that `values` is still what the other ranks hold when the gather codes
-    // the difference.
-    let updated = isAlone ? parameters.values : shardBuffer(.exchange)
-    if !isAlone { updated.copy(from: parameters.values[range]) }
+    // Where others hold the elements too they are updated aside, so that the flat vector is still what
+    // all hold when the gather codes the difference.
+    let isInPlace = isAlone || weights.stage == .parameters
+    let updated = isInPlace ? weights.held : weights.shardBuffer(.exchange)
+    if !isInPlace { weights.copyOwn(into: updated) }
     AdamW.update(
       parameters: updated, gradients: gradient, firstMoment: firstMoment,
       secondMoment: secondMoment, ema: ema, step: update)
-    if !isAlone {
-      try exchange.allGather(
-        updated, partition: partition, into: parameters.values, flatIsBase: true)
+    if isInPlace {
+      parameters.dropUnits()
+    } else {
+      try weights.publish(updated, kind: .parameters, isUpdate: true)
     }
     return .updated(gradientNorm: norm, clippedTo: clipping < 1 ? configuration.clip : nil)
   }
 
-  /// The whole average, on every rank; the parameters themselves where none is kept.
-  /// - Collective: over the transport.
-  package func gatherAverage(into target: Buffer<Float>) throws {
-    guard let ema else { return target.copy(from: parameters.values) }
-    try exchange.allGather(ema, partition: partition, into: target, kind: .movingAverages)
-  }
-
-  private func shardBuffer(_ category: MemoryCategory) -> Buffer<Float> {
-    arena.allocate(Float.self, count: range.count, booking: Booking(role, category))
+  /// The parameters become their average; they stay where none is kept.
+  /// - Collective: over the group.
+  package func adoptAverage() throws {
+    guard let ema else { return }
+    try weights.publish(ema, kind: .movingAverages, isUpdate: false)
   }
 }

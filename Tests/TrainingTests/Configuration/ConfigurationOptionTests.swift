@@ -31,8 +31,8 @@ import Testing
     "sample.clips", "sample.teacherSteps", "sample.rule",
     "evaluate.samples", "evaluate.batch",
     "checkpoint.everySteps", "checkpoint.keep",
-    "mesh.dp", "mesh.zero", "mesh.sp", "mesh.ring", "mesh.tp", "mesh.stages", "mesh.stageKind",
-    "mesh.placement",
+    "mesh.dp", "mesh.zero", "mesh.zeroStage", "mesh.sp", "mesh.ring", "mesh.tp", "mesh.stages",
+    "mesh.stageKind", "mesh.placement", "mesh.memoryPerRank",
     "exchange.codec", "exchange.bucketByteCount",
     "log.everySeconds",
   ]

@@ -7,16 +7,16 @@ import Testing
 @Suite struct RunContextTests {
   /// What all ranks agree on when microbatch i has these losses and readings.
   private func agreements(
-    ranks: Int, losses: [Double], readings: [String: [Double]]
+    ranks: Int, stage: ZeroStage = .optimizer, losses: [Double], readings: [String: [Double]]
   ) throws -> [RunContext.StepAgreement] {
     let configuration = TinyRun.configuration { $0.batch.microbatches = losses.count }
     return try InProcessMesh.run(size: ranks) { transport in
       let context = try RunContext(
         configuration: configuration, folder: RunFolder("/nowhere/"), transport: transport,
-        reporter: Reporter(), isStopRequested: { transport.rank == 1 })
-      let own = context.microbatches
-      return try context.agreeOnStep(
-        losses: Array(losses[own]), readings: readings.mapValues { Array($0[own]) })
+        shape: MeshShape([.zero: ranks], zeroStage: stage), reporter: Reporter(),
+        isStopRequested: { transport.rank == 1 })
+      func own(_ values: [Double]) -> [Double] { context.microbatches.map { values[$0] } }
+      return try context.agreeOnStep(losses: own(losses), readings: readings.mapValues(own))
     }
   }
 
@@ -34,6 +34,15 @@ import Testing
       #expect(agreement.mean(of: "b") == .infinity)
       #expect(agreement.sum(of: "c") == 0 && agreement.mean(of: "c") == 0)
       #expect(agreement.shouldStop == (ranks > 1))
+    }
+  }
+
+  @Test func `losses meet in order where microbatches are dealt out in rounds`() throws {
+    let losses = (1...6).map { 1 / Double($0) }
+    for ranks in [1, 2, 3, 6] {
+      let agreements = try agreements(
+        ranks: ranks, stage: .gradients, losses: losses, readings: ["a": losses])
+      #expect(agreements.allSatisfy { $0.losses == losses && $0.readings == ["a": losses] })
     }
   }
 

@@ -23,7 +23,7 @@ import Testing
     }
     var order: [Int] = []
     let sums = MicrobatchSum.gradients(
-      of: sets.map { GradientTarget($0, role: .generator) }, over: 2..<(2 + microbatchCount),
+      of: sets.map { GradientTarget($0) }, over: 2..<(2 + microbatchCount),
       arena: arena
     ) { microbatch in
       order.append(microbatch)

@@ -15,8 +15,8 @@ import Testing
   /// Several blocks of 4,096 a rank, and a last one that is not full.
   static let specifications = [
     ParameterSpecification("a", [130, 100], .normal(deviation: 1)),
-    ParameterSpecification("b", [77], .normal(deviation: 1)),
-    ParameterSpecification("c", [19_000], .normal(deviation: 1)),
+    ParameterSpecification("b", [77], .normal(deviation: 1), block: "first"),
+    ParameterSpecification("c", [19_000], .normal(deviation: 1), block: "second"),
   ]
 
   struct State: Equatable, Sendable {
@@ -24,35 +24,51 @@ import Testing
     var average: [Float]
     var outcomes: [StepOutcome]
     var updateCount: Int
-    /// Moments of this rank's range.
+    /// Moments of what this rank owns.
     var moments: [Float]
+  }
+
+  static func group(_ transport: any Transport, _ arena: Arena, stage: ZeroStage) -> ShardGroup {
+    ShardGroup(
+      transport: transport, exchange: BucketExchange(transport: transport), arena: arena,
+      stage: stage
+    ) { body in
+      do { try body() } catch { Issue.record(error) }
+    }
   }
 
   static func configuration(clip: Double, ema: Double? = 0.9) -> ShardedOptimizer.Configuration {
     .init(beta1: 0.9, beta2: 0.95, weightDecay: 0.1, clip: clip, ema: ema)
   }
 
+  /// Zero in the padding between tensors.
   static func gradient(step: Int, microbatch: Int, count: Int) -> [Float] {
-    RandomStream(seed: 8, purpose: .tests, step: step, sample: microbatch).normals(count: count)
+    let draws = RandomStream(seed: 8, purpose: .tests, step: step, sample: microbatch)
+      .normals(count: count)
+    var gradient = [Float](repeating: 0, count: count)
+    for entry in FlatLayout(specifications).entries {
+      gradient.replaceSubrange(entry.range, with: draws[entry.range])
+    }
+    return gradient
   }
 
   /// `steps` updates; the gradient of `poisoned` has a NaN on the last microbatch.
   static func train(
-    ranks: Int, steps: Int, clip: Double = 1e9, poisoned: Int? = nil
+    ranks: Int, steps: Int, stage: ZeroStage = .optimizer, clip: Double = 1e9, poisoned: Int? = nil
   ) throws -> [State] {
     try InProcessMesh.run(size: ranks) { transport in
       let arena = Arena()
-      let parameters = ParameterSet<Float>(specifications, in: arena, role: .generator)
+      let group = group(transport, arena, stage: stage)
+      let parameters = group.parameters(specifications, role: .generator)
       parameters.initialize(seed: 1)
       let optimizer = ShardedOptimizer(
-        parameters, role: .generator, configuration: configuration(clip: clip),
-        exchange: BucketExchange(transport: transport), transport: transport, arena: arena)
-      let share = try MicrobatchShare(microbatchCount: microbatchCount, rankCount: ranks)
-        .range(of: transport.rank)
+        ShardedParameters(parameters, group: group), configuration: configuration(clip: clip))
+      let shape = MeshShape([.zero: ranks], zeroStage: group.stage)
+      let share = try shape.share(of: microbatchCount).microbatches(of: transport.rank)
       var outcomes: [StepOutcome] = []
       for step in 0..<steps {
         let sums = MicrobatchSum.gradients(
-          of: [GradientTarget(parameters, role: .generator)], over: share, arena: arena
+          of: [GradientTarget(optimizer.weights)], over: share, arena: arena
         ) { microbatch in
           var values = gradient(step: step, microbatch: microbatch, count: parameters.layout.count)
           if step == poisoned && microbatch == microbatchCount - 1 { values[9_000] = .nan }
@@ -62,10 +78,10 @@ import Testing
           try optimizer.step(
             gradientSum: sums[0], microbatchCount: microbatchCount, learningRate: 1e-2))
       }
-      let average = Buffer<Float>(zeroed: parameters.layout.count)
-      try optimizer.gatherAverage(into: average)
+      let values = parameters.wholeVector
+      try optimizer.adoptAverage()
       return State(
-        values: parameters.values.array, average: average.array, outcomes: outcomes,
+        values: values, average: parameters.wholeVector, outcomes: outcomes,
         updateCount: optimizer.updateCount,
         moments: optimizer.firstMoment.array + optimizer.secondMoment.array)
     }
@@ -126,11 +142,13 @@ import Testing
     }
   }
 
-  @Test(arguments: [1e9, 10.0])
-  func `1, 2 and 4 ranks have the same bits`(_ clip: Double) throws {
+  @Test(arguments: ZeroStage.allCases, [1e9, 10.0])
+  func `1, 2 and 4 ranks have the same bits at every stage`(_ stage: ZeroStage, _ clip: Double)
+    throws
+  {
     let alone = try Self.train(ranks: 1, steps: 3, clip: clip)[0]
-    for ranks in [2, 4] {
-      for state in try Self.train(ranks: ranks, steps: 3, clip: clip) {
+    for ranks in [1, 2, 4] {
+      for state in try Self.train(ranks: ranks, steps: 3, stage: stage, clip: clip) {
         #expect(state.values == alone.values)
         #expect(state.average == alone.average)
         #expect(state.outcomes == alone.outcomes)
@@ -139,9 +157,12 @@ import Testing
   }
 
   @Test func `a gradient that is not finite changes nothing on any rank`() throws {
-    for ranks in 1...4 {
-      let before = try Self.train(ranks: ranks, steps: 1)
-      let after = try Self.train(ranks: ranks, steps: 2, poisoned: 1)
+    for (ranks, stage) in [
+      (1, ZeroStage.optimizer), (2, .optimizer), (3, .optimizer), (4, .optimizer), (2, .gradients),
+      (4, .parameters),
+    ] {
+      let before = try Self.train(ranks: ranks, steps: 1, stage: stage)
+      let after = try Self.train(ranks: ranks, steps: 2, stage: stage, poisoned: 1)
       for (before, after) in zip(before, after) {
         #expect(after.outcomes.last == .skippedNonFinite)
         #expect(after.values == before.values)
@@ -171,12 +192,13 @@ import Testing
       let arena = Arena()
       let parameters = ParameterSet<Float>(Self.specifications, in: arena, role: .generator)
       parameters.initialize(seed: 2)
+      let before = parameters.values.array
+      let group = Self.group(transport, arena, stage: .optimizer)
       let optimizer = ShardedOptimizer(
-        parameters, role: .generator, configuration: Self.configuration(clip: 1, ema: nil),
-        exchange: BucketExchange(transport: transport), transport: transport, arena: arena)
-      let target = Buffer<Float>(zeroed: parameters.layout.count)
-      try optimizer.gatherAverage(into: target)
-      return optimizer.ema == nil && target.array == parameters.values.array
+        ShardedParameters(parameters, group: group),
+        configuration: Self.configuration(clip: 1, ema: nil))
+      try optimizer.adoptAverage()
+      return optimizer.ema == nil && before == parameters.values.array
     }
     #expect(states == [true, true])
   }

@@ -1,0 +1,94 @@
+// A network's parameters with the part of them that this rank owns: what an optimizer updates, what a
+// checkpoint saves, and how the others come to know it.
+
+package import Autodiff
+package import DenseKernels
+import Exchange
+package import MeshLayout
+import ProcessMesh
+import Tensors
+
+package struct ShardedParameters {
+  package let parameters: ParameterSet<Float>
+  /// What is sharded of this network.
+  package let stage: ZeroStage
+  package let sharding: UnitSharding
+  /// What this rank owns, unit by unit.
+  package let stretches: [UnitSharding.Stretch]
+  package let group: ShardGroup
+  /// Own elements, where no rank holds all.
+  private let shard: ParameterShard?
+
+  /// - Precondition: a set that is not whole came from `group.parameters`.
+  package init(_ parameters: ParameterSet<Float>, group: ShardGroup) {
+    self.parameters = parameters
+    self.group = group
+    stage = ShardGroup.stage(group.stage, of: parameters.layout)
+    sharding = group.sharding(of: parameters.layout)
+    stretches = sharding.stretches(of: group.transport.rank)
+    shard = parameters.source as? ParameterShard
+  }
+
+  /// Elements that this rank owns.
+  package var ownCount: Int { sharding.count(of: group.transport.rank) }
+
+  /// All elements that this rank holds: the flat vector, or its shard.
+  package var held: Buffer<Float> { shard?.elements ?? parameters.values }
+
+  /// Where a stretch of own elements lies.
+  package func own(_ stretch: UnitSharding.Stretch) -> Buffer<Float> {
+    shard.map { $0.elements[stretch.local] } ?? parameters.values[stretch.flat]
+  }
+
+  /// Takes the elements of a network of the same layout.
+  package func copy(from other: ShardedParameters) {
+    held.copy(from: other.held)
+    parameters.dropUnits()
+  }
+
+  /// A buffer as long as this rank's shard.
+  func shardBuffer(_ category: MemoryCategory) -> Buffer<Float> {
+    group.arena.allocate(
+      Float.self, count: ownCount, booking: Booking(parameters.role, category))
+  }
+
+  /// Own elements, copied.
+  func copyOwn(into target: Buffer<Float>) {
+    for stretch in stretches { target[stretch.local].copy(from: own(stretch)) }
+  }
+
+  /// Sums the flat gradients of all ranks; each gets its own part.
+  /// - Collective: over the group.
+  func reduceScatter(_ flat: Buffer<Float>, into target: Buffer<Float>) throws {
+    for stretch in stretches {
+      try group.exchange.reduceScatter(
+        flat[sharding.units[stretch.unit]], partition: sharding.partitions[stretch.unit],
+        into: target[stretch.local])
+    }
+  }
+
+  /// The same for one unit.
+  /// - Parameter gradient: of the unit; nil stands for zero on all ranks.
+  /// - Collective: over the group.
+  func reduceScatter(
+    unit: Int, _ gradient: Buffer<Float>?, into target: Buffer<Float>
+  ) throws {
+    let own = target[stretches[unit].local]
+    guard let gradient else { return own.clear() }
+    try group.exchange.reduceScatter(
+      gradient, partition: sharding.partitions[unit], into: own)
+  }
+
+  /// Makes own elements known to whoever holds them.
+  /// - Parameter isUpdate: whether they differ little from what all ranks hold.
+  /// - Collective: over the group.
+  func publish(_ own: Buffer<Float>, kind: TrafficKind, isUpdate: Bool) throws {
+    parameters.dropUnits()
+    if let shard { return shard.elements.copy(from: own) }
+    for stretch in stretches {
+      try group.exchange.allGather(
+        own[stretch.local], partition: sharding.partitions[stretch.unit],
+        into: parameters.values[sharding.units[stretch.unit]], kind: kind, flatIsBase: isUpdate)
+    }
+  }
+}

@@ -1,0 +1,177 @@
+// What the ranks shard changes where numbers are, not one bit of them (contract 4.2).
+
+import Autodiff
+import DenseKernels
+import Exchange
+import Foundation
+import MeshLayout
+import Models
+import ProcessMesh
+import Tensors
+import TestSupport
+import Testing
+
+@testable import Training
+
+struct ZeroStagesTests {
+  struct Result: Equatable, Sendable {
+    var weights: [Float]
+    var losses: [String]
+  }
+
+  /// Teach and distill on `ranks` ranks; the weights of W, generator and adapter, and all losses.
+  private func run(
+    _ ranks: Int, stage: Int, sp: Int = 1, _ change: (inout RunConfiguration) -> Void
+  ) throws -> [Result] {
+    let configuration = TinyRun.configuration {
+      $0.model.heads = 2
+      $0.model.doubleBlocks = 2
+      $0.batch.microbatches = 8
+      $0.mesh.zeroStage = .fixed(stage)
+      $0.mesh.sp = .fixed(sp)
+      $0.compute.precision = .fp32
+      change(&$0)
+    }
+    return try withTemporaryFolder { folder in
+      let prepared = try TinyRun.prepared(in: folder)
+      let path = folder.path + "/run/"
+      return try InProcessMesh.run(size: ranks) { transport in
+        let context = try RunContext(
+          configuration: configuration, folder: RunFolder(path), transport: transport,
+          shape: try Coordinator.plan(configuration, rankCount: ranks).shape,
+          reporter: Reporter(), isStopRequested: { false })
+        let networks = Networks(
+          configuration.transformer, nullTokenCount: configuration.model.textTokens,
+          makeParameters: context.shardGroup.parameters)
+        #expect(networks.base.parameters.isWhole == (stage < 3 || ranks == 1))
+        networks.base.parameters.initialize(seed: 1)
+        let batches = TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0)
+        try TeachPhase(context: context, networks: networks, batches: batches)
+          .run(from: 0) { _, _ in }
+        if configuration.distill.method == .lcm {
+          try ConsistencyPhase(context: context, networks: networks, batches: batches)
+            .run(from: 0) { _, _ in }
+        } else {
+          try DistillPhase(context: context, networks: networks, batches: batches)
+            .run(from: 0) { _, _ in }
+        }
+        let sets = [
+          networks.base.parameters, networks.generator?.parameters, networks.adapter?.parameters,
+          networks.head?.parameters,
+        ]
+        return Result(
+          weights: sets.compactMap(\.self).flatMap(\.wholeVector),
+          losses: try context.agreeOnStep(losses: context.microbatches.map(Double.init)).losses
+            .map { "\($0)" })
+      }
+    }
+  }
+
+  static let changes: [(name: String, change: @Sendable (inout RunConfiguration) -> Void)] = [
+    ("spread depths, guided", { $0.distill.guidance = 2 }),
+    (
+      "shared depths, recomputed",
+      {
+        $0.distill.depths = .shared
+        $0.distill.generatorSteps = 3
+        $0.model.recompute = true
+      }
+    ),
+    (
+      "adversarial",
+      {
+        $0.distill.lambdaAdversarial = 0.1
+        $0.distill.alphaWeak = 0
+      }
+    ),
+    ("LCM", { $0.distill.method = .lcm }),
+  ]
+
+  @Test(arguments: changes.indices)
+  func `stages 2 and 3 have the bits of one rank`(_ index: Int) throws {
+    let (name, change) = Self.changes[index]
+    let alone = try run(1, stage: 1, change)[0]
+    #expect(alone.losses == (0..<8).map { "\(Double($0))" })
+    for (ranks, stage) in [(1, 3), (2, 2), (2, 3), (4, 2), (4, 3), (8, 3)] {
+      for result in try run(ranks, stage: stage, change) {
+        #expect(result == alone, "\(name), \(ranks) ranks, stage \(stage)")
+      }
+    }
+  }
+
+  @Test func `stages go with shared tokens`() throws {
+    let alone = try run(1, stage: 1) { _ in }[0]
+    let shared = try run(4, stage: 3, sp: 2) { _ in }
+    for result in shared { #expect(result == shared[0]) }
+    let scale = alone.weights.reduce(0) { max($0, abs($1)) }
+    let worst = zip(alone.weights, shared[0].weights).reduce(0) { max($0, abs($1.0 - $1.1)) }
+    #expect(worst <= 1e-4 * scale, "weights differ by \(worst) of \(scale)")
+    #expect(shared[0].losses == alone.losses)
+  }
+
+  /// A job that was saved at one stage goes on at another, and ends with the same files.
+  @Test func `jobs at all stages write the same weights, also resumed at another stage`() throws {
+    func configuration(_ stage: Int) -> RunConfiguration {
+      TinyRun.configuration { $0.mesh.zeroStage = .fixed(stage) }
+    }
+    func files(_ folder: URL) throws -> [String: Data] {
+      var files: [String: Data] = [:]
+      for role in ["real", "fake", "generator"] {
+        let place = folder.appending(path: "final/\(role)")
+        for name in try FileManager.default.contentsOfDirectory(atPath: place.path) {
+          files["\(role)/\(name)"] = try Data(contentsOf: place.appending(path: name))
+        }
+      }
+      return files
+    }
+    let alone = try withTemporaryFolder { folder in
+      _ = try TinyRun.start(configuration(1), in: folder, ranks: 1)
+      return try files(folder)
+    }
+    #expect(alone.count >= 6)
+    for (before, after) in [(3, 3), (3, 1), (1, 3), (2, 3)] {
+      try withTemporaryFolder { folder in
+        let stopped = try TinyRun.start(configuration(before), in: folder, ranks: 2, stopAt: 7)
+        #expect(try stopped.outcome.get() == .resumeMe, "\(stopped.words)")
+        let ended = try TinyRun.start(configuration(after), in: folder, ranks: 4)
+        #expect((try? ended.outcome.get()) != nil, "\(ended)")
+        let found = try files(folder)
+        #expect(found.keys.sorted() == alone.keys.sorted())
+        for (name, data) in alone {
+          #expect(found[name] == data, "\(name), stage \(before) then \(after)")
+        }
+      }
+    }
+  }
+
+  /// Sampling and tables run through blocks that come and go, on ranks with unequal work.
+  @Test func `a job at stage 3 runs to its end`() throws {
+    try withTemporaryFolder { folder in
+      let configuration = TinyRun.configuration {
+        $0.mesh.zeroStage = .fixed(3)
+        $0.evaluate.samples = 5
+        $0.evaluate.batch = 2
+        $0.sample.clips = 3
+      }
+      let ended = try TinyRun.start(configuration, in: folder, ranks: 4, stopAt: 0)
+      #expect(try ended.outcome.get() == .done, "\(ended.words)")
+      let other = TinyRun.configuration {
+        $0.evaluate.samples = 5
+        $0.evaluate.batch = 2
+        $0.sample.clips = 3
+      }
+      try withTemporaryFolder { plain in
+        _ = try TinyRun.start(other, in: plain, ranks: 1, stopAt: 0)
+        for name in ["teacher-2-of-5.json", "student-2-of-5.json"] {
+          func distance(_ folder: URL) throws -> Double? {
+            let data = try Data(contentsOf: folder.appending(path: "evaluation/\(name)"))
+            let row = try JSONSerialization.jsonObject(with: data) as? [String: Any]
+            return row?["frechetDistance"] as? Double
+          }
+          let (sharded, whole) = (try distance(folder), try distance(plain))
+          #expect(sharded != nil && sharded == whole, "\(name)")
+        }
+      }
+    }
+  }
+}

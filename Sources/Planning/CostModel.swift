@@ -1,5 +1,5 @@
 // What a run costs, phase by phase and rank by rank: data parallel with sharded optimizer state, tokens shared
-// by all-to-all where the mesh says so.
+// by all-to-all and around a ring where the mesh says so.
 //
 // Memory: peaks of the twins' ledgers, exact up to lifetimes of temporaries. Operations: matrix products
 // and attention, counted where they are made (recomputation included). Time: operations of the
@@ -108,9 +108,14 @@ package enum CostModel {
     let shardCounts: [Int]
 
     init(_ sizes: WorkloadSizes, rank: Int, shape: MeshShape, share: MicrobatchShare) {
-      let degree = shape[.sp]
+      let degree = shape.sequenceDegree
       microbatchCount = share.range(of: rank / degree).count
-      part = degree > 1 ? SequencePart(rank: rank % degree, degree: degree) : nil
+      let place = shape.coordinates(of: rank)
+      part =
+        degree > 1
+        ? SequencePart(
+          ringRank: place[.ring, default: 0], ringDegree: shape[.ring],
+          rank: place[.sp, default: 0], degree: shape[.sp]) : nil
       shardCounts = [
         sizes.networkElementCount, sizes.adapterElementCount, sizes.headElementCount,
       ].map { ShardPartition(count: $0, shardCount: shape.rankCount).range(of: rank).count }

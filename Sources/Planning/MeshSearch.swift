@@ -1,8 +1,9 @@
 // Which layouts a number of ranks allows, and which one is taken.
 //
-// Placed today: `zero` (data parallel with sharded optimizer state) and `sp` (Ulysses). Data parallelism
-// comes first as long as the microbatches divide: it exchanges gradients once a step, `sp` activations in
-// every block (specs of distributed systems, §4).
+// Placed today: `zero` (data parallel with sharded optimizer state), `sp` (Ulysses) and `ring` (ring
+// attention). Data parallelism comes first as long as the microbatches divide: it exchanges gradients once
+// a step, `sp` activations in every block, `ring` about ring / 2 times as many (specs of distributed
+// systems, §4). Hence `ring` is more than 1 only where somebody asks for it.
 
 package import MeshLayout
 
@@ -12,29 +13,37 @@ package struct MeshSearch: Equatable, Sendable {
   package var microbatchCount: Int
   package var headCount: Int
   package var zero: Int?
+  package var ring: Int
   package var sp: Int?
   /// Why tokens cannot be shared in this run; nil where they can.
   package var sequenceProblem: String?
 
   package init(
-    rankCount: Int, microbatchCount: Int, headCount: Int, zero: Int? = nil, sp: Int? = nil,
-    sequenceProblem: String? = nil
+    rankCount: Int, microbatchCount: Int, headCount: Int, zero: Int? = nil, ring: Int = 1,
+    sp: Int? = nil, sequenceProblem: String? = nil
   ) {
     self.rankCount = rankCount
     self.microbatchCount = microbatchCount
     self.headCount = headCount
     self.zero = zero
+    self.ring = ring
     self.sp = sp
     self.sequenceProblem = sequenceProblem
   }
 
   /// Legal layouts, those with the least `sp` first.
   package var shapes: [MeshShape] {
-    (1...max(rankCount, 1)).compactMap { sp in
-      guard rankCount % sp == 0 else { return nil }
-      let shape = MeshShape([.zero: rankCount / sp, .sp: sp])
-      return problems(of: shape).isEmpty ? shape : nil
+    guard ring > 0, rankCount % ring == 0 else { return [] }
+    return (1...max(rankCount / ring, 1)).compactMap { sp in
+      guard let shape = shape(sp: sp), problems(of: shape).isEmpty else { return nil }
+      return shape
     }
+  }
+
+  /// The layout with `sp`; nil where ring × sp does not divide the ranks.
+  private func shape(sp: Int) -> MeshShape? {
+    guard sp > 0, ring > 0, rankCount % (ring * sp) == 0 else { return nil }
+    return MeshShape([.zero: rankCount / (ring * sp), .ring: ring, .sp: sp])
   }
 
   /// Rules that a layout breaks, by the key that is at fault.
@@ -46,24 +55,28 @@ package struct MeshSearch: Equatable, Sendable {
   /// Why there is no layout; empty when there is one.
   package var problems: [Problem] {
     guard shapes.isEmpty else { return [] }
-    // The layout that was asked for, by the degree that is given; else data parallelism alone.
-    if let sp, sp < 1 || rankCount % sp != 0 {
+    guard shape(sp: 1) != nil else {
       return [
         Problem(
-          key: "mesh.sp",
-          message: "is \(sp), which does not divide the \(rankCount) ranks\(nearest)")
+          key: "mesh.ring",
+          message: "is \(ring), which does not divide the \(rankCount) ranks\(nearest)")
+      ]
+    }
+    let left = "the \(rankCount / ring) ranks" + (ring > 1 ? " that mesh.ring \(ring) leaves" : "")
+    // The layout that was asked for, by the degree that is given; else data parallelism alone.
+    if let sp, shape(sp: sp) == nil {
+      return [
+        Problem(key: "mesh.sp", message: "is \(sp), which does not divide \(left)\(nearest)")
       ]
     }
     if let zero, sp == nil {
-      let degree = zero > 0 ? rankCount / zero : 0
-      guard degree * zero == rankCount, degree > 0 else {
+      let degree = zero > 0 ? rankCount / ring / zero : 0
+      guard let shape = shape(sp: degree), shape[.zero] == zero else {
         return [
-          Problem(
-            key: "mesh.zero",
-            message: "is \(zero), which does not divide the \(rankCount) ranks\(nearest)")
+          Problem(key: "mesh.zero", message: "is \(zero), which does not divide \(left)\(nearest)")
         ]
       }
-      return problems(of: MeshShape([.zero: zero, .sp: degree])).map {
+      return problems(of: shape).map {
         $0.key == "mesh.sp"
           ? Problem(
             key: "mesh.zero",
@@ -72,8 +85,7 @@ package struct MeshSearch: Equatable, Sendable {
           : Problem(key: $0.key, message: $0.message + nearest)
       }
     }
-    let degree = sp ?? 1
-    return problems(of: MeshShape([.zero: rankCount / degree, .sp: degree])).map {
+    return (shape(sp: sp ?? 1).map(problems(of:)) ?? []).map {
       Problem(key: $0.key, message: $0.message + nearest)
     }
   }
@@ -88,14 +100,16 @@ package struct MeshSearch: Equatable, Sendable {
       sp == nil || sp == degree, "mesh.sp", "is \(sp ?? 0), this layout has \(degree)")
     require(
       zero == nil || zero == dataDegree, "mesh.zero",
-      "is \(zero ?? 0), but \(rankCount) ranks with mesh.sp \(degree) leave \(dataDegree)")
+      "is \(zero ?? 0), but \(rankCount) ranks with \(Self.sharing(shape)) leave \(dataDegree)")
     require(
       headCount % degree == 0, "mesh.sp",
       "is \(degree), which does not divide the \(headCount) attention heads")
     require(
       dataDegree <= microbatchCount, "batch.microbatches",
       "is \(microbatchCount), but \(dataDegree) data-parallel ranks need one each")
-    if degree > 1, let sequenceProblem { require(false, "mesh.sp", sequenceProblem) }
+    if shape.sequenceDegree > 1, let sequenceProblem {
+      require(false, degree > 1 ? "mesh.sp" : "mesh.ring", sequenceProblem)
+    }
     return problems
   }
 
@@ -103,10 +117,15 @@ package struct MeshSearch: Equatable, Sendable {
   private var nearest: String {
     var free = self
     (free.zero, free.sp) = (nil, nil)
-    if let shape = free.shapes.first { return "; legal here: \(Self.keys(of: shape))" }
+    for ring in stride(from: max(min(ring, rankCount), 1), to: 0, by: -1) {
+      free.ring = ring
+      if let shape = free.shapes.first { return "; legal here: \(Self.keys(of: shape))" }
+    }
     for count in stride(from: rankCount - 1, to: 0, by: -1) {
       free.rankCount = count
-      if let shape = free.shapes.first {
+      for ring in Set([max(ring, 1), 1]).sorted(by: >) {
+        free.ring = ring
+        guard let shape = free.shapes.first else { continue }
         return "; the next smaller number of ranks with a layout is \(count) "
           + "(\(Self.keys(of: shape)))"
       }
@@ -115,6 +134,10 @@ package struct MeshSearch: Equatable, Sendable {
   }
 
   private static func keys(of shape: MeshShape) -> String {
-    "mesh.zero \(shape[.zero]), mesh.sp \(shape[.sp])"
+    "mesh.zero \(shape[.zero]), \(sharing(shape))"
+  }
+
+  private static func sharing(_ shape: MeshShape) -> String {
+    (shape[.ring] > 1 ? "mesh.ring \(shape[.ring]), " : "") + "mesh.sp \(shape[.sp])"
   }
 }

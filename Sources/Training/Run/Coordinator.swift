@@ -1,6 +1,6 @@
 // Decides which rank holds what, before anything is allocated. All ranks hold W, adapter and generator, and a
-// shard of the optimizer state and averages of each; they share microbatches, and tokens where `mesh.sp` is
-// more than 1.
+// shard of the optimizer state and averages of each; they share microbatches, and tokens where `mesh.sp` or
+// `mesh.ring` is more than 1.
 
 import Autodiff
 import Basics
@@ -89,10 +89,13 @@ package enum Coordinator {
     let state =
       "colocated: every rank holds all weights and 1/\(rankCount) of the optimizer state and "
       + "averages; gradients are reduced to their owners"
-    return shape[.sp] == 1
-      ? state
-      : "\(shape[.sp]) ranks share the tokens of a microbatch, in attention its heads, so sums run in "
-        + "another order and bits are not those of one rank; \(state)"
+    if shape.sequenceDegree == 1 { return state }
+    let attention = [
+      shape[.sp] > 1 ? "\(shape[.sp]) of them its heads" : nil,
+      shape[.ring] > 1 ? "keys and values going round \(shape[.ring])" : nil,
+    ].compactMap(\.self).joined(separator: ", ")
+    return "\(shape.sequenceDegree) ranks share the tokens of a microbatch, in attention \(attention), "
+      + "so sums run in another order and bits are not those of one rank; \(state)"
   }
 }
 

@@ -124,7 +124,9 @@ let targets: [Target] = [
   // Bodies of the mesh tests, run by `swift test` in-process and by `mesh-checks` under mpirun.
   .target(
     name: "MeshChecks",
-    dependencies: ["Exchange", "ProcessMesh", "MeshLayout", "Tensors", "DenseKernels", "Basics"],
+    dependencies: [
+      "Exchange", "ProcessMesh", "MessagePassing", "MeshLayout", "Tensors", "DenseKernels", "Basics",
+    ],
     path: "Tests/MeshChecks", swiftSettings: settings),
   .executableTarget(
     name: "mesh-checks", dependencies: ["MeshChecks", "ProcessMesh", "MessagePassing", "Basics"],

@@ -59,6 +59,23 @@ KERNEL void w2svd_finish_rows(float *x, size_t stride, size_t rows, size_t width
   }
 }
 
+KERNEL void w2svd_join_attention(float *x, float *log_sum_exp, const float *other,
+                                 const float *other_log_sum_exp, size_t stride, size_t rows,
+                                 size_t width) {
+  for (size_t r = 0; r < rows; r++) {
+    const float a = log_sum_exp[r], b = other_log_sum_exp[r];
+    const float largest = a > b ? a : b;
+    if (largest == -INFINITY) continue;  // neither saw a key: zeros stay
+    const float p = expf(a - largest), q = expf(b - largest), total = p + q;
+    const float f = p / total, g = q / total;
+    float *row = x + r * stride;
+    const float *added = other + r * stride;
+    INDEPENDENT16
+    for (size_t i = 0; i < width; i++) row[i] = f * row[i] + g * added[i];
+    log_sum_exp[r] = largest + logf(total);
+  }
+}
+
 KERNEL void w2svd_probabilities(float *scores, size_t rows, size_t columns, size_t stride,
                                 const float *bias, const float *log_sum_exp) {
   const size_t padded = up16(columns);

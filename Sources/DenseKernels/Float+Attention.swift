@@ -127,6 +127,23 @@ extension Float {
   }
 }
 
+extension Float {
+  package static func joinAttention(
+    output otherOutput: Buffer<Self>, logSumExp otherLogSumExp: Buffer<Self>,
+    shape: AttentionShape, to output: Buffer<Self>, logSumExp: Buffer<Self>
+  ) {
+    shape.require(otherOutput, otherLogSumExp, joining: output, logSumExp)
+    KernelThreads.split(shape.sampleCount * shape.headCount) { heads in
+      for (b, n) in shape.samplesAndHeads(heads) {
+        let (start, row) = (shape.queryStart(b, 0, n), shape.rowStart(b, n))
+        unsafe w2svd_join_attention(
+          output.base + start, logSumExp.base + row, otherOutput.base + start,
+          otherLogSumExp.base + row, shape.rowStride, shape.queryCount, shape.headWidth)
+      }
+    }
+  }
+}
+
 extension AttentionShape {
   /// Sample and head of each of `heads`, counted over all samples.
   fileprivate func samplesAndHeads(_ heads: Range<Int>) -> [(sample: Int, head: Int)] {

@@ -78,6 +78,25 @@ extension KernelScalar {
     }
   }
 
+  package static func joinAttention(
+    output otherOutput: Buffer<Self>, logSumExp otherLogSumExp: Buffer<Self>,
+    shape: AttentionShape, to output: Buffer<Self>, logSumExp: Buffer<Self>
+  ) {
+    shape.require(otherOutput, otherLogSumExp, joining: output, logSumExp)
+    forEachQuery(of: shape, nil) { b, n, i, _ in
+      let row = shape.rowStart(b, n) + i
+      let largest = max(logSumExp[row], otherLogSumExp[row])
+      if largest == -.infinity { return }
+      let p = Self(exp(Double(logSumExp[row] - largest)))
+      let q = Self(exp(Double(otherLogSumExp[row] - largest)))
+      let start = shape.queryStart(b, i, n)
+      for c in start..<(start + shape.headWidth) {
+        output[c] = (p * output[c] + q * otherOutput[c]) / (p + q)
+      }
+      logSumExp[row] = largest + Self(log(Double(p + q)))
+    }
+  }
+
   private static func forEachQuery(
     of shape: AttentionShape, _ mask: AttentionMask?,
     _ body: (_ b: Int, _ n: Int, _ i: Int, _ visible: [Int]) -> Void

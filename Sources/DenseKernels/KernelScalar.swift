@@ -117,6 +117,19 @@ package struct AttentionMask: Hashable, Sendable {
   }
 }
 
+extension AttentionMask {
+  /// The mask of some keys of each sample, in order; nil where all of them may be seen.
+  /// - Parameter ranges: of the `keyCount` keys of a sample.
+  /// - Precondition: no query is isolated.
+  package func keys(_ ranges: [Range<Int>], of keyCount: Int) -> AttentionMask? {
+    precondition(isolatedQueries.isEmpty, "isolated queries see key 0, wherever it is")
+    let visible = stride(from: 0, to: visibleKeys.count, by: keyCount).flatMap { sample in
+      ranges.flatMap { visibleKeys[(sample + $0.lowerBound)..<(sample + $0.upperBound)] }
+    }
+    return visible.contains(0) ? AttentionMask(visibleKeys: visible) : nil
+  }
+}
+
 /// Sizes of one attention: B samples, Lq queries and Lk keys each, N heads of width K.
 package struct AttentionShape: Hashable, Sendable {
   package let sampleCount: Int
@@ -243,6 +256,16 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
     output: Buffer<Self>, logSumExp: Buffer<Self>, mask: AttentionMask?, shape: AttentionShape,
     precision: ProductPrecision, queryGradient: GradientBuffer<Self>,
     keyGradient: GradientBuffer<Self>, valueGradient: GradientBuffer<Self>)
+
+  /// Attention over two sets of keys from those over each: with l = log(e^l₁ + e^l₂),
+  /// o = e^(l₁ − l) o₁ + e^(l₂ − l) o₂. A set of which a query sees no key counts nothing.
+  ///
+  /// Outputs: B×Lq×N×K, log-sum-exps: B×N×Lq. The way back needs no inverse: `attentionBackward` over
+  /// one set, given output and log-sum-exp of all, gives what that set contributes.
+  /// - Source: Ring Attention (2310.01889) §3; FlashAttention-2 (2307.08691) §2.3.
+  static func joinAttention(
+    output otherOutput: Buffer<Self>, logSumExp otherLogSumExp: Buffer<Self>,
+    shape: AttentionShape, to output: Buffer<Self>, logSumExp: Buffer<Self>)
 
   // MARK: Elementwise
 

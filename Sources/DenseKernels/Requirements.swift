@@ -117,6 +117,18 @@ extension AttentionShape {
   }
 }
 
+extension AttentionShape {
+  func require<Element>(
+    _ otherOutput: Buffer<Element>, _ otherLogSumExp: Buffer<Element>,
+    joining output: Buffer<Element>, _ logSumExp: Buffer<Element>
+  ) {
+    require(
+      queries: [("output", output), ("the other output", otherOutput)], keys: [],
+      logSumExp: logSumExp, mask: nil)
+    requireCount(otherLogSumExp.count, logSumExp.count, "the other logSumExp")
+  }
+}
+
 extension AttentionMask {
   func isIsolated(_ query: Int, sample: Int, shape: AttentionShape) -> Bool {
     !isolatedQueries.isEmpty && isolatedQueries[sample * shape.queryCount + query] != 0

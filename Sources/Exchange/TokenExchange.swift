@@ -1,5 +1,5 @@
 // Activations between the ranks of a sequence-parallel group: own tokens of all heads become all tokens
-// of own heads, and back, by one all-to-all each.
+// of own heads, and back, by one all-to-all each. How keys and values go round: TokenExchange+Ring.swift.
 //
 // Goals: 1 nothing is copied but into and out of messages, 2 any number of tokens. Words travel as they
 // are, without header or checksum: MPI delivers them or ends the job, and every rank knows how many come.
@@ -150,17 +150,21 @@ package final class TokenExchange {
   private func waiting<Result>(_ body: () throws -> Result) rethrows -> Result {
     let clock = ContinuousClock()
     let start = clock.now
-    defer { statistics[.activations].waitSeconds += (clock.now - start).inSeconds }
+    defer { noteWait(clock.now - start) }
     return try body()
   }
 
-  private func note(byteCount: Int, messageCount: Int) {
+  func noteWait(_ duration: Duration) {
+    statistics[.activations].waitSeconds += duration.inSeconds
+  }
+
+  func note(byteCount: Int, messageCount: Int) {
     statistics[.activations].rawByteCount += byteCount
     statistics[.activations].wireByteCount += byteCount
     statistics[.activations].messageCount += messageCount
   }
 
-  private func check(_ payload: Payload, from peer: Int, _ byteCount: Int) throws {
+  func check(_ payload: Payload, from peer: Int, _ byteCount: Int) throws {
     guard payload.count == byteCount else {
       throw PeerError(
         code: .malformedPayload, rank: peer,

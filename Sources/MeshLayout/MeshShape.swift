@@ -62,6 +62,9 @@ package struct MeshShape: Equatable, Hashable, Codable, Sendable, CustomStringCo
   /// Over how many ranks the microbatches of a step are spread.
   package var dataParallelDegree: Int { self[.dp] * self[.zero] }
 
+  /// Over how many ranks the tokens of a microbatch are spread.
+  package var sequenceDegree: Int { self[.ring] * self[.sp] }
+
   package var description: String {
     let named = Axis.allCases.filter { self[$0] != 1 }.map { "\($0.rawValue) \(self[$0])" }
     let stage = zeroStage == .optimizer ? "" : ", ZeRO stage \(zeroStage.rawValue)"

@@ -1,5 +1,5 @@
 // What a run costs, phase by phase and rank by rank: data parallel with state, gradients or parameters sharded,
-// tokens shared by all-to-all where the mesh says so.
+// tokens shared by all-to-all and around a ring where the mesh says so.
 //
 // Memory: peaks of the twins' ledgers, exact up to lifetimes of temporaries. Operations: matrix products
 // and attention, counted where they are made (recomputation included). Time: operations of the
@@ -107,9 +107,14 @@ package enum CostModel {
     let shardCounts: [Int]
 
     init(_ sizes: WorkloadSizes, rank: Int, shape: MeshShape, share: MicrobatchShare) {
-      let degree = shape[.sp]
+      let degree = shape.sequenceDegree
       microbatchCount = share.microbatches(of: rank / degree).count
-      part = degree > 1 ? SequencePart(rank: rank % degree, degree: degree) : nil
+      let place = shape.coordinates(of: rank)
+      part =
+        degree > 1
+        ? SequencePart(
+          ringRank: place[.ring, default: 0], ringDegree: shape[.ring],
+          rank: place[.sp, default: 0], degree: shape[.sp]) : nil
       let counts =
         shape.zeroStage == .optimizer
         ? [sizes.networkElementCount, sizes.adapterElementCount]

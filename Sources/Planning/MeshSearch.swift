@@ -1,9 +1,10 @@
 // Which layouts a number of ranks allows, and which one is taken.
 //
-// Placed today: `zero` (data parallel with sharded state, stages 1 to 3) and `sp` (Ulysses). Data parallelism
-// comes first as long as the microbatches divide: it exchanges gradients once a step, `sp` activations in
-// every block (specs of distributed systems, §4). A lower stage comes before a higher one, which needs less
-// memory and sends more.
+// Placed today: `zero` (data parallel with sharded state, stages 1 to 3), `sp` (Ulysses) and `ring` (ring
+// attention). Data parallelism comes first as long as the microbatches divide: it exchanges gradients once
+// a step, `sp` activations in every block, `ring` about ring / 2 times as many (specs of distributed
+// systems, §4). Hence `ring` is more than 1 only where somebody asks for it. A lower stage comes before a
+// higher one, which needs less memory and sends more.
 
 package import MeshLayout
 
@@ -13,19 +14,21 @@ package struct MeshSearch: Equatable, Sendable {
   package var microbatchCount: Int
   package var headCount: Int
   package var zero: Int?
+  package var ring: Int
   package var sp: Int?
   package var stage: ZeroStage?
   /// Why tokens cannot be shared in this run; nil where they can.
   package var sequenceProblem: String?
 
   package init(
-    rankCount: Int, microbatchCount: Int, headCount: Int, zero: Int? = nil, sp: Int? = nil,
-    stage: ZeroStage? = nil, sequenceProblem: String? = nil
+    rankCount: Int, microbatchCount: Int, headCount: Int, zero: Int? = nil, ring: Int = 1,
+    sp: Int? = nil, stage: ZeroStage? = nil, sequenceProblem: String? = nil
   ) {
     self.rankCount = rankCount
     self.microbatchCount = microbatchCount
     self.headCount = headCount
     self.zero = zero
+    self.ring = ring
     self.sp = sp
     self.stage = stage
     self.sequenceProblem = sequenceProblem
@@ -33,10 +36,9 @@ package struct MeshSearch: Equatable, Sendable {
 
   /// Legal layouts, those with the least `sp` first, of these the lowest stage.
   package var shapes: [MeshShape] {
-    (1...max(rankCount, 1)).flatMap { sp -> [MeshShape] in
-      guard rankCount % sp == 0 else { return [] }
-      return stages.map { MeshShape([.zero: rankCount / sp, .sp: sp], zeroStage: $0) }
-        .filter { problems(of: $0).isEmpty }
+    guard ring > 0, rankCount % ring == 0 else { return [] }
+    return (1...max(rankCount / ring, 1)).flatMap { sp in
+      stages.compactMap { shape(sp: sp, stage: $0) }.filter { problems(of: $0).isEmpty }
     }
   }
 
@@ -44,6 +46,12 @@ package struct MeshSearch: Equatable, Sendable {
   private var stages: [ZeroStage] {
     if rankCount == 1 { return [.optimizer] }
     return stage.map { [$0] } ?? ZeroStage.allCases
+  }
+
+  /// The layout with `sp`; nil where ring × sp does not divide the ranks.
+  private func shape(sp: Int, stage: ZeroStage) -> MeshShape? {
+    guard sp > 0, ring > 0, rankCount % (ring * sp) == 0 else { return nil }
+    return MeshShape([.zero: rankCount / (ring * sp), .ring: ring, .sp: sp], zeroStage: stage)
   }
 
   /// Rules that a layout breaks, by the key that is at fault.
@@ -55,24 +63,28 @@ package struct MeshSearch: Equatable, Sendable {
   /// Why there is no layout; empty when there is one.
   package var problems: [Problem] {
     guard shapes.isEmpty else { return [] }
-    // The layout that was asked for, by the degree that is given; else data parallelism alone.
-    if let sp, sp < 1 || rankCount % sp != 0 {
+    guard shape(sp: 1, stage: stages[0]) != nil else {
       return [
         Problem(
-          key: "mesh.sp",
-          message: "is \(sp), which does not divide the \(rankCount) ranks\(nearest)")
+          key: "mesh.ring",
+          message: "is \(ring), which does not divide the \(rankCount) ranks\(nearest)")
+      ]
+    }
+    let left = "the \(rankCount / ring) ranks" + (ring > 1 ? " that mesh.ring \(ring) leaves" : "")
+    // The layout that was asked for, by the degree that is given; else data parallelism alone.
+    if let sp, shape(sp: sp, stage: stages[0]) == nil {
+      return [
+        Problem(key: "mesh.sp", message: "is \(sp), which does not divide \(left)\(nearest)")
       ]
     }
     if let zero, sp == nil {
-      let degree = zero > 0 ? rankCount / zero : 0
-      guard degree * zero == rankCount, degree > 0 else {
+      let degree = zero > 0 ? rankCount / ring / zero : 0
+      guard let shape = shape(sp: degree, stage: stages[0]), shape[.zero] == zero else {
         return [
-          Problem(
-            key: "mesh.zero",
-            message: "is \(zero), which does not divide the \(rankCount) ranks\(nearest)")
+          Problem(key: "mesh.zero", message: "is \(zero), which does not divide \(left)\(nearest)")
         ]
       }
-      return problems(of: shape(zero, sp: degree)).map {
+      return problems(of: shape).map {
         $0.key == "mesh.sp"
           ? Problem(
             key: "mesh.zero",
@@ -81,14 +93,9 @@ package struct MeshSearch: Equatable, Sendable {
           : Problem(key: $0.key, message: $0.message + nearest)
       }
     }
-    let degree = sp ?? 1
-    return problems(of: shape(rankCount / degree, sp: degree)).map {
+    return (shape(sp: sp ?? 1, stage: stages[0]).map(problems(of:)) ?? []).map {
       Problem(key: $0.key, message: $0.message + nearest)
     }
-  }
-
-  private func shape(_ zero: Int, sp: Int) -> MeshShape {
-    MeshShape([.zero: zero, .sp: sp], zeroStage: stages[0])
   }
 
   private func problems(of shape: MeshShape) -> [Problem] {
@@ -101,7 +108,7 @@ package struct MeshSearch: Equatable, Sendable {
       sp == nil || sp == degree, "mesh.sp", "is \(sp ?? 0), this layout has \(degree)")
     require(
       zero == nil || zero == dataDegree, "mesh.zero",
-      "is \(zero ?? 0), but \(rankCount) ranks with mesh.sp \(degree) leave \(dataDegree)")
+      "is \(zero ?? 0), but \(rankCount) ranks with \(Self.sharing(shape)) leave \(dataDegree)")
     require(
       headCount % degree == 0, "mesh.sp",
       "is \(degree), which does not divide the \(headCount) attention heads")
@@ -114,7 +121,9 @@ package struct MeshSearch: Equatable, Sendable {
       "is \(shape.zeroStage.rawValue), with which \(dataDegree) data-parallel ranks sum gradients in "
         + "every round of microbatches, but they do not divide the \(microbatchCount) of "
         + "batch.microbatches")
-    if degree > 1, let sequenceProblem { require(false, "mesh.sp", sequenceProblem) }
+    if shape.sequenceDegree > 1, let sequenceProblem {
+      require(false, degree > 1 ? "mesh.sp" : "mesh.ring", sequenceProblem)
+    }
     return problems
   }
 
@@ -122,10 +131,15 @@ package struct MeshSearch: Equatable, Sendable {
   private var nearest: String {
     var free = self
     (free.zero, free.sp, free.stage) = (nil, nil, nil)
-    if let shape = free.shapes.first { return "; legal here: \(Self.keys(of: shape))" }
+    for ring in stride(from: max(min(ring, rankCount), 1), to: 0, by: -1) {
+      free.ring = ring
+      if let shape = free.shapes.first { return "; legal here: \(Self.keys(of: shape))" }
+    }
     for count in stride(from: rankCount - 1, to: 0, by: -1) {
       free.rankCount = count
-      if let shape = free.shapes.first {
+      for ring in Set([max(ring, 1), 1]).sorted(by: >) {
+        free.ring = ring
+        guard let shape = free.shapes.first else { continue }
         return "; the next smaller number of ranks with a layout is \(count) "
           + "(\(Self.keys(of: shape)))"
       }
@@ -134,7 +148,11 @@ package struct MeshSearch: Equatable, Sendable {
   }
 
   private static func keys(of shape: MeshShape) -> String {
-    "mesh.zero \(shape[.zero]), mesh.sp \(shape[.sp])"
+    "mesh.zero \(shape[.zero]), \(sharing(shape))"
       + (shape.zeroStage == .optimizer ? "" : ", mesh.zeroStage \(shape.zeroStage.rawValue)")
+  }
+
+  private static func sharing(_ shape: MeshShape) -> String {
+    (shape[.ring] > 1 ? "mesh.ring \(shape[.ring]), " : "") + "mesh.sp \(shape[.sp])"
   }
 }

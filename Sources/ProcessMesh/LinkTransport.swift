@@ -110,6 +110,19 @@ package final class LinkTransport<Link: MessageLink>: Transport {
       startExchange(own: payloads[rank], sends: sends, tag: tag), name: "allToAll")
   }
 
+  package func startShift(_ payload: Payload, by distance: Int) throws -> PendingOperation {
+    let tag = begin("shift by \(distance)", byteCount: payload.count)
+    let next = ringNeighbor(distance)
+    var sends: [any LinkMessage] = []
+    var receive: (any LinkMessage)?
+    if next != rank {
+      sends = try link.startSend(payload, to: [next], tag: tag)
+      receive = try link.startReceive(from: ringNeighbor(-distance), tag: tag)
+    }
+    return PendingOperation(
+      StartedExchange(link: link, own: payload, sends: sends, receives: [receive]), name: "shift")
+  }
+
   package func split(color: Int, key: Int) throws -> any Transport {
     require(color >= 0, "color \(color) of a split")
     link.history.record("split", groupSize: size, byteCount: 0)
@@ -159,7 +172,7 @@ private final class StartedExchange<Link: MessageLink>: StartedOperation {
   private let link: Link
   private let own: Payload
   private let sends: [any LinkMessage]
-  /// By rank; nil for this rank.
+  /// In the order of the result; nil where this rank's own payload stands.
   private let receives: [(any LinkMessage)?]
 
   init(link: Link, own: Payload, sends: [any LinkMessage], receives: [(any LinkMessage)?]) {

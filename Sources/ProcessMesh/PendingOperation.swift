@@ -8,7 +8,7 @@ package import MessagePassing
 package protocol StartedOperation: AnyObject {
   /// Does what can be done without waiting; true when all is done.
   func advance() throws -> Bool
-  /// Waits and hands over the received payloads, by rank.
+  /// Waits and hands over the received payloads, by rank where they are of all.
   func finish() throws -> [Payload]
   /// Whether peers are known to have failed, so that nobody waits for this operation any more.
   var isBroken: Bool { get }
@@ -30,7 +30,7 @@ package struct PendingOperation: ~Copyable {
   /// MPI has no progress thread: call this between pieces of work to overlap.
   package borrowing func advance() throws -> Bool { try operation?.advance() ?? true }
 
-  /// The received payloads, by rank.
+  /// The received payloads: by rank, or the one of a shift.
   package consuming func wait() throws -> [Payload] {
     guard let operation else { trap("\(name) was waited for twice") }
     self.operation = nil

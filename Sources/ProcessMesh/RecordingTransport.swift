@@ -100,6 +100,11 @@ package final class RecordingTransport: Transport {
     return try base.startAllGather(payload)
   }
 
+  package func startShift(_ payload: Payload, by distance: Int) throws -> PendingOperation {
+    record("shift", sending(payload.count, to: [ringNeighbor(distance)]))
+    return try base.startShift(payload, by: distance)
+  }
+
   package func split(color: Int, key: Int) throws -> any Transport {
     record("split", [:])
     return RecordingTransport(try base.split(color: color, key: key), log: log)

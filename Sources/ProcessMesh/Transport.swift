@@ -42,6 +42,12 @@ package protocol Transport: AnyObject {
   /// - Collective: over the group.
   /// - Cost: every rank sends its bytes `size - 1` times.
   func startAllGather(_ payload: Payload) throws -> PendingOperation
+  /// Starts sending this rank's payload to the rank `distance` after it, cyclically; `wait()` returns one
+  /// payload, that of the rank `distance` before it.
+  /// - Precondition: nobody changes the payload any more; it may be one that came in.
+  /// - Collective: over the group; `distance` must agree.
+  /// - Cost: every rank sends its bytes once.
+  func startShift(_ payload: Payload, by distance: Int) throws -> PendingOperation
 
   /// The group of the ranks that passed the same `color`, ordered by `key`, then by rank.
   /// - Precondition: `color >= 0`.
@@ -72,6 +78,12 @@ extension Transport {
   }
 
   package var isRoot: Bool { rank == 0 }
+
+  /// The rank `distance` after this one, cyclically; before it where `distance` is negative.
+  package func ringNeighbor(_ distance: Int) -> Int {
+    let step = (rank + distance % size) % size
+    return step < 0 ? step + size : step
+  }
 
   /// Whether the whole group lives on one node.
   package var isOneNode: Bool { (0..<size).allSatisfy(isSameNode) }

@@ -82,6 +82,7 @@ struct PlanCommand: ParsableCommand {
     struct Layout: Encodable {
       let mesh: String
       let zero: Int
+      let ring: Int
       let sp: Int
       let peakBytesPerRank: Int
       let operationsOfBusiestRank: Double
@@ -99,8 +100,8 @@ struct PlanCommand: ParsableCommand {
         memory.max { $0.totalPeakByteCount < $1.totalPeakByteCount }?.accounts ?? []
       candidates = plan.candidates.map {
         Layout(
-          mesh: $0.shape.description, zero: $0.shape[.zero], sp: $0.shape[.sp],
-          peakBytesPerRank: $0.peakByteCountPerRank, operationsOfBusiestRank: $0.operationCount,
+          mesh: $0.shape.description, zero: $0.shape[.zero], ring: $0.shape[.ring],
+          sp: $0.shape[.sp], peakBytesPerRank: $0.peakByteCountPerRank, operationsOfBusiestRank: $0.operationCount,
           sentBytes: $0.sentByteCount)
       }
       phases = plan.costs.phases.map { phase in

@@ -36,6 +36,9 @@ final class TamperingTransport: Transport {
   func startAllGather(_ payload: Payload) throws -> PendingOperation {
     try inner.startAllGather(Payload(tamper(payload.array)))
   }
+  func startShift(_ payload: Payload, by distance: Int) throws -> PendingOperation {
+    try inner.startShift(Payload(tamper(payload.array)), by: distance)
+  }
   func split(color: Int, key: Int) throws -> any Transport {
     try inner.split(color: color, key: key)
   }

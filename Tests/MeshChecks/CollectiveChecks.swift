@@ -1,6 +1,7 @@
-// Barrier, broadcast, gather, all-gather, all-to-all: every root, sizes that differ by rank.
+// Barrier, broadcast, gather, all-gather, all-to-all, shift: every root, sizes that differ by rank.
 
 import Foundation
+import MessagePassing
 import ProcessMesh
 
 let collectiveChecks: [MeshCheck] = [
@@ -58,6 +59,36 @@ let collectiveChecks: [MeshCheck] = [
         payload(from: $0, to: mesh.rank, count: size($0, mesh.rank))
       }
       try expectEqual(got, expected, "sizes from \(index)")
+    }
+  },
+  MeshCheck("a shift brings the bytes of the rank so far before, for every distance and size") {
+    mesh in
+    for distance in -mesh.size...mesh.size + 1 {
+      for (index, _) in payloadSizes.enumerated() {
+        func size(_ rank: Int) -> Int { payloadSizes[(index + rank) % payloadSizes.count] }
+        let got = try mesh.startShift(
+          Payload(payload(from: mesh.rank, to: 0, salt: distance, count: size(mesh.rank))),
+          by: distance
+        ).waitForArrays()
+        let source = mesh.ringNeighbor(-distance)
+        try expectEqual(
+          got, [payload(from: source, to: 0, salt: distance, count: size(source))],
+          "distance \(distance), sizes from \(index)")
+      }
+    }
+  },
+  MeshCheck("what a shift brought is sent on as it is, until it is home") { mesh in
+    for count in payloadSizes {
+      var travelling = Payload(payload(from: mesh.rank, to: 0, count: count))
+      for step in 1...mesh.size {
+        let operation = try mesh.startShift(travelling, by: 1)
+        let between = try mesh.allGather([UInt8(mesh.rank)])
+        travelling = try operation.wait()[0]
+        try expectEqual(between.count, mesh.size)
+        try expectEqual(
+          travelling.array, payload(from: mesh.ringNeighbor(-step), to: 0, count: count),
+          "step \(step), \(count) bytes")
+      }
     }
   },
   MeshCheck("started collectives may overlap and be waited for in another order on each rank") {

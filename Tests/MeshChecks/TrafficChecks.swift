@@ -1,5 +1,6 @@
 // Recorded traffic against closed forms: p ranks, n bytes per payload.
 
+import MessagePassing
 import ProcessMesh
 
 let trafficChecks: [MeshCheck] = [
@@ -26,6 +27,9 @@ let trafficChecks: [MeshCheck] = [
     try expectEqual(
       total { _ = try recorder.allToAll(Array(repeating: bytes, count: p)) }, p * (p - 1) * n,
       "allToAll")
+    try expectEqual(
+      total { _ = try recorder.startShift(Payload(bytes), by: 1).wait() }, p > 1 ? p * n : 0,
+      "shift")
     try expectEqual(
       total { _ = try recorder.allReduce(sum: [1, 2, 3]) }, p * (p - 1) * 24, "allReduce")
   },

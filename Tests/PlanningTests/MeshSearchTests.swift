@@ -5,12 +5,12 @@ import Testing
 
 struct MeshSearchTests {
   private func search(
-    _ ranks: Int, microbatches: Int = 8, heads: Int = 6, zero: Int? = nil, sp: Int? = nil,
-    stage: ZeroStage? = .optimizer, sequenceProblem: String? = nil
+    _ ranks: Int, microbatches: Int = 8, heads: Int = 6, zero: Int? = nil, ring: Int = 1,
+    sp: Int? = nil, stage: ZeroStage? = .optimizer, sequenceProblem: String? = nil
   ) -> MeshSearch {
     MeshSearch(
-      rankCount: ranks, microbatchCount: microbatches, headCount: heads, zero: zero, sp: sp,
-      stage: stage, sequenceProblem: sequenceProblem)
+      rankCount: ranks, microbatchCount: microbatches, headCount: heads, zero: zero, ring: ring,
+      sp: sp, stage: stage, sequenceProblem: sequenceProblem)
   }
 
   @Test func `lower stages come first, and stages above 1 want full rounds`() {
@@ -51,6 +51,17 @@ struct MeshSearchTests {
     #expect(search(8, sequenceProblem: "no").shapes == [MeshShape([.zero: 8])])
   }
 
+  @Test func `a ring is as long as it was asked for, whatever the heads`() {
+    #expect(
+      search(8, ring: 2).shapes == [
+        MeshShape([.zero: 4, .ring: 2]), MeshShape([.zero: 2, .ring: 2, .sp: 2]),
+      ])
+    #expect(search(5, ring: 5).shapes == [MeshShape([.ring: 5])])
+    #expect(search(12, zero: 1, ring: 4).shapes == [MeshShape([.ring: 4, .sp: 3])])
+    #expect(search(32, ring: 2).shapes.first == MeshShape([.zero: 8, .ring: 2, .sp: 2]))
+    #expect(search(8, ring: 2, sequenceProblem: "no").shapes.isEmpty)
+  }
+
   @Test func `what is refused says which rule failed and what is legal`() {
     let cases: [(MeshSearch, String, [String])] = [
       (search(8, sp: 4), "mesh.sp", ["does not divide the 6 attention heads", "mesh.zero 8"]),
@@ -60,6 +71,24 @@ struct MeshSearchTests {
       (search(8, zero: 8, sp: 2), "mesh.zero", ["with mesh.sp 2 leave 4"]),
       (search(11), "batch.microbatches", ["is 8, but 11", "is 10 (mesh.zero 5, mesh.sp 2)"]),
       (search(4, sp: 2, sequenceProblem: "cannot"), "mesh.sp", ["cannot", "mesh.zero 4"]),
+      (
+        search(8, ring: 3), "mesh.ring",
+        ["is 3, which does not divide the 8 ranks", "legal here: mesh.zero 4, mesh.ring 2, mesh.sp 1"]
+      ),
+      (search(2, ring: 4), "mesh.ring", ["legal here: mesh.zero 1, mesh.ring 2, mesh.sp 1"]),
+      (
+        search(12, ring: 2, sp: 4), "mesh.sp",
+        ["does not divide the 6 ranks that mesh.ring 2 leaves", "mesh.zero 6, mesh.ring 2, mesh.sp 1"]
+      ),
+      (
+        search(16, ring: 2, sp: 4), "mesh.sp",
+        ["does not divide the 6 attention heads", "mesh.zero 8, mesh.ring 2, mesh.sp 1"]
+      ),
+      (search(8, zero: 3, ring: 2), "mesh.zero", ["the 4 ranks that mesh.ring 2 leaves"]),
+      (
+        search(8, zero: 8, ring: 2, sp: 2), "mesh.zero", ["with mesh.ring 2, mesh.sp 2 leave 2"]
+      ),
+      (search(4, ring: 2, sequenceProblem: "cannot"), "mesh.ring", ["cannot", "mesh.zero 4, mesh.sp 1"]),
     ]
     for (search, key, parts) in cases {
       #expect(search.problems.map(\.key) == [key])

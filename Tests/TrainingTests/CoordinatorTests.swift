@@ -117,6 +117,29 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
       $0.mesh.zeroStage = .fixed(3)
       $0.mesh.sp = .fixed(2)
     },
+    PlannedCase("a ring", ranks: 2) { $0.mesh.ring = .fixed(2) },
+    PlannedCase("a ring of three, uneven", ranks: 3) {
+      $0.mesh.ring = .fixed(3)
+      $0.batch.samples = 3
+    },
+    PlannedCase("a ring, recomputed", ranks: 4) {
+      $0.mesh.ring = .fixed(2)
+      $0.model.recompute = true
+      $0.distill.guidance = 3
+    },
+    PlannedCase("a ring of groups", ranks: 4) {
+      $0.mesh.ring = .fixed(2)
+      $0.mesh.sp = .fixed(2)
+    },
+    PlannedCase("a ring of groups, twice", ranks: 8) {
+      $0.mesh.ring = .fixed(2)
+      $0.mesh.sp = .fixed(2)
+      $0.model.textTokens = 5
+    },
+    PlannedCase("LCM with a ring", ranks: 2) {
+      $0.distill.method = .lcm
+      $0.mesh.ring = .fixed(2)
+    },
     PlannedCase("LCM with shared tokens", ranks: 2) {
       $0.distill.method = .lcm
       $0.mesh.sp = .fixed(2)
@@ -134,8 +157,7 @@ private struct MeasuredPhase: Sendable {
     entries = context.arena.ledger.entries
     total = context.arena.ledger.totalPeakByteCount
     // All other operations are of the whole mesh.
-    let isGroup = context.shape[.sp] < context.shape.rankCount
-    activationByteCount = log.entries.filter { isGroup && $0.groupSize == context.shape[.sp] }
+    activationByteCount = log.entries.filter { $0.groupSize < context.shape.rankCount }
       .reduce(0) { $0 + $1.sentByteCount }
     log.removeAll()
   }
@@ -236,7 +258,8 @@ private func updateByteCounts(of phase: String, in metrics: URL) throws -> [Int]
     // Every teach step is alike; the depth of rollouts makes those of distill differ.
     let teach = plan.costs.phases[0]
     #expect(sentByStep == Array(repeating: teach.updateByteCountPerStep, count: teach.stepCount))
-    guard plan.shape[.sp] < planned.rankCount, plan.shape[.sp] > 1 else { return }
+    let degrees = [plan.shape[.ring], plan.shape[.sp]]
+    guard degrees.contains(where: { $0 > 1 }), !degrees.contains(planned.rankCount) else { return }
     let sent = measured.map { $0.map(\.activationByteCount) }
     #expect(sent.reduce(0) { $0 + $1[0] } == teach.stepCount * teach.activationByteCountPerStep)
     #expect(sent.allSatisfy { $0[1] > 0 })

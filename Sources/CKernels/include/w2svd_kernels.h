@@ -118,6 +118,11 @@ void w2svd_scale_rows(float *x, size_t stride, size_t rows, size_t width, const 
 // x[r] /= total[r] (zero where total is), log_sum_exp = maximum + log(total).
 void w2svd_finish_rows(float *x, size_t stride, size_t rows, size_t width, const float *maximum,
                        const float *total, float *log_sum_exp);
+// Attention over two sets of keys from those over each: x = e^(l − m) x + e^(l' − m) x', with
+// m = log(e^l + e^l'), the new log-sum-exp; −∞ for a row that saw no key.
+void w2svd_join_attention(float *x, float *log_sum_exp, const float *other,
+                          const float *other_log_sum_exp, size_t stride, size_t rows,
+                          size_t width);
 // scores -> exp(scores + bias − log_sum_exp[r]).
 void w2svd_probabilities(float *scores, size_t rows, size_t columns, size_t stride,
                          const float *bias, const float *log_sum_exp);

@@ -18,12 +18,8 @@ struct JointAttention<Scalar: KernelScalar> {
       return tape.attention(
         query: query, key: key, value: value, headCount: headCount, mask: mask)
     }
-    func scattered(_ x: Value<Scalar>) -> Value<Scalar> {
-      sequence.scatterHeads(x, segments: segments, on: tape)
-    }
-    let attended = tape.attention(
-      query: scattered(query), key: scattered(key), value: scattered(value),
-      headCount: headCount / sequence.degree, mask: mask)
-    return sequence.gatherHeads(attended, segments: segments, on: tape)
+    return sequence.attention(
+      query: query, key: key, value: value, headCount: headCount, mask: mask,
+      segments: segments, on: tape)
   }
 }

@@ -11,21 +11,17 @@ package import DenseKernels
 package protocol SequenceParallel<Scalar>: AnyObject {
   associatedtype Scalar: KernelScalar
 
-  /// The number of parts; it divides the number of heads.
-  var degree: Int { get }
   /// Own tokens of a segment of `tokenCount`: contiguous, perhaps none.
   func ownRange(of tokenCount: Int) -> Range<Int>
 
-  /// Own tokens of all heads → all tokens of own heads, in order.
-  /// - Parameter segments: tokens of each segment; own tokens are the own ranges one after the other.
-  /// - Shapes: [B, l, N·K] → [B, L, N·K / degree].
-  func scatterHeads(
-    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
-  ) -> Value<Scalar>
-  /// The inverse of `scatterHeads`.
-  /// - Shapes: [B, L, N·K / degree] → [B, l, N·K].
-  func gatherHeads(
-    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
+  /// Attention of the own queries to the keys of all parts.
+  /// - Parameters:
+  ///   - mask: of the keys of all parts.
+  ///   - segments: tokens of each segment; own tokens are the own ranges one after the other.
+  /// - Shapes: query, key, value [B, l, N·K] → the same.
+  func attention(
+    query: Value<Scalar>, key: Value<Scalar>, value: Value<Scalar>, headCount: Int,
+    mask: AttentionMask?, segments: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar>
   /// Own tokens → all tokens of a segment. On the way back a part keeps the gradient of its own tokens: the
   /// same loss is taken of the result by all parts.

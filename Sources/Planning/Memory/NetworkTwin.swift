@@ -6,12 +6,20 @@ import MeshLayout
 
 /// The part of the tokens that a rank of a sequence-parallel group runs.
 struct SequencePart: Hashable {
+  /// Around the ring, and among those that have one part of it and exchange heads.
+  let ringRank: Int
+  let ringDegree: Int
   let rank: Int
   let degree: Int
 
   /// Own tokens of a segment.
   func count(of tokenCount: Int) -> Int {
-    evenRange(of: tokenCount, part: rank, partCount: degree).count
+    evenRange(of: ringCount(of: tokenCount), part: rank, partCount: degree).count
+  }
+
+  /// Tokens of a segment that a part of the ring has: the own one, or another.
+  func ringCount(of tokenCount: Int, at rank: Int? = nil) -> Int {
+    evenRange(of: tokenCount, part: rank ?? ringRank, partCount: ringDegree).count
   }
 }
 
@@ -164,7 +172,11 @@ struct NetworkTwin {
         query: query, key: key, value: value, headCount: sizes.headCount,
         sampleCount: sampleCount, width: width)
     }
-    let tokenCount = sizes.videoTokenCount + sizes.textTokenCount
+    guard part.degree > 1 else {
+      return ringAttention(
+        tape, part, query: query, key: key, value: value, sampleCount: sampleCount)
+    }
+    let tokenCount = tokenCount(at: part.ringRank, of: part)
     let allCount = sampleCount * tokenCount * (width / part.degree)
     // Own tokens of the heads of others go out, tokens of others of the own heads come back.
     let ownSent = query.count / part.degree * (part.degree - 1)
@@ -173,13 +185,36 @@ struct NetworkTwin {
       tape.exchange(x, to: allCount, sentCount: ownSent, sentBackCount: othersSent)
     }
     let (q, k, v) = (scattered(query), scattered(key), scattered(value))
-    let attended = tape.attention(
-      query: q, key: k, value: v, headCount: sizes.headCount / part.degree,
-      sampleCount: sampleCount, width: width / part.degree)
+    let attended = ringAttention(
+      tape, part, query: q, key: k, value: v, sampleCount: sampleCount)
     let result = tape.exchange(
       attended, to: query.count, sentCount: othersSent, sentBackCount: ownSent)
     withExtendedLifetime((q, k, v, attended)) {}
     return result
+  }
+
+  /// Attention of own heads, around the ring where there is one.
+  private func ringAttention(
+    _ tape: TapeTwin, _ part: SequencePart, query: ValueTwin, key: ValueTwin, value: ValueTwin,
+    sampleCount: Int
+  ) -> ValueTwin {
+    let (headCount, width) = (sizes.headCount / part.degree, width / part.degree)
+    guard part.ringDegree > 1 else {
+      return tape.attention(
+        query: query, key: key, value: value, headCount: headCount, sampleCount: sampleCount,
+        width: width)
+    }
+    return tape.ringAttention(
+      query: query, key: key, value: value, headCount: headCount, width: width,
+      blockCounts: (0..<part.ringDegree).map {
+        sampleCount * tokenCount(at: $0, of: part) * width
+      }, rank: part.ringRank, sampleCount: sampleCount)
+  }
+
+  /// Video and text tokens of a part of the ring.
+  private func tokenCount(at rank: Int, of part: SequencePart) -> Int {
+    part.ringCount(of: sizes.videoTokenCount, at: rank)
+      + part.ringCount(of: sizes.textTokenCount, at: rank)
   }
 
   private func runDoubleBlocks(
@@ -204,9 +239,19 @@ struct NetworkTwin {
       video, width: width, scale: modulation[0], shift: modulation[1])
     let patches = linear(tape, normalized, from: width, to: sizes.outChannels * sizes.patchVolume)
     guard let part else { return tape.permuted(patches) }
-    return tape.permuted(
-      tape.gatherTokens(
-        patches, to: sampleCount * sizes.latentCount, peerCount: part.degree - 1))
+    // The group's part of the ring, then all of it.
+    var gathered = patches
+    if part.degree > 1 {
+      gathered = tape.gatherTokens(
+        patches,
+        to: patches.count / part.count(of: sizes.videoTokenCount)
+          * part.ringCount(of: sizes.videoTokenCount), peerCount: part.degree - 1)
+    }
+    if part.ringDegree > 1 {
+      gathered = tape.gatherTokens(
+        gathered, to: sampleCount * sizes.latentCount, peerCount: part.ringDegree - 1)
+    }
+    return tape.permuted(gathered)
   }
 
   private func run(

@@ -5,6 +5,8 @@
 // product m × n × k are counted as 2 m n k, forward once and backward once for each wanted gradient;
 // elementwise work is not counted.
 
+import MeshLayout
+
 /// The twin of a value: so many elements, perhaps tracked.
 struct ValueTwin {
   let block: PlannedLedger.Block
@@ -255,6 +257,42 @@ final class TapeTwin {
     ledger.sentByteCount += 4 * Double(sentCount)
     return record(
       output, from: [x], scratchToAdd: x.count, sentByteCount: 4 * Double(sentBackCount))
+  }
+
+  /// Attention to the blocks of keys of a ring of ranks, the own one first. Two blocks of others are held
+  /// (four on the way back), and partial outputs as the tree over the ranks keeps them.
+  /// - Parameters:
+  ///   - blockCounts: elements of keys of every rank's block.
+  ///   - rank: whose block the own one is.
+  func ringAttention(
+    query: ValueTwin, key: ValueTwin, value: ValueTwin, headCount: Int, width: Int,
+    blockCounts: [Int], rank: Int, sampleCount: Int
+  ) -> ValueTwin {
+    typealias Partial = (output: PlannedLedger.Block, logSumExp: PlannedLedger.Block)
+    let (size, largest) = (blockCounts.count, blockCounts.max() ?? 0)
+    let allCount = blockCounts.reduce(0, +)
+    let room = [scratch(largest), scratch(largest)]
+    func partial() -> Partial { (result(query.count), result(query.count / width * headCount)) }
+    var tree = ArrivalTree<Partial?>(count: size)
+    for step in 0..<size {
+      let part = (rank + size - step) % size
+      let isEmpty = query.count == 0 || blockCounts[part] == 0
+      tree.insert(isEmpty ? nil : partial(), at: part) { $0 ?? $1 }
+    }
+    withExtendedLifetime(room) {}
+    let (output, logSumExp) = (tree.result ?? nil) ?? partial()
+    let product =
+      2 * Double(query.count / width) * Double(allCount / width / sampleCount) * Double(width)
+    ledger.operationCount += 2 * product
+    // Keys and values pass: all but the next rank's are sent on. Gradients of others' go home.
+    let passed = 2 * Double(allCount - blockCounts[(rank + 1) % size])
+    ledger.sentByteCount += 4 * passed
+    return record(
+      output, from: [query, key, value],
+      saving: [query.block, key.block, value.block, output, logSumExp],
+      scratch: [query, key, value].filter { !$0.isTracked }.map(\.count)
+        + Array(repeating: largest, count: 4), operationCount: 5 * product,
+      sentByteCount: 4 * (passed + 2 * Double(allCount - blockCounts[rank])))
   }
 
   /// Own tokens to all ranks.

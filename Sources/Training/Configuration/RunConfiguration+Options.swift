@@ -178,7 +178,10 @@ extension RunConfiguration {
       "mesh.sp", \.mesh.sp,
       "Ranks that share the tokens of a microbatch, in attention its heads (Ulysses); it divides the "
         + "heads. auto: 1 while the microbatches suffice for all ranks."),
-    .degree("mesh.ring", \.mesh.ring, "Ring attention degree."),
+    .degree(
+      "mesh.ring", \.mesh.ring,
+      "Ranks that share the tokens of a microbatch, each attending with its queries to the keys and "
+        + "values of all, which go round (ring attention); any degree, also times sp. auto: 1."),
     .degree("mesh.tp", \.mesh.tp, "Tensor parallel degree."),
     .degree("mesh.stages", \.mesh.stages, "Stages that the blocks are cut into."),
     .word(

@@ -95,12 +95,14 @@ extension RunConfiguration {
     check.require("log.everySeconds", log.everySeconds > 0, "must be positive")
     check.problems += exchange.validate().map { ConfigurationProblem("", $0) }
 
-    for (key, degree) in [("ring", mesh.ring), ("tp", mesh.tp), ("stages", mesh.stages)] {
+    for (key, degree) in [("tp", mesh.tp), ("stages", mesh.stages)] {
       check.require(
         "mesh.\(key)", degree == .auto || degree == .fixed(1),
-        "this version places zero and sp only: leave it auto or 1")
+        "this version places zero, ring and sp only: leave it auto or 1")
     }
-    for (key, degree) in [("dp", mesh.dp), ("zero", mesh.zero), ("sp", mesh.sp)] {
+    for (key, degree) in [
+      ("dp", mesh.dp), ("zero", mesh.zero), ("ring", mesh.ring), ("sp", mesh.sp),
+    ] {
       if case .fixed(let count) = degree {
         check.require("mesh.\(key)", count >= 1, "must be auto or at least 1, found \(count)")
       }
@@ -178,8 +180,9 @@ extension RunConfiguration {
     let search = meshSearch(
       rankCount: rankCount, headCount: model.checkpoint.isEmpty ? model.heads : rankCount)
     // What is wrong by itself is told once.
-    let isSound = [batch.microbatches, model.heads, search.zero ?? 1, search.sp ?? 1]
-      .allSatisfy { $0 > 0 }
+    let isSound = [
+      batch.microbatches, model.heads, search.zero ?? 1, search.ring, search.sp ?? 1,
+    ].allSatisfy { $0 > 0 }
     if isSound {
       check.problems += search.problems.map { ConfigurationProblem($0.key, $0.message) }
     }
@@ -196,7 +199,7 @@ extension RunConfiguration {
     }
     return MeshSearch(
       rankCount: rankCount, microbatchCount: batch.microbatches, headCount: headCount,
-      zero: fixed(mesh.zero), sp: fixed(mesh.sp),
+      zero: fixed(mesh.zero), ring: fixed(mesh.ring) ?? 1, sp: fixed(mesh.sp),
       stage: fixed(mesh.zeroStage).flatMap(ZeroStage.init(rawValue:)),
       sequenceProblem: distill.lambdaAdversarial > 0
         ? "shares tokens, which the discriminator's head cannot in this version: "

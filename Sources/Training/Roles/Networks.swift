@@ -84,13 +84,13 @@ package struct BoundDenoiser: Denoiser {
   package let conditions: [Condition<Float>]
   package let adapter: Adapter<Float>?
   package let recompute: Bool
-  package let sequence: UlyssesSequence<Float>?
+  package let sequence: (any SequenceParallel<Float>)?
 
   /// - Parameter sequence: the ranks that share the tokens of this pass; nil runs it alone.
   package init(
     _ model: ConditionedTransformer<Float>, conditions: [Condition<Float>],
     adapter: Adapter<Float>? = nil, recompute: Bool = false,
-    sequence: UlyssesSequence<Float>? = nil
+    sequence: (any SequenceParallel<Float>)? = nil
   ) {
     self.model = model
     self.conditions = conditions

@@ -1,6 +1,6 @@
 // Decides which rank holds what, before anything is allocated. All ranks hold W, adapter and generator, or a
 // shard of each at stage 3, and a shard of the optimizer state and averages; they share microbatches, and
-// tokens where `mesh.sp` is more than 1.
+// tokens where `mesh.sp` or `mesh.ring` is more than 1.
 
 import Autodiff
 import Basics
@@ -110,10 +110,13 @@ package enum Coordinator {
         "colocated: every rank holds 1/\(rankCount) of weights, gradients, optimizer state and "
           + "averages; a block's weights are gathered when it runs"
       }
-    return shape[.sp] == 1
-      ? state
-      : "\(shape[.sp]) ranks share the tokens of a microbatch, in attention its heads, so sums run in "
-        + "another order and bits are not those of one rank; \(state)"
+    if shape.sequenceDegree == 1 { return state }
+    let attention = [
+      shape[.sp] > 1 ? "\(shape[.sp]) of them its heads" : nil,
+      shape[.ring] > 1 ? "keys and values going round \(shape[.ring])" : nil,
+    ].compactMap(\.self).joined(separator: ", ")
+    return "\(shape.sequenceDegree) ranks share the tokens of a microbatch, in attention \(attention), "
+      + "so sums run in another order and bits are not those of one rank; \(state)"
   }
 }
 

@@ -6,6 +6,7 @@ package import DenseKernels
 package import Exchange
 import Foundation
 package import MeshLayout
+package import Models
 package import ProcessMesh
 package import Tensors
 import VideoData
@@ -21,7 +22,7 @@ package final class RunContext {
   /// What the axes of the mesh are.
   package let shape: MeshShape
   /// The ranks that share the tokens of this rank's microbatches; nil where it has them to itself.
-  package private(set) var sequence: UlyssesSequence<Float>?
+  package private(set) var sequence: (any SequenceParallel<Float>)?
   /// Which data-parallel ranks compute which microbatches of every step.
   private let share: MicrobatchShare
   /// The microbatches of every step that this rank computes, in order.
@@ -34,6 +35,8 @@ package final class RunContext {
   package let reporter: Reporter
   /// Whether somebody asked this rank to stop; a parameter, so that tests can ask.
   let isStopRequested: () -> Bool
+  /// What moves activations: by the ring, and by all-to-all.
+  private var tokenExchanges: [TokenExchange] = []
   /// What this rank failed at by itself; see `attempt`.
   private var failure: JobError?
   /// What all ranks have sent since the last `takeTraffic()`.
@@ -64,8 +67,8 @@ package final class RunContext {
     require(
       shape.rankCount == transport.size, "a mesh of \(shape) for \(transport.size) ranks")
     self.shape = shape
-    // Only `zero` and `sp` are placed, and `sp` is the faster of the two.
-    let dataRank = transport.rank / shape[.sp]
+    // Only `zero`, `ring` and `sp` are placed, from the slowest to the fastest.
+    let dataRank = transport.rank / shape.sequenceDegree
     share = try shape.share(of: configuration.batch.microbatches)
     microbatches = share.microbatches(of: dataRank)
     multipliesBFloat16 = try transport.allGather(value: ProductPrecision.bfloat16.isFast)
@@ -74,11 +77,24 @@ package final class RunContext {
     settle(
       try PrecisionRule.resolve(
         configuration.compute.precision, made: nil, isFast: multipliesBFloat16))
-    if shape[.sp] > 1 {
-      sequence = UlyssesSequence(
-        TokenExchange(transport: try transport.split(color: dataRank, key: transport.rank))
-      ) { [unowned self] body in attempt(body) }
+    if shape[.ring] > 1 {
+      sequence = RingSequence(try tokenExchange(along: .ring)) { [unowned self] in attempt($0) }
     }
+    if shape[.sp] > 1 {
+      sequence = UlyssesSequence(try tokenExchange(along: .sp), inside: sequence) {
+        [unowned self] in attempt($0)
+      }
+    }
+  }
+
+  /// - Collective: over the transport.
+  private func tokenExchange(along axis: Axis) throws -> TokenExchange {
+    // The first rank of a group gives it its color.
+    let group = shape.group(along: axis, of: transport.rank)
+    let exchange = TokenExchange(
+      transport: try transport.split(color: group[0], key: transport.rank))
+    tokenExchanges.append(exchange)
+    return exchange
   }
 
   /// Sets the precision of the run, fp32 or bf16, before the first pass of a network.
@@ -142,12 +158,12 @@ package final class RunContext {
   }
 
   /// Whether this rank speaks for its microbatches; others may have computed them with it.
-  private var isSpeaker: Bool { transport.rank % shape[.sp] == 0 }
+  private var isSpeaker: Bool { transport.rank % shape.sequenceDegree == 0 }
 
   /// What this rank has sent since the last call.
   private func takeOwnTraffic() -> ExchangeStatistics {
     var sent = exchange.statistics.take()
-    if let sequence { sent += sequence.takeStatistics() }
+    for exchange in tokenExchanges { sent += exchange.statistics.take() }
     return sent
   }
 
@@ -183,7 +199,7 @@ package final class RunContext {
   /// The numbers of all microbatches in their order, given those of each rank in its order.
   private func inOrder(_ bitsByRank: [[UInt64]]) -> [Double] {
     let spoken = bitsByRank.enumerated().flatMap { rank, bits in
-      zip(share.microbatches(of: rank / shape[.sp]), bits)
+      zip(share.microbatches(of: rank / shape.sequenceDegree), bits)
     }
     return spoken.sorted { $0.0 < $1.0 }.map { Double(bitPattern: $0.1) }
   }

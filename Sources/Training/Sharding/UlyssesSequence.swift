@@ -1,82 +1,98 @@
-// Sequence parallelism by all-to-all (Ulysses): the operations of `SequenceParallel` on a tape, over the
-// ranks of a group.
+// Sequence parallelism by all-to-all (Ulysses): around attention, own tokens of all heads become all
+// tokens of own heads, over the ranks of a group.
 //
-// Passes of a network cannot throw. What fails in an exchange is handed to `attempt`, which keeps it for
-// the next agreement of the ranks; until then the numbers mean nothing and nothing of them is saved.
-// Source: DeepSpeed-Ulysses (2309.14509); the way back of an exchange is its inverse.
+// With a ring outside, "all tokens" are those of the group's part of the ring, and attention to those of
+// the other parts is the ring's.
+// Source: DeepSpeed-Ulysses (2309.14509); the way back of an exchange is its inverse. Around a ring: USP
+// (2405.07719) §3.2.
 
 package import Autodiff
 package import DenseKernels
 package import Exchange
 import MeshLayout
-import Models
+package import Models
 import ProcessMesh
 import Tensors
 
 package final class UlyssesSequence<Scalar: KernelScalar>: SequenceParallel {
-  private let exchange: TokenExchange
-  private let attempt: (() throws -> Void) -> Void
+  private let group: TokenGroup<Scalar>
+  private let ring: (any SequenceParallel<Scalar>)?
 
   /// - Parameters:
-  ///   - exchange: over the ranks that share a sample's tokens.
+  ///   - exchange: over the ranks that share a sample's tokens, or a part of them.
+  ///   - ring: who has the other parts; nil: nobody.
   ///   - attempt: runs what may fail, and keeps the failure.
-  package init(_ exchange: TokenExchange, attempt: @escaping (() throws -> Void) -> Void) {
-    self.exchange = exchange
-    self.attempt = attempt
+  package init(
+    _ exchange: TokenExchange, inside ring: (any SequenceParallel<Scalar>)? = nil,
+    attempt: @escaping (() throws -> Void) -> Void
+  ) {
+    group = TokenGroup(exchange: exchange, attempt: attempt)
+    self.ring = ring
   }
-
-  package var degree: Int { exchange.transport.size }
 
   package func ownRange(of tokenCount: Int) -> Range<Int> {
-    evenRange(of: tokenCount, part: exchange.transport.rank, partCount: degree)
+    let part = partRange(of: tokenCount)
+    let own = group.ownRange(of: part.count)
+    return part.lowerBound + own.lowerBound..<part.lowerBound + own.upperBound
   }
 
-  package func scatterHeads(
-    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
+  /// - Precondition: the number of ranks divides the heads.
+  package func attention(
+    query: Value<Scalar>, key: Value<Scalar>, value: Value<Scalar>, headCount: Int,
+    mask: AttentionMask?, segments: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar> {
-    let layout = layout(x, segments, width: x.shape[2])
-    return record(
-      x, [layout.sampleCount, layout.tokenCount, layout.partWidth], on: tape,
-      forward: { [exchange] in try exchange.scatterHeads($0, layout: layout, into: $1) },
-      backward: { [exchange] in try exchange.gatherHeads($0, layout: layout, into: $1) })
-  }
-
-  package func gatherHeads(
-    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
-  ) -> Value<Scalar> {
-    let layout = layout(x, segments, width: x.shape[2] * degree)
-    let own = layout.tokenCount(of: exchange.transport.rank)
-    return record(
-      x, [layout.sampleCount, own, layout.width], on: tape,
-      forward: { [exchange] in try exchange.gatherHeads($0, layout: layout, into: $1) },
-      backward: { [exchange] in try exchange.scatterHeads($0, layout: layout, into: $1) })
+    let ownHeadCount = headCount / group.degree
+    let parts = segments.map { partRange(of: $0).count }
+    let (query, key, value) = (
+      scatterHeads(query, segments: parts, on: tape), scatterHeads(key, segments: parts, on: tape),
+      scatterHeads(value, segments: parts, on: tape)
+    )
+    let attended =
+      ring?.attention(
+        query: query, key: key, value: value, headCount: ownHeadCount, mask: mask,
+        segments: segments, on: tape)
+      ?? tape.attention(
+        query: query, key: key, value: value, headCount: ownHeadCount, mask: mask)
+    return gatherHeads(attended, segments: parts, on: tape)
   }
 
   package func gatherTokens(
     _ x: Value<Scalar>, tokenCount: Int, on tape: Tape<Scalar>
   ) -> Value<Scalar> {
-    let (sampleCount, width) = (x.shape[0], x.shape[2])
-    let layout = layout(x, [tokenCount], width: width)
-    let own = ownRange(of: tokenCount)
-    let output = tape.result([sampleCount, tokenCount, width])
-    attempt { try exchange.gatherTokens(x.tensor.buffer, layout: layout, into: output.buffer) }
-    return tape.record(output, from: [x]) { outputGradient, gradients in
-      guard let dx = gradients.place(of: 0), !own.isEmpty else { return }
-      let move = dx.accumulates ? Scalar.addRows : Scalar.copyRows
-      let first = own.lowerBound * width
-      move(
-        outputGradient.buffer[first..<outputGradient.count], tokenCount * width, dx.buffer,
-        own.count * width, sampleCount, own.count * width)
-    }
+    let part = group.gatherTokens(x, tokenCount: partRange(of: tokenCount).count, on: tape)
+    return ring?.gatherTokens(part, tokenCount: tokenCount, on: tape) ?? part
   }
-
-  /// What was sent since the last call.
-  package func takeStatistics() -> ExchangeStatistics { exchange.statistics.take() }
 
   // MARK: Parts
 
-  private func layout(_ x: Value<Scalar>, _ segments: [Int], width: Int) -> TokenLayout {
-    TokenLayout(sampleCount: x.shape[0], segments: segments, width: width, partCount: degree)
+  /// What the group has of a segment.
+  private func partRange(of tokenCount: Int) -> Range<Int> {
+    ring?.ownRange(of: tokenCount) ?? 0..<tokenCount
+  }
+
+  /// - Shapes: [B, l, N·K] → [B, L, N·K / size], L the tokens of the group.
+  private func scatterHeads(
+    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    let layout = group.layout(x, segments, width: x.shape[2])
+    let exchange = group.exchange
+    return record(
+      x, [layout.sampleCount, layout.tokenCount, layout.partWidth], on: tape,
+      forward: { try exchange.scatterHeads($0, layout: layout, into: $1) },
+      backward: { try exchange.gatherHeads($0, layout: layout, into: $1) })
+  }
+
+  /// The inverse of `scatterHeads`.
+  private func gatherHeads(
+    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    let layout = group.layout(x, segments, width: x.shape[2] * group.degree)
+    let own = layout.tokenCount(of: group.rank)
+    let exchange = group.exchange
+    return record(
+      x, [layout.sampleCount, own, layout.width], on: tape,
+      forward: { try exchange.gatherHeads($0, layout: layout, into: $1) },
+      backward: { try exchange.scatterHeads($0, layout: layout, into: $1) })
   }
 
   private func record(
@@ -85,8 +101,9 @@ package final class UlyssesSequence<Scalar: KernelScalar>: SequenceParallel {
     backward: @escaping (Buffer<Scalar>, Buffer<Scalar>) throws -> Void
   ) -> Value<Scalar> {
     let output = tape.result(shape)
+    let attempt = group.attempt
     attempt { try forward(x.tensor.buffer, output.buffer) }
-    return tape.record(output, from: [x]) { [attempt, unowned tape] outputGradient, gradients in
+    return tape.record(output, from: [x]) { [unowned tape] outputGradient, gradients in
       guard let dx = gradients.place(of: 0) else { return }
       let back = dx.accumulates ? tape.scratch(x.shape).buffer : dx.buffer
       attempt { try backward(outputGradient.buffer, back) }

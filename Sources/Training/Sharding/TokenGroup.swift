@@ -1,0 +1,48 @@
+// The ranks of one axis that share the tokens of a sample: what Ulysses and the ring have in common.
+//
+// Passes of a network cannot throw. What fails in an exchange is handed to `attempt`, which keeps it for
+// the next agreement of the ranks; until then the numbers mean nothing and nothing of them is saved.
+
+import Autodiff
+import DenseKernels
+import Exchange
+import MeshLayout
+import ProcessMesh
+import Tensors
+
+struct TokenGroup<Scalar: KernelScalar> {
+  let exchange: TokenExchange
+  /// Runs what may fail, and keeps the failure.
+  let attempt: (() throws -> Void) -> Void
+
+  var degree: Int { exchange.transport.size }
+  var rank: Int { exchange.transport.rank }
+
+  func ownRange(of tokenCount: Int) -> Range<Int> {
+    evenRange(of: tokenCount, part: rank, partCount: degree)
+  }
+
+  func layout(_ x: Value<Scalar>, _ segments: [Int], width: Int) -> TokenLayout {
+    TokenLayout(sampleCount: x.shape[0], segments: segments, width: width, partCount: degree)
+  }
+
+  /// Own tokens → all tokens of the group; on the way back the gradient of the own tokens.
+  /// - Shapes: [B, l, C] → [B, L, C].
+  func gatherTokens(
+    _ x: Value<Scalar>, tokenCount: Int, on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    let (sampleCount, width) = (x.shape[0], x.shape[2])
+    let layout = layout(x, [tokenCount], width: width)
+    let own = ownRange(of: tokenCount)
+    let output = tape.result([sampleCount, tokenCount, width])
+    attempt { try exchange.gatherTokens(x.tensor.buffer, layout: layout, into: output.buffer) }
+    return tape.record(output, from: [x]) { outputGradient, gradients in
+      guard let dx = gradients.place(of: 0), !own.isEmpty else { return }
+      let move = dx.accumulates ? Scalar.addRows : Scalar.copyRows
+      let first = own.lowerBound * width
+      move(
+        outputGradient.buffer[first..<outputGradient.count], tokenCount * width, dx.buffer,
+        own.count * width, sampleCount, own.count * width)
+    }
+  }
+}

@@ -40,7 +40,7 @@ package struct MeshDemands: Equatable, Sendable {
 /// Sizes of the axes of a mesh; an axis that is not named has size 1.
 package struct MeshShape: Equatable, Hashable, Codable, Sendable, CustomStringConvertible {
   private var sizes: [Axis: Int]
-  /// What the ranks shard among them.
+  /// What the ranks of a replica shard among them.
   package var zeroStage: ZeroStage
 
   package init(_ sizes: [Axis: Int] = [:], zeroStage: ZeroStage = .optimizer) {
@@ -103,12 +103,12 @@ package struct MeshShape: Equatable, Hashable, Codable, Sendable, CustomStringCo
 
   /// How the data-parallel ranks share `microbatchCount` microbatches.
   ///
-  /// Where gradients are summed over ranks in every round, a round's microbatches are neighbors, so that
+  /// Where gradients are summed over the ranks of a replica in every round, a round's microbatches are neighbors, so that
   /// ranks are the lowest levels of the tree; else each rank has neighbors, and a subtree of its own.
   package func share(of microbatchCount: Int) throws(MeshLayoutError) -> MicrobatchShare {
     try MicrobatchShare(
       microbatchCount: microbatchCount, rankCount: dataParallelDegree,
-      order: zeroStage == .optimizer ? .contiguous : .interleaved)
+      order: zeroStage == .optimizer ? .contiguous : .interleaved(groups: self[.dp]))
   }
 
   // MARK: Coordinates

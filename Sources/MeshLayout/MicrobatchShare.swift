@@ -9,8 +9,9 @@ package struct MicrobatchShare: Equatable, Sendable {
     /// Contiguous ranges that differ by at most one: a rank's sum is a part of the tree (an aligned
     /// subtree when both counts are powers of two), and is sent once.
     case contiguous
-    /// Round by round: rank r has microbatches r, r + ranks, …; each round is summed over ranks.
-    case interleaved
+    /// Round by round: ranks are cut into equal groups with contiguous ranges; rank r of a group of n
+    /// has r, r + n, … of its group's, and each round is summed over the group.
+    case interleaved(groups: Int)
   }
 
   package let microbatchCount: Int
@@ -33,6 +34,9 @@ package struct MicrobatchShare: Equatable, Sendable {
           \(microbatchCount) ranks, or raise the number of microbatches to \(rankCount) or more
           """)
     }
+    if case .interleaved(let groups) = order {
+      require(rankCount % groups == 0, "\(rankCount) ranks in \(groups) groups")
+    }
     guard order == .contiguous || microbatchCount % rankCount == 0 else {
       throw MeshLayoutError(
         code: .doesNotDivide,
@@ -49,9 +53,22 @@ package struct MicrobatchShare: Equatable, Sendable {
   /// The microbatches of `rank`, in rising order.
   package func microbatches(of rank: Int) -> [Int] {
     switch order {
-    case .contiguous: Array(evenRange(of: microbatchCount, part: rank, partCount: rankCount))
-    case .interleaved: Array(stride(from: rank, to: microbatchCount, by: rankCount))
+    case .contiguous:
+      return Array(evenRange(of: microbatchCount, part: rank, partCount: rankCount))
+    case .interleaved(let groups):
+      let size = rankCount / groups
+      let own = evenRange(of: microbatchCount, part: rank / size, partCount: groups)
+      return Array(stride(from: own.lowerBound + rank % size, to: own.upperBound, by: size))
     }
+  }
+
+  /// The microbatches that a rank's group computes at the same time as this one.
+  package func round(of microbatch: Int) -> [Int] {
+    guard case .interleaved(let groups) = order else { return [microbatch] }
+    let size = rankCount / groups
+    // A group has whole rounds, so that rounds are counted from 0 on.
+    let first = microbatch / size * size
+    return Array(first..<first + size)
   }
 
   /// The rank that computes `microbatch`.
@@ -61,17 +78,24 @@ package struct MicrobatchShare: Equatable, Sendable {
       "microbatch \(microbatch) of \(microbatchCount)")
     return switch order {
     case .contiguous: ((microbatch + 1) * rankCount - 1) / microbatchCount
-    case .interleaved: microbatch % rankCount
+    case .interleaved(let groups):
+      microbatch / (microbatchCount / groups) * (rankCount / groups)
+        + microbatch % (rankCount / groups)
     }
   }
 
-  /// Whether the sum is promised to have the same bits as on one rank: true with one rank, and
-  /// when what a rank (or a round) sums are subtrees: equal shares (or rounds) of a power of two.
+  /// Whether the sum is promised to have the same bits as on one rank: true with one rank, and when
+  /// what a rank, or a round and a group, sum are subtrees: as many as a power of two.
   /// False: the bits may differ (some uneven shares happen to fit the tree too).
   package var preservesBits: Bool {
     if rankCount == 1 { return true }
-    let share = microbatchCount / rankCount
-    return share * rankCount == microbatchCount
-      && (order == .contiguous ? share : rankCount).nonzeroBitCount == 1
+    switch order {
+    case .contiguous:
+      let share = microbatchCount / rankCount
+      return share * rankCount == microbatchCount && share.nonzeroBitCount == 1
+    case .interleaved(let groups):
+      return (rankCount / groups).nonzeroBitCount == 1
+        && (groups == 1 || (microbatchCount / groups).nonzeroBitCount == 1)
+    }
   }
 }

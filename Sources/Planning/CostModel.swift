@@ -67,9 +67,8 @@ package enum CostModel {
       let kind = RankKind(sizes, rank: rank, shape: shape, share: share)
       if let costs = seen[kind] { return costs }
       let twins = PhaseTwins(
-        sizes: sizes, rankCount: rankCount, rank: rank,
-        zeroStage: rankCount == 1 ? .optimizer : shape.zeroStage,
-        microbatchCount: kind.microbatchCount, dataDegree: share.rankCount, part: kind.part)
+        sizes: sizes, place: RankPlace(rank: rank, shape: shape),
+        microbatchCount: kind.microbatchCount, roundCount: shape[.zero], part: kind.part)
       let costs = RankCosts(
         teach: twins.teach(), distill: twins.distill(), evaluate: twins.evaluate())
       seen[kind] = costs
@@ -103,7 +102,7 @@ package enum CostModel {
   private struct RankKind: Hashable {
     let microbatchCount: Int
     let part: SequencePart?
-    /// Own elements of each network, at stages above 1 of each unit.
+    /// Own elements of each network, at stages above 1 of each unit; then what this replica sums of them.
     let shardCounts: [Int]
 
     init(_ sizes: WorkloadSizes, rank: Int, shape: MeshShape, share: MicrobatchShare) {
@@ -115,12 +114,22 @@ package enum CostModel {
         ? SequencePart(
           ringRank: place[.ring, default: 0], ringDegree: shape[.ring],
           rank: place[.sp, default: 0], degree: shape[.sp]) : nil
-      let counts =
-        shape.zeroStage == .optimizer
-        ? [sizes.networkElementCount, sizes.adapterElementCount]
-        : (sizes.networkUnits + sizes.adapterUnits).map(\.elementCount)
-      shardCounts = (counts + [sizes.headElementCount])
-        .map { ShardPartition(count: $0, shardCount: shape.rankCount).range(of: rank).count }
+      let sharding = RankPlace(rank: rank, shape: shape)
+      func own(_ counts: [Int]) -> [Int] {
+        counts.map {
+          ShardPartition(count: $0, shardCount: sharding.rankCount).range(of: sharding.rank).count
+        }
+      }
+      let networks = [sizes.networkUnits, sizes.adapterUnits].map { $0.map(\.elementCount) }
+        + [[sizes.headElementCount]]
+      let counts = networks.map {
+        own(sharding.zeroStage == .optimizer ? [$0.reduce(0, +)] : $0)
+      }
+      let parts = counts.map {
+        ShardPartition(count: $0.reduce(0, +), shardCount: sharding.replicaCount)
+          .range(of: sharding.replica).count
+      }
+      shardCounts = counts.flatMap(\.self) + parts
     }
   }
 

@@ -1,9 +1,9 @@
 // Which layouts a number of ranks allows, and which one is taken.
 //
-// Placed today: `zero` (data parallel with sharded state, stages 1 to 3), `sp` (Ulysses) and `ring` (ring
-// attention). Data parallelism comes first as long as the microbatches divide: it exchanges gradients once
+// Placed today: `dp` (replicas), `zero` (data parallel with sharded state, stages 1 to 3), `sp` (Ulysses) and
+// `ring` (ring attention). Data parallelism comes first as long as the microbatches divide: it exchanges gradients once
 // a step, `sp` activations in every block, `ring` about ring / 2 times as many (specs of distributed
-// systems, §4). Hence `ring` is more than 1 only where somebody asks for it. A lower stage comes before a
+// systems, §4). Hence `ring`, and `dp`, which takes memory, are more than 1 only where somebody asks for it. A lower stage comes before a
 // higher one, which needs less memory and sends more.
 
 package import MeshLayout
@@ -13,6 +13,7 @@ package struct MeshSearch: Equatable, Sendable {
   package var rankCount: Int
   package var microbatchCount: Int
   package var headCount: Int
+  package var dp: Int
   package var zero: Int?
   package var ring: Int
   package var sp: Int?
@@ -21,12 +22,13 @@ package struct MeshSearch: Equatable, Sendable {
   package var sequenceProblem: String?
 
   package init(
-    rankCount: Int, microbatchCount: Int, headCount: Int, zero: Int? = nil, ring: Int = 1,
-    sp: Int? = nil, stage: ZeroStage? = nil, sequenceProblem: String? = nil
+    rankCount: Int, microbatchCount: Int, headCount: Int, dp: Int = 1, zero: Int? = nil,
+    ring: Int = 1, sp: Int? = nil, stage: ZeroStage? = nil, sequenceProblem: String? = nil
   ) {
     self.rankCount = rankCount
     self.microbatchCount = microbatchCount
     self.headCount = headCount
+    self.dp = dp
     self.zero = zero
     self.ring = ring
     self.sp = sp
@@ -36,22 +38,25 @@ package struct MeshSearch: Equatable, Sendable {
 
   /// Legal layouts, those with the least `sp` first, of these the lowest stage.
   package var shapes: [MeshShape] {
-    guard ring > 0, rankCount % ring == 0 else { return [] }
-    return (1...max(rankCount / ring, 1)).flatMap { sp in
+    guard shape(sp: 1, stage: .optimizer) != nil else { return [] }
+    return (1...rankCount / (dp * ring)).flatMap { sp in
       stages.compactMap { shape(sp: sp, stage: $0) }.filter { problems(of: $0).isEmpty }
     }
   }
 
-  /// Stages that are open. One rank has nothing to shard.
+  /// Stages that are open. A replica on one rank has nothing to shard.
   private var stages: [ZeroStage] {
-    if rankCount == 1 { return [.optimizer] }
+    if dp > 0, rankCount == dp { return [.optimizer] }
     return stage.map { [$0] } ?? ZeroStage.allCases
   }
 
-  /// The layout with `sp`; nil where ring × sp does not divide the ranks.
+  /// The layout with `sp`; nil where dp × ring × sp does not divide the ranks.
   private func shape(sp: Int, stage: ZeroStage) -> MeshShape? {
-    guard sp > 0, ring > 0, rankCount % (ring * sp) == 0 else { return nil }
-    return MeshShape([.zero: rankCount / (ring * sp), .ring: ring, .sp: sp], zeroStage: stage)
+    guard sp > 0, ring > 0, dp > 0, rankCount % dp == 0, rankCount / dp % ring == 0,
+      rankCount / dp / ring % sp == 0
+    else { return nil }
+    let zero = rankCount / dp / ring / sp
+    return MeshShape([.dp: dp, .zero: zero, .ring: ring, .sp: sp], zeroStage: stage)
   }
 
   /// Rules that a layout breaks, by the key that is at fault.
@@ -63,14 +68,20 @@ package struct MeshSearch: Equatable, Sendable {
   /// Why there is no layout; empty when there is one.
   package var problems: [Problem] {
     guard shapes.isEmpty else { return [] }
+    guard dp > 0, rankCount % dp == 0 else {
+      return [
+        Problem(
+          key: "mesh.dp",
+          message: "is \(dp), which does not divide the \(rankCount) ranks\(nearest)")
+      ]
+    }
     guard shape(sp: 1, stage: stages[0]) != nil else {
       return [
         Problem(
-          key: "mesh.ring",
-          message: "is \(ring), which does not divide the \(rankCount) ranks\(nearest)")
+          key: "mesh.ring", message: "is \(ring), which does not divide \(left(by: [:]))\(nearest)")
       ]
     }
-    let left = "the \(rankCount / ring) ranks" + (ring > 1 ? " that mesh.ring \(ring) leaves" : "")
+    let left = left(by: ["mesh.ring": ring])
     // The layout that was asked for, by the degree that is given; else data parallelism alone.
     if let sp, shape(sp: sp, stage: stages[0]) == nil {
       return [
@@ -78,7 +89,7 @@ package struct MeshSearch: Equatable, Sendable {
       ]
     }
     if let zero, sp == nil {
-      let degree = zero > 0 ? rankCount / ring / zero : 0
+      let degree = zero > 0 ? rankCount / dp / ring / zero : 0
       guard let shape = shape(sp: degree, stage: stages[0]), shape[.zero] == zero else {
         return [
           Problem(key: "mesh.zero", message: "is \(zero), which does not divide \(left)\(nearest)")
@@ -98,8 +109,18 @@ package struct MeshSearch: Equatable, Sendable {
     }
   }
 
+  /// The ranks that replicas and further degrees leave.
+  private func left(by degrees: [String: Int]) -> String {
+    let taken = (["mesh.dp": dp].merging(degrees) { $1 }).filter { $0.value > 1 }
+    let count = taken.values.reduce(rankCount, /)
+    let names = taken.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
+    return "the \(count) ranks"
+      + (names.isEmpty
+        ? "" : " that \(names.joined(separator: ", ")) leave\(names.count == 1 ? "s" : "")")
+  }
+
   private func problems(of shape: MeshShape) -> [Problem] {
-    let (dataDegree, degree) = (shape[.zero], shape[.sp])
+    let (dataDegree, degree) = (shape.dataParallelDegree, shape[.sp])
     var problems: [Problem] = []
     func require(_ holds: Bool, _ key: String, _ message: String) {
       if !holds { problems.append(Problem(key: key, message: message)) }
@@ -107,8 +128,8 @@ package struct MeshSearch: Equatable, Sendable {
     require(
       sp == nil || sp == degree, "mesh.sp", "is \(sp ?? 0), this layout has \(degree)")
     require(
-      zero == nil || zero == dataDegree, "mesh.zero",
-      "is \(zero ?? 0), but \(rankCount) ranks with \(Self.sharing(shape)) leave \(dataDegree)")
+      zero == nil || zero == shape[.zero], "mesh.zero",
+      "is \(zero ?? 0), but \(rankCount) ranks with \(Self.sharing(shape)) leave \(shape[.zero])")
     require(
       headCount % degree == 0, "mesh.sp",
       "is \(degree), which does not divide the \(headCount) attention heads")
@@ -130,7 +151,7 @@ package struct MeshSearch: Equatable, Sendable {
   /// What would be legal instead.
   private var nearest: String {
     var free = self
-    (free.zero, free.sp, free.stage) = (nil, nil, nil)
+    (free.dp, free.zero, free.sp, free.stage) = (1, nil, nil, nil)
     for ring in stride(from: max(min(ring, rankCount), 1), to: 0, by: -1) {
       free.ring = ring
       if let shape = free.shapes.first { return "; legal here: \(Self.keys(of: shape))" }
@@ -153,6 +174,7 @@ package struct MeshSearch: Equatable, Sendable {
   }
 
   private static func sharing(_ shape: MeshShape) -> String {
-    (shape[.ring] > 1 ? "mesh.ring \(shape[.ring]), " : "") + "mesh.sp \(shape[.sp])"
+    (shape[.dp] > 1 ? "mesh.dp \(shape[.dp]), " : "")
+      + (shape[.ring] > 1 ? "mesh.ring \(shape[.ring]), " : "") + "mesh.sp \(shape[.sp])"
   }
 }

@@ -40,7 +40,7 @@ struct MicrobatchShareTests {
       for roundCount in 1...9 {
         let count = rankCount * roundCount
         let share = try MicrobatchShare(
-          microbatchCount: count, rankCount: rankCount, order: .interleaved)
+          microbatchCount: count, rankCount: rankCount, order: .interleaved(groups: 1))
         let own = (0..<rankCount).map(share.microbatches)
         #expect(own.allSatisfy { $0.count == roundCount && $0 == $0.sorted() })
         #expect(own.flatMap(\.self).sorted() == Array(0..<count))
@@ -58,9 +58,47 @@ struct MicrobatchShareTests {
     }
   }
 
+  @Test func `groups have contiguous parts, and joining rounds and groups gives the one-rank tree`()
+    throws
+  {
+    func join(_ left: String, _ right: String) -> String { "(\(left)+\(right))" }
+    for groups in 1...4 {
+      for size in 1...4 {
+        for roundCount in 1...4 {
+          let count = groups * size * roundCount
+          let share = try MicrobatchShare(
+            microbatchCount: count, rankCount: groups * size, order: .interleaved(groups: groups))
+          var parts: [String] = []
+          for group in 0..<groups {
+            let own = (0..<size).map { share.microbatches(of: group * size + $0) }
+            #expect(
+              own.flatMap(\.self).sorted()
+                == Array(group * size * roundCount..<(group + 1) * size * roundCount))
+            let rounds = (0..<roundCount).map { round in own.map { $0[round] } }
+            for (rank, microbatches) in own.enumerated() {
+              #expect(microbatches.allSatisfy { share.owner(of: $0) == group * size + rank })
+            }
+            for round in rounds { #expect(round.allSatisfy { share.round(of: $0) == round }) }
+            parts.append(
+              treeReduce(
+                rounds.map { treeReduce($0.map(String.init), combine: join) ?? "" }, combine: join)
+                ?? "")
+          }
+          let whole = treeReduce((0..<count).map(String.init), combine: join)
+          if share.preservesBits {
+            #expect(treeReduce(parts, combine: join) == whole, "\(groups) × \(size), \(roundCount)")
+          }
+          if [1, 2, 4].contains(size), [1, 2, 4].contains(roundCount) {
+            #expect(share.preservesBits)
+          }
+        }
+      }
+    }
+  }
+
   @Test func `rounds that are not full are an error that says what to do`() {
     let error = #expect(throws: MeshLayoutError.self) {
-      try MicrobatchShare(microbatchCount: 8, rankCount: 3, order: .interleaved)
+      try MicrobatchShare(microbatchCount: 8, rankCount: 3, order: .interleaved(groups: 1))
     }
     #expect(error?.code == .doesNotDivide)
     #expect(error?.message.contains("or ZeRO stage 1") == true)

@@ -5,12 +5,12 @@ import Testing
 
 struct MeshSearchTests {
   private func search(
-    _ ranks: Int, microbatches: Int = 8, heads: Int = 6, zero: Int? = nil, ring: Int = 1,
-    sp: Int? = nil, stage: ZeroStage? = .optimizer, sequenceProblem: String? = nil
+    _ ranks: Int, microbatches: Int = 8, heads: Int = 6, dp: Int = 1, zero: Int? = nil,
+    ring: Int = 1, sp: Int? = nil, stage: ZeroStage? = .optimizer, sequenceProblem: String? = nil
   ) -> MeshSearch {
     MeshSearch(
-      rankCount: ranks, microbatchCount: microbatches, headCount: heads, zero: zero, ring: ring,
-      sp: sp, stage: stage, sequenceProblem: sequenceProblem)
+      rankCount: ranks, microbatchCount: microbatches, headCount: heads, dp: dp, zero: zero,
+      ring: ring, sp: sp, stage: stage, sequenceProblem: sequenceProblem)
   }
 
   @Test func `lower stages come first, and stages above 1 want full rounds`() {
@@ -24,6 +24,19 @@ struct MeshSearchTests {
     #expect(problem?.key == "mesh.zeroStage")
     #expect(problem?.message.contains("do not divide the 8 of batch.microbatches") == true)
     #expect(problem?.message.contains("legal here: mesh.zero 3, mesh.sp 1") == true)
+  }
+
+  @Test func `replicas are kept where they are asked for, and divide the ranks`() {
+    #expect(
+      search(8, dp: 2).shapes == [
+        MeshShape([.dp: 2, .zero: 4]), MeshShape([.dp: 2, .zero: 2, .sp: 2]),
+      ])
+    #expect(search(4, dp: 4, stage: .parameters).shapes == [MeshShape([.dp: 4])])
+    let problem = search(8, dp: 3).problems.first
+    #expect(problem?.key == "mesh.dp")
+    #expect(problem?.message.contains("does not divide the 8 ranks; legal here") == true)
+    let other = search(8, dp: 2, sp: 3).problems.first
+    #expect(other?.message.contains("the 4 ranks that mesh.dp 2 leaves") == true)
   }
 
   @Test func `data parallelism comes first, tokens are shared where microbatches run out`() {

@@ -109,6 +109,15 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
       $0.distill.guidance = 3
       $0.distill.alphaWeak = 0
     },
+    PlannedCase("replicas", ranks: 4) { $0.mesh.dp = .fixed(4) },
+    PlannedCase("replicas of shards", ranks: 4) {
+      $0.mesh.dp = .fixed(2)
+      $0.distill.lambdaAdversarial = 0.1
+    },
+    PlannedCase("replicas at stage 3", ranks: 4) {
+      $0.mesh.dp = .fixed(2)
+      $0.mesh.zeroStage = .fixed(3)
+    },
     PlannedCase("stage 3 with LCM", ranks: 2) {
       $0.mesh.zeroStage = .fixed(3)
       $0.distill.method = .lcm

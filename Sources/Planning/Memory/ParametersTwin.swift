@@ -5,9 +5,19 @@ import MeshLayout
 
 /// Where this rank stands among those that hold the networks together.
 struct ShardGroupTwin {
+  /// Among those that shard a replica.
   let rank: Int
   let rankCount: Int
   let stage: ZeroStage
+  let exchange: ExchangeTwin
+  /// Nil where there is one replica.
+  var replicas: ReplicasTwin?
+}
+
+/// Those that own the same of every replica.
+struct ReplicasTwin {
+  let rank: Int
+  let rankCount: Int
   let exchange: ExchangeTwin
 }
 
@@ -145,6 +155,18 @@ final class ParametersTwin {
     let partition = sharding.partitions[unit]
     group.exchange.reduceScatter(partition)
     ledger.updateByteCount += Double(4 * (partition.count - partition.range(of: group.rank).count))
+  }
+
+  /// Sums own gradients over replicas.
+  func sumOverReplicas() {
+    guard let replicas = group.replicas else { return }
+    let partition = ShardPartition(count: ownCount, shardCount: replicas.rankCount)
+    let ownPart = partition.range(of: replicas.rank).count
+    let part = ledger.allocate(ownPart, role, .exchange)
+    replicas.exchange.reduceScatter(partition)
+    let others = ownCount - ownPart + ownPart * (replicas.rankCount - 1)
+    ledger.updateByteCount += Double(4 * others)
+    withExtendedLifetime(part) {}
   }
 
   /// Makes own elements known to whoever holds them.

@@ -15,16 +15,31 @@ struct RankPhase {
   var updateByteCountPerStep = 0.0
 }
 
+/// Where a rank stands among those that hold the networks.
+struct RankPlace: Hashable {
+  /// Among those that shard a replica.
+  let rank: Int
+  let rankCount: Int
+  let replica: Int
+  let replicaCount: Int
+  let zeroStage: ZeroStage
+
+  init(rank: Int, shape: MeshShape) {
+    replicaCount = shape[.dp]
+    rankCount = shape.rankCount / replicaCount
+    (replica, self.rank) = rank.quotientAndRemainder(dividingBy: rankCount)
+    zeroStage = rankCount == 1 ? .optimizer : shape.zeroStage
+  }
+}
+
 /// One rank of a run.
 struct PhaseTwins {
   let sizes: WorkloadSizes
-  let rankCount: Int
-  let rank: Int
-  let zeroStage: ZeroStage
+  let place: RankPlace
   /// Microbatches of this rank.
   let microbatchCount: Int
-  /// Ranks that compute microbatches of a step.
-  let dataDegree: Int
+  /// Microbatches that are computed at the same time by ranks that load blocks together.
+  let roundCount: Int
   /// What it has of the tokens of them in training; nil: all.
   let part: SequencePart?
 
@@ -42,12 +57,20 @@ struct PhaseTwins {
 
   private func stage() -> Stage {
     let ledger = PlannedLedger()
-    let exchange = ExchangeTwin(ledger, rank: rank, bucketByteCount: sizes.bucketByteCount)
-    let group = ShardGroupTwin(
-      rank: rank, rankCount: rankCount, stage: zeroStage, exchange: exchange)
+    func exchange(_ rank: Int) -> ExchangeTwin {
+      ExchangeTwin(ledger, rank: rank, bucketByteCount: sizes.bucketByteCount)
+    }
+    var group = ShardGroupTwin(
+      rank: place.rank, rankCount: place.rankCount, stage: place.zeroStage,
+      exchange: exchange(place.rank))
+    if place.replicaCount > 1 {
+      group.replicas = ReplicasTwin(
+        rank: place.replica, rankCount: place.replicaCount, exchange: exchange(place.replica))
+    }
     let base = ParametersTwin(ledger, role: .base, units: sizes.networkUnits, group: group)
     // Partial sums of the step before are kept for the next one, into the next phase too.
     base.reduceScatter()
+    base.sumOverReplicas()
     return Stage(
       ledger: ledger, group: group, base: base,
       texts: sizes.storedTextElementCounts.map { ledger.allocate($0, .common, .parameters) })
@@ -230,9 +253,9 @@ struct PhaseTwins {
   /// What the silent passes of a microbatch's rollout load: as many times as the deepest rollout of the
   /// microbatches that are computed at the same time has steps.
   private func loads(of roles: Roles, _ ledger: PlannedLedger) -> Work {
-    guard sizes.simulatesRollout, zeroStage == .parameters else { return 0 * Work(of: ledger) }
+    guard sizes.simulatesRollout, place.zeroStage == .parameters else { return 0 * Work(of: ledger) }
     let stepCount = sizes.generatorStepCount
-    let peerCount = sizes.spreadsDepths ? min(dataDegree, stepCount) : 1
+    let peerCount = sizes.spreadsDepths ? min(roundCount, stepCount) : 1
     let deepest = (0..<stepCount).map { draw in
       (0..<peerCount).map { (draw + $0) % stepCount }.max() ?? draw
     }

@@ -53,7 +53,7 @@ final class OptimizerTwin {
   }
 
   func step() {
-    if parameters.isAlone { return }
+    if parameters.isAlone { return parameters.sumOverReplicas() }
     func shard() -> PlannedLedger.Block {
       parameters.ledger.allocate(parameters.ownCount, parameters.role, .exchange)
     }
@@ -62,6 +62,7 @@ final class OptimizerTwin {
       held.append(shard())
       parameters.reduceScatter()
     }
+    parameters.sumOverReplicas()
     if parameters.stage < .parameters { held.append(shard()) }
     parameters.publish()
     withExtendedLifetime(held) {}

@@ -166,7 +166,9 @@ extension RunConfiguration {
     .integer("checkpoint.keep", \.checkpoint.keep, "checkpoints", "Newest checkpoints that stay."),
 
     .degree(
-      "mesh.dp", \.mesh.dp, "Replicas of the sharded state; dp × zero is the data-parallel degree."),
+      "mesh.dp", \.mesh.dp,
+      "Replicas of the sharded state; dp × zero is the data-parallel degree. With zero 1 every rank holds "
+        + "all. auto: 1."),
     .degree(
       "mesh.zero", \.mesh.zero, "Ranks that share microbatches and shard what zeroStage says."),
     .number(

@@ -98,7 +98,7 @@ extension RunConfiguration {
     for (key, degree) in [("tp", mesh.tp), ("stages", mesh.stages)] {
       check.require(
         "mesh.\(key)", degree == .auto || degree == .fixed(1),
-        "this version places zero, ring and sp only: leave it auto or 1")
+        "this version places dp, zero, ring and sp only: leave it auto or 1")
     }
     for (key, degree) in [
       ("dp", mesh.dp), ("zero", mesh.zero), ("ring", mesh.ring), ("sp", mesh.sp),
@@ -181,14 +181,11 @@ extension RunConfiguration {
       rankCount: rankCount, headCount: model.checkpoint.isEmpty ? model.heads : rankCount)
     // What is wrong by itself is told once.
     let isSound = [
-      batch.microbatches, model.heads, search.zero ?? 1, search.ring, search.sp ?? 1,
+      batch.microbatches, model.heads, search.dp, search.zero ?? 1, search.ring, search.sp ?? 1,
     ].allSatisfy { $0 > 0 }
     if isSound {
       check.problems += search.problems.map { ConfigurationProblem($0.key, $0.message) }
     }
-    check.require(
-      "mesh.dp", mesh.dp == .auto || mesh.dp == .fixed(1),
-      "replicas of sharded state are not placed in this version: leave it auto or 1")
     return check.problems
   }
 
@@ -199,7 +196,7 @@ extension RunConfiguration {
     }
     return MeshSearch(
       rankCount: rankCount, microbatchCount: batch.microbatches, headCount: headCount,
-      zero: fixed(mesh.zero), ring: fixed(mesh.ring) ?? 1, sp: fixed(mesh.sp),
+      dp: fixed(mesh.dp) ?? 1, zero: fixed(mesh.zero), ring: fixed(mesh.ring) ?? 1, sp: fixed(mesh.sp),
       stage: fixed(mesh.zeroStage).flatMap(ZeroStage.init(rawValue:)),
       sequenceProblem: distill.lambdaAdversarial > 0
         ? "shares tokens, which the discriminator's head cannot in this version: "

@@ -137,7 +137,7 @@ package struct CheckpointSession {
       let own = part.weights.own(stretch)
       let buffers = [("", own)] + states.map { ($0, $1[stretch.local]) }
       return buffers.flatMap { suffix, elements in
-        Self.owned(layout, stretch.flat).map { entry, range in
+        Self.owned(layout, part.weights.saved(stretch)).map { entry, range in
           TensorPiece(
             "\(part.prefix).\(entry.name)\(suffix)", shape: entry.shape,
             .elements(range.relative(to: entry.range.lowerBound)),

@@ -96,27 +96,35 @@ package enum Coordinator {
   }
 
   private static func reason(for shape: MeshShape) -> String {
-    let rankCount = shape.rankCount
-    if rankCount == 1 { return "one rank holds everything" }
+    if shape.rankCount == 1 { return "one rank holds everything" }
+    let rankCount = shape.rankCount / shape[.dp]
     let state =
-      switch shape.zeroStage {
-      case .optimizer:
-        "colocated: every rank holds all weights and 1/\(rankCount) of the optimizer state and "
-          + "averages; gradients are reduced to their owners"
-      case .gradients:
-        "colocated: every rank holds all weights and 1/\(rankCount) of gradients, optimizer state and "
-          + "averages; a block's gradients are reduced to their owners as soon as they are complete"
-      case .parameters:
-        "colocated: every rank holds 1/\(rankCount) of weights, gradients, optimizer state and "
-          + "averages; a block's weights are gathered when it runs"
-      }
-    if shape.sequenceDegree == 1 { return state }
+      rankCount == 1
+      ? "every rank holds everything; gradients are summed over all" : Self.state(shape, rankCount)
+    let replicas =
+      shape[.dp] > 1 && rankCount > 1
+      ? "; \(shape[.dp]) replicas of that sum their shards' gradients" : ""
+    if shape.sequenceDegree == 1 { return state + replicas }
     let attention = [
       shape[.sp] > 1 ? "\(shape[.sp]) of them its heads" : nil,
       shape[.ring] > 1 ? "keys and values going round \(shape[.ring])" : nil,
     ].compactMap(\.self).joined(separator: ", ")
     return "\(shape.sequenceDegree) ranks share the tokens of a microbatch, in attention \(attention), "
-      + "so sums run in another order and bits are not those of one rank; \(state)"
+      + "so sums run in another order and bits are not those of one rank; \(state)\(replicas)"
+  }
+
+  private static func state(_ shape: MeshShape, _ rankCount: Int) -> String {
+    switch shape.zeroStage {
+    case .optimizer:
+      "colocated: every rank holds all weights and 1/\(rankCount) of the optimizer state and "
+        + "averages; gradients are reduced to their owners"
+    case .gradients:
+      "colocated: every rank holds all weights and 1/\(rankCount) of gradients, optimizer state and "
+        + "averages; a block's gradients are reduced to their owners as soon as they are complete"
+    case .parameters:
+      "colocated: every rank holds 1/\(rankCount) of weights, gradients, optimizer state and "
+        + "averages; a block's weights are gathered when it runs"
+    }
   }
 }
 

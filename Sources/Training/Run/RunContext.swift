@@ -18,7 +18,10 @@ package final class RunContext {
   package let folder: RunFolder
   package let transport: any Transport
   package let arena: Arena
+  /// Among the ranks that shard a replica of the networks' state.
   package let exchange: BucketExchange
+  /// Among those that own the same of every replica; nil where there is one replica.
+  private let replicas: BucketExchange?
   /// What the axes of the mesh are.
   package let shape: MeshShape
   /// The ranks that share the tokens of this rank's microbatches; nil where it has them to itself.
@@ -58,16 +61,27 @@ package final class RunContext {
     self.isStopRequested = isStopRequested
     let arena = Arena()
     self.arena = arena
-    exchange = BucketExchange(
-      transport: transport, configuration: configuration.exchange,
-      allocate: { count in
-        arena.allocate(Float.self, count: count, booking: Booking(.common, .exchange))
-      })
     let shape = shape ?? MeshShape([.zero: transport.size])
     require(
       shape.rankCount == transport.size, "a mesh of \(shape) for \(transport.size) ranks")
     self.shape = shape
-    // Only `zero`, `ring` and `sp` are placed, from the slowest to the fastest.
+    func bucketExchange(_ transport: any Transport) -> BucketExchange {
+      BucketExchange(
+        transport: transport, configuration: configuration.exchange,
+        allocate: { count in
+          arena.allocate(Float.self, count: count, booking: Booking(.common, .exchange))
+        })
+    }
+    // `dp`, `zero`, `ring` and `sp` are placed, from the slowest to the fastest.
+    let replicaSize = transport.size / shape[.dp]
+    let (replica, place) = transport.rank.quotientAndRemainder(dividingBy: replicaSize)
+    if shape[.dp] > 1 {
+      exchange = bucketExchange(try transport.split(color: replica, key: transport.rank))
+      replicas = bucketExchange(try transport.split(color: place, key: transport.rank))
+    } else {
+      exchange = bucketExchange(transport)
+      replicas = nil
+    }
     let dataRank = transport.rank / shape.sequenceDegree
     share = try shape.share(of: configuration.batch.microbatches)
     microbatches = share.microbatches(of: dataRank)
@@ -106,9 +120,10 @@ package final class RunContext {
 
   /// The ranks that hold the networks together.
   package var shardGroup: ShardGroup {
-    ShardGroup(transport: transport, exchange: exchange, arena: arena, stage: shape.zeroStage) {
-      [unowned self] body in attempt(body)
-    }
+    ShardGroup(
+      transport: exchange.transport, exchange: exchange, replicas: replicas, arena: arena,
+      stage: shape.zeroStage
+    ) { [unowned self] body in attempt(body) }
   }
 
   /// A network's parameters with the part of them that this rank owns.
@@ -118,9 +133,7 @@ package final class RunContext {
 
   /// Microbatches that are computed at the same time as this one by ranks that load blocks together.
   func peers(of microbatch: Int) -> [Int] {
-    guard shape.zeroStage == .parameters else { return [microbatch] }
-    let first = microbatch / share.rankCount * share.rankCount
-    return Array(first..<first + share.rankCount)
+    shape.zeroStage == .parameters ? share.round(of: microbatch) : [microbatch]
   }
 
   /// A tape for one pass of a network.
@@ -163,6 +176,7 @@ package final class RunContext {
   /// What this rank has sent since the last call.
   private func takeOwnTraffic() -> ExchangeStatistics {
     var sent = exchange.statistics.take()
+    if let replicas { sent += replicas.statistics.take() }
     for exchange in tokenExchanges { sent += exchange.statistics.take() }
     return sent
   }

@@ -1,4 +1,4 @@
-// The ranks that share the state of networks among them, and by which stage of ZeRO.
+// The ranks that share the state of networks among them, by which stage of ZeRO, and the replicas of it.
 
 package import Autodiff
 import DenseKernels
@@ -9,8 +9,11 @@ package import Tensors
 
 /// What a network needs to know of the ranks that hold it together.
 package struct ShardGroup {
+  /// The ranks among which a replica of the state is sharded.
   package let transport: any Transport
   package let exchange: BucketExchange
+  /// Those that own the same of every replica; nil where there is one replica.
+  package let replicas: BucketExchange?
   package let arena: Arena
   /// One rank shares nothing: it has stage 1.
   package let stage: ZeroStage
@@ -18,11 +21,12 @@ package struct ShardGroup {
   package let attempt: (() throws -> Void) -> Void
 
   package init(
-    transport: any Transport, exchange: BucketExchange, arena: Arena,
-    stage: ZeroStage = .optimizer, attempt: @escaping (() throws -> Void) -> Void
+    transport: any Transport, exchange: BucketExchange, replicas: BucketExchange? = nil,
+    arena: Arena, stage: ZeroStage = .optimizer, attempt: @escaping (() throws -> Void) -> Void
   ) {
     self.transport = transport
     self.exchange = exchange
+    self.replicas = replicas
     self.arena = arena
     self.stage = transport.size == 1 ? .optimizer : stage
     self.attempt = attempt

@@ -2,6 +2,7 @@
 //
 // Each rank owns a part of the flat vector: it gets the summed gradient of that part, holds the moments
 // and the average there, updates it and makes it known to the others as far as they hold it.
+// Replicas sum their shards' gradients and then do the same.
 // All of it is elementwise or a fixed tree, so the result does not depend on the number of ranks.
 // Source: AdamW (1711.05101), ZeRO (1910.02054) stages 1 to 3.
 
@@ -78,7 +79,7 @@ package final class ShardedOptimizer {
   ///   - gradientSum: what `MicrobatchSum` made: at stage 1 this rank's sum over its microbatches, above
   ///     it the own part of all ranks' sum.
   ///   - microbatchCount: of all ranks, which the mean is over.
-  /// - Collective: over the group.
+  /// - Collective: over the group, and its replicas.
   /// - Cost: at stage 1 one reduce-scatter of the flat vector, at stages 1 and 2 one all-gather; holds one
   ///   or two shards meanwhile. One rank works in place.
   package func step(
@@ -88,6 +89,7 @@ package final class ShardedOptimizer {
     let isReduced = isAlone || weights.stage >= .gradients
     let gradient = isReduced ? gradientSum : weights.shardBuffer(.exchange)
     if !isReduced { try weights.reduceScatter(gradientSum, into: gradient) }
+    try weights.sumOverReplicas(gradient)
     let squares = try globalSquaredNorm(
       shard: gradient, sharding: weights.sharding, transport: transport)
     let norm = squares.squareRoot() / Double(microbatchCount)

@@ -79,9 +79,28 @@ package struct ShardedParameters {
       gradient, partition: sharding.partitions[unit], into: own)
   }
 
+  /// Own gradients, summed over replicas. These are the highest levels of the tree.
+  /// - Collective: over the replicas.
+  func sumOverReplicas(_ gradient: Buffer<Float>) throws {
+    guard let replicas = group.replicas else { return }
+    let partition = ShardPartition(count: gradient.count, shardCount: replicas.transport.size)
+    let part = group.arena.allocate(
+      Float.self, count: partition.range(of: replicas.transport.rank).count,
+      booking: Booking(parameters.role, .exchange))
+    try replicas.reduceScatter(gradient, partition: partition, into: part)
+    try replicas.allGather(part, partition: partition, into: gradient, kind: .gradients)
+  }
+
+  /// The part of a stretch that this rank saves: replicas hold the same, and share the writing.
+  func saved(_ stretch: UnitSharding.Stretch) -> Range<Int> {
+    guard let transport = group.replicas?.transport else { return stretch.flat }
+    let part = evenRange(of: stretch.flat.count, part: transport.rank, partCount: transport.size)
+    return stretch.flat.lowerBound + part.lowerBound..<stretch.flat.lowerBound + part.upperBound
+  }
+
   /// Makes own elements known to whoever holds them.
   /// - Parameter isUpdate: whether they differ little from what all ranks hold.
-  /// - Collective: over the group.
+  /// - Collective: over the ranks of a replica.
   func publish(_ own: Buffer<Float>, kind: TrafficKind, isUpdate: Bool) throws {
     parameters.dropUnits()
     if let shard { return shard.elements.copy(from: own) }

@@ -21,13 +21,14 @@ struct ZeroStagesTests {
 
   /// Teach and distill on `ranks` ranks; the weights of W, generator and adapter, and all losses.
   private func run(
-    _ ranks: Int, stage: Int, sp: Int = 1, _ change: (inout RunConfiguration) -> Void
+    _ ranks: Int, dp: Int = 1, stage: Int, sp: Int = 1, _ change: (inout RunConfiguration) -> Void
   ) throws -> [Result] {
     let configuration = TinyRun.configuration {
       $0.model.heads = 2
       $0.model.doubleBlocks = 2
       $0.batch.microbatches = 8
       $0.mesh.zeroStage = .fixed(stage)
+      $0.mesh.dp = .fixed(dp)
       $0.mesh.sp = .fixed(sp)
       $0.compute.precision = .fp32
       change(&$0)
@@ -43,7 +44,7 @@ struct ZeroStagesTests {
         let networks = Networks(
           configuration.transformer, nullTokenCount: configuration.model.textTokens,
           makeParameters: context.shardGroup.parameters)
-        #expect(networks.base.parameters.isWhole == (stage < 3 || ranks == 1))
+        #expect(networks.base.parameters.isWhole == (stage < 3 || ranks == dp))
         networks.base.parameters.initialize(seed: 1)
         let batches = TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0)
         try TeachPhase(context: context, networks: networks, batches: batches)
@@ -99,6 +100,17 @@ struct ZeroStagesTests {
     }
   }
 
+  @Test(arguments: [(2, 2, 1), (4, 2, 1), (4, 2, 2), (4, 2, 3), (8, 2, 3), (8, 4, 3), (8, 8, 1)])
+  func `replicas of sharded state have the bits of one rank`(ranks: Int, dp: Int, stage: Int)
+    throws
+  {
+    func spread(_ configuration: inout RunConfiguration) {
+      configuration.distill.generatorSteps = 3
+    }
+    let alone = try run(1, stage: 1, spread)[0]
+    for result in try run(ranks, dp: dp, stage: stage, spread) { #expect(result == alone) }
+  }
+
   @Test func `stages go with shared tokens`() throws {
     let alone = try run(1, stage: 1) { _ in }[0]
     let shared = try run(4, stage: 3, sp: 2) { _ in }
@@ -111,8 +123,11 @@ struct ZeroStagesTests {
 
   /// A job that was saved at one stage goes on at another, and ends with the same files.
   @Test func `jobs at all stages write the same weights, also resumed at another stage`() throws {
-    func configuration(_ stage: Int) -> RunConfiguration {
-      TinyRun.configuration { $0.mesh.zeroStage = .fixed(stage) }
+    func configuration(_ stage: Int, dp: Int = 1) -> RunConfiguration {
+      TinyRun.configuration {
+        $0.mesh.zeroStage = .fixed(stage)
+        $0.mesh.dp = .fixed(dp)
+      }
     }
     func files(_ folder: URL) throws -> [String: Data] {
       var files: [String: Data] = [:]
@@ -129,11 +144,12 @@ struct ZeroStagesTests {
       return try files(folder)
     }
     #expect(alone.count >= 6)
-    for (before, after) in [(3, 3), (3, 1), (1, 3), (2, 3)] {
+    // As many replicas afterwards as the stage before, where that divides the ranks.
+    for (before, after) in [(1, 3), (2, 3), (2, 1)] {
       try withTemporaryFolder { folder in
         let stopped = try TinyRun.start(configuration(before), in: folder, ranks: 2, stopAt: 7)
         #expect(try stopped.outcome.get() == .resumeMe, "\(stopped.words)")
-        let ended = try TinyRun.start(configuration(after), in: folder, ranks: 4)
+        let ended = try TinyRun.start(configuration(after, dp: before), in: folder, ranks: 4)
         #expect((try? ended.outcome.get()) != nil, "\(ended)")
         let found = try files(folder)
         #expect(found.keys.sorted() == alone.keys.sorted())

@@ -125,7 +125,8 @@ let targets: [Target] = [
   .target(
     name: "MeshChecks",
     dependencies: [
-      "Exchange", "ProcessMesh", "MessagePassing", "MeshLayout", "Tensors", "DenseKernels", "Basics",
+      "Exchange", "ProcessMesh", "MessagePassing", "MeshLayout", "Tensors", "DenseKernels",
+      "Basics",
     ],
     path: "Tests/MeshChecks", swiftSettings: settings),
   .executableTarget(

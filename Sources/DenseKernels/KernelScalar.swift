@@ -260,7 +260,7 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
   /// Attention over two sets of keys from those over each: with l = log(e^l₁ + e^l₂),
   /// o = e^(l₁ − l) o₁ + e^(l₂ − l) o₂. A set of which a query sees no key counts nothing.
   ///
-  /// Outputs: B×Lq×N×K, log-sum-exps: B×N×Lq. The way back needs no inverse: `attentionBackward` over
+  /// Outputs: B×Lq×N×K, log-sum-exps: B×N×Lq; the number of keys in `shape` is not read. The way back needs no inverse: `attentionBackward` over
   /// one set, given output and log-sum-exp of all, gives what that set contributes.
   /// - Source: Ring Attention (2310.01889) §3; FlashAttention-2 (2307.08691) §2.3.
   static func joinAttention(

@@ -118,14 +118,18 @@ extension AttentionShape {
 }
 
 extension AttentionShape {
+  /// How many keys there are does not matter.
   func require<Element>(
     _ otherOutput: Buffer<Element>, _ otherLogSumExp: Buffer<Element>,
     joining output: Buffer<Element>, _ logSumExp: Buffer<Element>
   ) {
-    require(
-      queries: [("output", output), ("the other output", otherOutput)], keys: [],
-      logSumExp: logSumExp, mask: nil)
-    requireCount(otherLogSumExp.count, logSumExp.count, "the other logSumExp")
+    let rowCount = sampleCount * headCount * queryCount
+    for (name, buffer) in [("output", output), ("the other output", otherOutput)] {
+      requireCount(buffer.count, rowCount * headWidth, name)
+    }
+    for (name, buffer) in [("logSumExp", logSumExp), ("the other logSumExp", otherLogSumExp)] {
+      requireCount(buffer.count, rowCount, name)
+    }
   }
 }
 

@@ -101,7 +101,8 @@ struct PlanCommand: ParsableCommand {
       candidates = plan.candidates.map {
         Layout(
           mesh: $0.shape.description, zero: $0.shape[.zero], ring: $0.shape[.ring],
-          sp: $0.shape[.sp], peakBytesPerRank: $0.peakByteCountPerRank, operationsOfBusiestRank: $0.operationCount,
+          sp: $0.shape[.sp], peakBytesPerRank: $0.peakByteCountPerRank,
+          operationsOfBusiestRank: $0.operationCount,
           sentBytes: $0.sentByteCount)
       }
       phases = plan.costs.phases.map { phase in

@@ -197,11 +197,29 @@ struct ShapeTests {
     #expect(check.firstProblem() == nil)
   }
 
-  @Test func `an empty cut is a constant`() {
+  @Test func `an empty cut adds nothing to the gradient`() {
     let check = GradientCheck(inputShapes: [[2, 3]]) { tape, x, _ in
       tape.concatenate([tape.slice(x[0], along: 1, 2..<2), x[0]], along: 1)
     }
     #expect(check.firstProblem() == nil)
+  }
+
+  /// An exchange between ranks may be what it came from.
+  @Test func `what an empty cut came from is differentiated, with zero`() {
+    let arena = Arena()
+    let tape = Tape<Double>(arena: arena, role: .base)
+    func tensor(_ shape: [Int]) -> Tensor<Double> {
+      Tensor(shape: shape, in: arena, booking: Booking(.base, .activations), zeroed: true)
+    }
+    let input = tape.input(tensor([2, 3]))
+    var seen: [Double]?
+    let copy = tape.record(tensor([2, 3]), from: [input]) { outputGradient, _ in
+      seen = outputGradient.array
+    }
+    let cut = tape.slice(copy, along: 1, 1..<1)
+    let joined = tape.concatenate([cut, tape.slice(copy, along: 1, 3..<3)], along: 1)
+    tape.backward([(joined, tensor([2, 0]))])
+    #expect(seen == Array(repeating: 0, count: 6))
   }
 
   @Test func `chunks have gradients in their places`() {

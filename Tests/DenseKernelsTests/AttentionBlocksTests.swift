@@ -30,10 +30,11 @@ struct AttentionBlocksTests {
 
   /// [2, keys, 16] → the same of a range of keys.
   private func rows<S>(_ x: Buffer<S>, _ range: Range<Int>, of keyCount: Int) -> Buffer<S> {
-    Buffer(
-      (0..<2).flatMap { b in
-        x[((b * keyCount + range.lowerBound) * 16)..<((b * keyCount + range.upperBound) * 16)].array
-      })
+    let samples = [0, keyCount].map { start -> [S] in
+      let first = (start + range.lowerBound) * 16
+      return x[first..<(first + range.count * 16)].array
+    }
+    return Buffer(samples[0] + samples[1])
   }
 
   private func inputs<S: KernelScalar>(_ example: Example) -> [Buffer<S>] {
@@ -89,9 +90,7 @@ struct AttentionBlocksTests {
     }
     /// Sample by sample, as the whole has them.
     func joined(_ parts: [[Double]]) -> [Double] {
-      (0..<2).flatMap { b in
-        parts.flatMap { $0[(b * $0.count / 2)..<((b + 1) * $0.count / 2)] }
-      }
+      parts.flatMap { $0.prefix($0.count / 2) } + parts.flatMap { $0.suffix($0.count / 2) }
     }
     return doubles(output, logSumExp, dq) + [joined(dk), joined(dv)]
   }
@@ -105,9 +104,10 @@ struct AttentionBlocksTests {
   private func mask(_ example: Example) -> AttentionMask {
     let hidden = example.ranges.count > 1 ? example.ranges[1] : 0..<0
     return AttentionMask(
-      visibleKeys: (0..<(2 * example.keyCount)).map { index in
-        let (b, j) = (index / example.keyCount, index % example.keyCount)
-        return b == 0 && hidden.contains(j) || (j % 3 == 1 && b == 1) ? 0 : 1
+      visibleKeys: (0..<(2 * example.keyCount)).map { index -> UInt8 in
+        let (sample, key) = (index / example.keyCount, index % example.keyCount)
+        let isHidden = sample == 0 ? hidden.contains(key) : key % 3 == 1
+        return isHidden ? 0 : 1
       })
   }
 

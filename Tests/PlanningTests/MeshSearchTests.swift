@@ -86,12 +86,18 @@ struct MeshSearchTests {
       (search(4, sp: 2, sequenceProblem: "cannot"), "mesh.sp", ["cannot", "mesh.zero 4"]),
       (
         search(8, ring: 3), "mesh.ring",
-        ["is 3, which does not divide the 8 ranks", "legal here: mesh.zero 4, mesh.ring 2, mesh.sp 1"]
+        [
+          "is 3, which does not divide the 8 ranks",
+          "legal here: mesh.zero 4, mesh.ring 2, mesh.sp 1",
+        ]
       ),
       (search(2, ring: 4), "mesh.ring", ["legal here: mesh.zero 1, mesh.ring 2, mesh.sp 1"]),
       (
         search(12, ring: 2, sp: 4), "mesh.sp",
-        ["does not divide the 6 ranks that mesh.ring 2 leaves", "mesh.zero 6, mesh.ring 2, mesh.sp 1"]
+        [
+          "does not divide the 6 ranks that mesh.ring 2 leaves",
+          "mesh.zero 6, mesh.ring 2, mesh.sp 1",
+        ]
       ),
       (
         search(16, ring: 2, sp: 4), "mesh.sp",
@@ -101,7 +107,10 @@ struct MeshSearchTests {
       (
         search(8, zero: 8, ring: 2, sp: 2), "mesh.zero", ["with mesh.ring 2, mesh.sp 2 leave 2"]
       ),
-      (search(4, ring: 2, sequenceProblem: "cannot"), "mesh.ring", ["cannot", "mesh.zero 4, mesh.sp 1"]),
+      (
+        search(4, ring: 2, sequenceProblem: "cannot"), "mesh.ring",
+        ["cannot", "mesh.zero 4, mesh.sp 1"]
+      ),
     ]
     for (search, key, parts) in cases {
       #expect(search.problems.map(\.key) == [key])

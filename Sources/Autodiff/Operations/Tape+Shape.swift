@@ -23,15 +23,14 @@ extension Tape {
     var offset = 0
     for (value, width) in zip(values, widths) {
       offsets.append(offset)
-      if outer > 0 && width > 0 {
-        Scalar.copyRows(
-          value.tensor.buffer, stride: width, to: output.buffer[offset..<output.count],
-          stride: stride, rowCount: outer, width: width)
-      }
+      Scalar.copyRows(
+        value.tensor.buffer, stride: width, to: output.buffer[offset..<output.count],
+        stride: stride, rowCount: outer, width: width)
       offset += width
     }
     return record(output, from: values) { outputGradient, gradients in
-      for index in widths.indices where widths[index] > 0 && outer > 0 {
+      // Also what has no element gets its gradient: other ranks may wait for what comes of it.
+      for index in widths.indices {
         guard let gradient = gradients.place(of: index) else { continue }
         let move = gradient.accumulates ? Scalar.addRows : Scalar.copyRows
         move(
@@ -56,7 +55,6 @@ extension Tape {
     var shape = x.shape
     shape[dimension] = range.count
     let output = result(shape)
-    guard outer > 0 && width > 0 else { return Value(constant: output) }
     Scalar.copyRows(
       x.tensor.buffer[offset..<x.tensor.count], stride: stride, to: output.buffer, stride: width,
       rowCount: outer, width: width)

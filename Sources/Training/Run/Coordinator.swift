@@ -109,8 +109,8 @@ package enum Coordinator {
       shape[.sp] > 1 ? "\(shape[.sp]) of them its heads" : nil,
       shape[.ring] > 1 ? "keys and values going round \(shape[.ring])" : nil,
     ].compactMap(\.self).joined(separator: ", ")
-    return "\(shape.sequenceDegree) ranks share the tokens of a microbatch, in attention \(attention), "
-      + "so sums run in another order and bits are not those of one rank; \(state)\(replicas)"
+    return "\(shape.sequenceDegree) ranks share the tokens of a microbatch, in attention "
+      + "\(attention), so sums run in another order and bits are not those of one rank; \(state)\(replicas)"
   }
 
   private static func state(_ shape: MeshShape, _ rankCount: Int) -> String {

@@ -28,7 +28,7 @@ struct RingSequenceTests {
   }
 
   /// Whole training steps in fp32: the losses and weights of one rank up to rounding.
-  @Test(arguments: [(2, 2, 1), (4, 2, 1), (4, 4, 1), (4, 2, 2), (8, 2, 2)])
+  @Test(arguments: [(2, 2, 1), (4, 2, 1), (4, 4, 1), (4, 2, 2), (8, 2, 2), (12, 12, 1)])
   func `a run with a ring follows the run of one rank`(ranks: Int, ring: Int, sp: Int) throws {
     try SharedTokensRun(ranks: ranks, ring: ring, sp: sp)
       .expectAgreement(with: SharedTokensRun(ranks: 1))

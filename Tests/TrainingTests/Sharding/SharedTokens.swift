@@ -86,7 +86,8 @@ struct SharedTokensExample {
 extension SharedTokensExample {
   /// Few and many text tokens, hidden ones, one sample and two.
   static func all(recompute: Bool) -> [SharedTokensExample] {
-    [(1, 7, true), (2, 4, false), (1, 2, true), (2, 3, true)].map { sampleCount, textCount, masked in
+    let cases = [(1, 7, true), (2, 4, false), (1, 2, true), (2, 3, true)]
+    return cases.map { sampleCount, textCount, masked in
       SharedTokensExample(
         sampleCount: sampleCount, textCount: textCount, masked: masked, recompute: recompute)
     }

@@ -1,0 +1,143 @@
+// Which layouts a number of ranks allows on paper, which of them fit nodes of a size, and the best.
+//
+// Searched: tp 1, 2, 4, 8; sp every divisor of the heads that tp leaves; stages 1 to 32, powers of two;
+// data parallelism with the rest, sharded over all of it or over a power-of-two part of it (hybrid); ZeRO-1,
+// 2, 3; 1F1B, GPipe and two chunks a stage where microbatches divide; ZeRO-1 with and without overlap, since sums
+// of small blocks pay for it in messages. A node takes as many ranks of a layout as its bytes allow, at
+// most the machine's, or half, a quarter … of them: few ranks have the node's link for themselves, but need
+// more nodes. Best is what takes the fewest node-seconds a step.
+
+import MeshLayout
+
+/// What may be searched.
+package struct LayoutRules: Equatable, Sendable {
+  /// Whether gathers and sums of blocks may run beside computing.
+  package var overlaps = true
+  /// Local blocks in place of pipeline stages: other gradients, only a fill.
+  package var usesLocalBlocks = false
+  /// Only what the worker runs today.
+  package var onlyToday = false
+
+  package init() {}
+}
+
+extension SimulatedRun {
+  /// Legal layouts of a number of ranks. `ranksPerNode` is the machine's.
+  package func layouts(
+    rankCount: Int, microbatchCount: Int, _ rules: LayoutRules = LayoutRules()
+  ) -> [SimulatedLayout] {
+    let model = work.model
+    var layouts: [SimulatedLayout] = []
+    for stages in [1, 2, 4, 8, 16, 32] where rules.onlyToday ? stages == 1 : true {
+      guard stages <= model.blocks.count, rankCount.isMultiple(of: stages) else { continue }
+      for tp in [1, 2, 4, 8] where rules.onlyToday ? tp == 1 : true {
+        let rest = rankCount / stages
+        guard model.headCount.isMultiple(of: tp), rest.isMultiple(of: tp) else { continue }
+        let heads = model.headCount / tp
+        for sp in 1...heads where heads.isMultiple(of: sp) && (rest / tp).isMultiple(of: sp) {
+          let dataDegree = rest / tp / sp
+          guard dataDegree <= microbatchCount else { continue }
+          layouts += variants(
+            stages: stages, tp: tp, sp: sp, dataDegree: dataDegree,
+            microbatchCount: microbatchCount, rules)
+        }
+      }
+    }
+    return layouts
+  }
+
+  /// ZeRO stages, hybrid sharding and schedules of the given degrees.
+  private func variants(
+    stages: Int, tp: Int, sp: Int, dataDegree: Int, microbatchCount: Int, _ rules: LayoutRules
+  ) -> [SimulatedLayout] {
+    let count = (microbatchCount + dataDegree - 1) / dataDegree
+    var zeros = [dataDegree]
+    while !rules.onlyToday, let last = zeros.last, last.isMultiple(of: 2) {
+      zeros.append(last / 2)
+    }
+    return zeros.flatMap { zero in
+      (rules.onlyToday || zero * sp == 1 ? [1] : [1, 2, 3]).flatMap { zeroStage in
+        schedules(stages: stages, microbatchCount: count, rules).flatMap { schedule in
+          overlaps(zeroStage: zeroStage, rules).map { overlaps in
+            SimulatedLayout(
+              shape: MeshShape([
+                .stages: stages, .dp: dataDegree / zero, .zero: zero, .sp: sp, .tp: tp,
+              ]), zeroStage: zeroStage, schedule: schedule, overlaps: overlaps,
+              ranksPerNode: work.machine.largestRankCountOfNode)
+          }
+        }
+      }
+    }
+  }
+
+  private func overlaps(zeroStage: Int, _ rules: LayoutRules) -> [Bool] {
+    guard rules.overlaps && !rules.onlyToday else { return [false] }
+    return zeroStage == 1 ? [true, false] : [true]
+  }
+
+  private func schedules(
+    stages: Int, microbatchCount: Int, _ rules: LayoutRules
+  ) -> [PipelineSchedule] {
+    if stages == 1 { return [.oneForwardOneBackward] }
+    if rules.usesLocalBlocks { return [.localBlocks] }
+    let isInterleaved =
+      microbatchCount.isMultiple(of: stages) && work.model.blocks.count >= 2 * stages
+    return [.oneForwardOneBackward, .gPipe] + (isInterleaved ? [.interleaved(2)] : [])
+  }
+
+  /// The layout on as many ranks of a node as its bytes allow, then on fewer; empty where one rank
+  /// is too much.
+  package func placements(
+    _ layout: SimulatedLayout, byteCount: Int, memoryPerNode: Double
+  ) -> [SimulatedLayout] {
+    var placements: [SimulatedLayout] = []
+    var placed = layout
+    placed.ranksPerNode = min(work.machine.largestRankCountOfNode, layout.rankCount)
+    while placed.ranksPerNode > 0 {
+      if Double(placed.ranksPerNode) * Double(byteCount) <= memoryPerNode {
+        placements.append(placed)
+      }
+      placed.ranksPerNode /= 2
+    }
+    return placements
+  }
+
+  /// A layout with its bytes.
+  package struct Candidate: Sendable {
+    package let layout: SimulatedLayout
+    package let byteCount: Int
+  }
+
+  /// All legal layouts with their bytes.
+  package func candidates(
+    rankCount: Int, microbatchCount: Int, _ rules: LayoutRules = LayoutRules()
+  ) -> [Candidate] {
+    layouts(rankCount: rankCount, microbatchCount: microbatchCount, rules).map {
+      Candidate(
+        layout: $0, byteCount: memory($0, microbatchCount: microbatchCount).byteCount)
+    }
+  }
+
+  /// The layouts that fit and take the fewest node-seconds, best first.
+  /// - Parameter limit: how many.
+  /// - Cost: simulates only layouts whose lower bound beats the worst one kept.
+  package func best(
+    _ candidates: [Candidate], microbatchCount: Int, memoryPerNode: Double, limit: Int = 1
+  ) -> [LayoutEstimate] {
+    let placed = candidates.flatMap { candidate in
+      placements(
+        candidate.layout, byteCount: candidate.byteCount, memoryPerNode: memoryPerNode)
+    }.map { layout in
+      let seconds = lowerBound(layout, microbatchCount: microbatchCount)
+      return (layout: layout, bound: seconds * Double(layout.nodeCount))
+    }.sorted { $0.bound < $1.bound }
+    var best: [LayoutEstimate] = []
+    for (layout, bound) in placed {
+      if best.count == limit, let worst = best.last, bound >= worst.nodeSeconds { break }
+      best.append(estimate(layout, microbatchCount: microbatchCount))
+      best.sort { $0.nodeSeconds < $1.nodeSeconds }
+      if best.count > limit { best.removeLast() }
+    }
+    return best
+  }
+}

@@ -35,7 +35,9 @@ struct ScheduleTests {
     // The last stage waits for the fill alone; one microbatch is held whatever p and n.
     #expect(timeline.seconds == Double(n) * both + Double(p - 1) * forward)
     #expect(timeline.stages[p - 1].bubble == Double(p - 1) * forward)
-    #expect(PipelineSchedule.localBlocks.heldCount(stage: 0, stageCount: p, microbatchCount: n) == 1)
+    let held = PipelineSchedule.localBlocks.heldCount(
+      stage: 0, stageCount: p, microbatchCount: n)
+    #expect(held == 1)
   }
 
   @Test(arguments: cases)
@@ -68,7 +70,8 @@ struct ScheduleTests {
   }
 
   @Test func `every order runs each half of each microbatch once, forward first`() {
-    for schedule in [PipelineSchedule.gPipe, .oneForwardOneBackward, .localBlocks, .interleaved(2)] {
+    for schedule in [PipelineSchedule.gPipe, .oneForwardOneBackward, .localBlocks, .interleaved(2)]
+    {
       for p in [1, 2, 4] {
         for n in [p, 2 * p] {
           for stage in 0..<p {

@@ -8,7 +8,7 @@ struct SimulatedStepTests {
     SimulatedRun(Example.sizes(change), machine: MachineModel())
   }
 
-  @Test(arguments: [1, 2, 8, 16, 64, 128])
+  @Test(arguments: [1, 2, 8, 32])
   func `no layout is faster than all ranks at their rate`(rankCount: Int) {
     let run = run()
     let rate = run.work.machine.productRate(.fp32)
@@ -140,7 +140,7 @@ struct SimulatedStepTests {
       return SimulatedMemory.fullest(
         work, layout, trainsBase: false, hasAverage: true, hasAdapter: true, microbatchCount: 16
       ).accounts.first { $0.role == .generator && $0.category == .activations }?
-        .peakByteCount ?? 0
+      .peakByteCount ?? 0
     }
     let hidden = Int(run.work.model.hiddenElementCount) * 4
     #expect(kept(Example.layout([:])) == 16 * hidden)
@@ -169,9 +169,10 @@ struct SimulatedStepTests {
 
   @Test func `the best layouts are the best of all that fit`() {
     let run = run()
-    let candidates = run.candidates(rankCount: 32, microbatchCount: 16)
+    let candidates = run.candidates(rankCount: 16, microbatchCount: 16)
     let memory = 2e8
-    let best = run.best(candidates, microbatchCount: 16, memoryPerNode: memory, limit: 3)
+    let best = run.best(
+      candidates, microbatchCount: 16, memoryPerNode: memory, limit: 3, tolerance: 0)
     let all = candidates.flatMap {
       run.placements($0.layout, byteCount: $0.byteCount, memoryPerNode: memory)
     }.map { run.estimate($0, microbatchCount: 16).nodeSeconds }.sorted()
@@ -187,7 +188,8 @@ struct SimulatedStepTests {
         for point in less.points {
           let other = more.points.first { $0.rankCount == point.rankCount }
           let nodeSeconds = other.map { $0.step.seconds * Double($0.nodeCount) } ?? .infinity
-          #expect(nodeSeconds <= point.step.seconds * Double(point.nodeCount))
+          // Layouts that differ by less than a thousandth count as equal.
+          #expect(nodeSeconds <= 1.001 * point.step.seconds * Double(point.nodeCount))
         }
       }
       #expect(curves[2].points.first?.efficiency == 1)

@@ -67,6 +67,15 @@ struct TrafficTests {
   }
 
   @Test(arguments: [2, 4, 8])
+  func `a ring passes on keys and values, and their gradients on the way back`(p: Int) {
+    let hop = hidden / Double(p)
+    #expect(sent([.ring: p]).activations == 4 * (2 + 4) * Double(p - 1) * hop)
+    // Over both axes heads are shared by Ulysses, what goes round is a share of them.
+    let both = 8 * hop / 2 * 1 / 2 + 6 * Double(p - 1) * hop / 2
+    #expect(sent([.ring: p, .sp: 2]).activations == 4 * both)
+  }
+
+  @Test(arguments: [2, 4, 8])
   func `tensor parallel moves eight shares of the hidden states`(t: Int) {
     let share = Double(t - 1) / Double(t)
     #expect(sent([.tp: t]).activations == 4 * 8 * share * hidden)

@@ -1,13 +1,13 @@
 // Which layouts a number of ranks allows on paper, which of them fit nodes of a size, and the best.
 //
-// Searched: tp 1, 2, 4, 8; sp every divisor of the heads that tp leaves; stages 1 to 32, powers of two;
+// Searched: tp 1, 2, 4, 8; sp every divisor of the heads that tp leaves; ring 1 to 16 and stages 1 to 32, powers of two;
 // data parallelism with the rest, sharded over all of it or over a power-of-two part of it (hybrid); ZeRO-1,
 // 2, 3; 1F1B, GPipe and two chunks a stage where microbatches divide; ZeRO-1 with and without overlap, since sums
 // of small blocks pay for it in messages. A node takes as many ranks of a layout as its bytes allow, at
 // most the machine's, or half, a quarter … of them: few ranks have the node's link for themselves, but need
 // more nodes. Best is what takes the fewest node-seconds a step.
 
-import MeshLayout
+package import MeshLayout
 
 /// What may be searched.
 package struct LayoutRules: Equatable, Sendable {
@@ -17,6 +17,8 @@ package struct LayoutRules: Equatable, Sendable {
   package var usesLocalBlocks = false
   /// Only what the worker runs today.
   package var onlyToday = false
+  /// Degrees that must be as they are here; others are free.
+  package var fixed: [Axis: Int] = [:]
 
   package init() {}
 }
@@ -35,34 +37,41 @@ extension SimulatedRun {
         guard model.headCount.isMultiple(of: tp), rest.isMultiple(of: tp) else { continue }
         let heads = model.headCount / tp
         for sp in 1...heads where heads.isMultiple(of: sp) && (rest / tp).isMultiple(of: sp) {
-          let dataDegree = rest / tp / sp
-          guard dataDegree <= microbatchCount else { continue }
-          layouts += variants(
-            stages: stages, tp: tp, sp: sp, dataDegree: dataDegree,
-            microbatchCount: microbatchCount, rules)
+          for ring in [1, 2, 4, 8, 16] where rules.onlyToday ? ring == 1 : true {
+            let dataDegree = rest / tp / sp / ring
+            guard dataDegree * ring * sp * tp == rest, dataDegree <= microbatchCount else {
+              continue
+            }
+            let shape = MeshShape([.stages: stages, .ring: ring, .sp: sp, .tp: tp])
+            layouts += variants(
+              shape, dataDegree: dataDegree, microbatchCount: microbatchCount, rules)
+          }
         }
       }
     }
-    return layouts
+    return layouts.filter { layout in
+      rules.fixed.allSatisfy { layout.shape[$0.key] == $0.value }
+    }
   }
 
   /// ZeRO stages, hybrid sharding and schedules of the given degrees.
   private func variants(
-    stages: Int, tp: Int, sp: Int, dataDegree: Int, microbatchCount: Int, _ rules: LayoutRules
+    _ shape: MeshShape, dataDegree: Int, microbatchCount: Int, _ rules: LayoutRules
   ) -> [SimulatedLayout] {
     let count = (microbatchCount + dataDegree - 1) / dataDegree
     var zeros = [dataDegree]
     while !rules.onlyToday, let last = zeros.last, last.isMultiple(of: 2) {
       zeros.append(last / 2)
     }
-    return zeros.flatMap { zero in
-      (rules.onlyToday || zero * sp == 1 ? [1] : [1, 2, 3]).flatMap { zeroStage in
-        schedules(stages: stages, microbatchCount: count, rules).flatMap { schedule in
+    return zeros.flatMap { zero -> [SimulatedLayout] in
+      var shape = shape
+      (shape[.dp], shape[.zero]) = (dataDegree / zero, zero)
+      let isAlone = zero * shape[.ring] * shape[.sp] == 1
+      return (rules.onlyToday || isAlone ? [1] : [1, 2, 3]).flatMap { zeroStage in
+        schedules(stages: shape[.stages], microbatchCount: count, rules).flatMap { schedule in
           overlaps(zeroStage: zeroStage, rules).map { overlaps in
             SimulatedLayout(
-              shape: MeshShape([
-                .stages: stages, .dp: dataDegree / zero, .zero: zero, .sp: sp, .tp: tp,
-              ]), zeroStage: zeroStage, schedule: schedule, overlaps: overlaps,
+              shape: shape, zeroStage: zeroStage, schedule: schedule, overlaps: overlaps,
               ranksPerNode: work.machine.largestRankCountOfNode)
           }
         }
@@ -120,9 +129,11 @@ extension SimulatedRun {
 
   /// The layouts that fit and take the fewest node-seconds, best first.
   /// - Parameter limit: how many.
+  /// - Parameter tolerance: what a better one must be better by, as a share. Default: 0.001.
   /// - Cost: simulates only layouts whose lower bound beats the worst one kept.
   package func best(
-    _ candidates: [Candidate], microbatchCount: Int, memoryPerNode: Double, limit: Int = 1
+    _ candidates: [Candidate], microbatchCount: Int, memoryPerNode: Double, limit: Int = 1,
+    tolerance: Double = 1e-3
   ) -> [LayoutEstimate] {
     let placed = candidates.flatMap { candidate in
       placements(
@@ -133,7 +144,9 @@ extension SimulatedRun {
     }.sorted { $0.bound < $1.bound }
     var best: [LayoutEstimate] = []
     for (layout, bound) in placed {
-      if best.count == limit, let worst = best.last, bound >= worst.nodeSeconds { break }
+      if best.count == limit, let worst = best.last, bound >= (1 - tolerance) * worst.nodeSeconds {
+        break
+      }
       best.append(estimate(layout, microbatchCount: microbatchCount))
       best.sort { $0.nodeSeconds < $1.nodeSeconds }
       if best.count > limit { best.removeLast() }

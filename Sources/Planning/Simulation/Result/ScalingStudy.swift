@@ -1,7 +1,6 @@
 // From few ranks to thousands: the best layout that fits, for each number, for nodes of several sizes.
 //
-// Strong scaling keeps the microbatches of a step; weak scaling has one for as many ranks as the smallest
-// number of them. Efficiency is against the smallest number of ranks that fits, by samples in a
+// Strong scaling keeps the microbatches of a step; weak scaling has one for each 8 ranks. Efficiency is against the smallest number of ranks that fits, by samples in a
 // second and rank.
 
 /// The best layout of a number of ranks.
@@ -13,7 +12,10 @@ package struct ScalingPoint: Codable, Equatable, Sendable {
   package let runsToday: Bool
   package let microbatchCount: Int
   package let byteCountPerRank: Int
+  /// What layouts are compared by: a distill step, or a teach step where nothing is distilled.
   package let step: StepEstimate
+  /// Nil where nothing is taught.
+  package let teach: StepEstimate?
   /// Samples in a second.
   package let samplesPerSecond: Double
   package let efficiency: Double
@@ -50,7 +52,7 @@ package struct ScalingStudy: Equatable, Sendable {
   package func microbatchCount(_ kind: ScalingCurve.Kind, rankCount: Int) -> Int {
     switch kind {
     case .strong: run.sizes.microbatchCount
-    case .weak: max(1, rankCount / max(1, rankCounts.min() ?? 1))
+    case .weak: max(1, rankCount / 8)
     }
   }
 
@@ -78,6 +80,19 @@ package struct ScalingStudy: Equatable, Sendable {
     }
   }
 
+  /// The best layouts of a number of ranks for the whole batch, best first; efficiency against the first.
+  package func points(rankCount: Int, memoryPerNode: Double, limit: Int) -> [ScalingPoint] {
+    let count = microbatchCount(.strong, rankCount: rankCount)
+    let found = run.best(
+      run.candidates(rankCount: rankCount, microbatchCount: count, rules),
+      microbatchCount: count, memoryPerNode: memoryPerNode, limit: limit)
+    var points: [ScalingPoint] = []
+    for estimate in found {
+      points.append(point(estimate, microbatchCount: count, first: points.first))
+    }
+    return points
+  }
+
   private func point(
     _ best: LayoutEstimate, microbatchCount: Int, first: ScalingPoint?
   ) -> ScalingPoint {
@@ -89,7 +104,8 @@ package struct ScalingStudy: Equatable, Sendable {
       rankCount: best.layout.rankCount, ranksPerNode: best.layout.ranksPerNode,
       nodeCount: best.layout.nodeCount, layout: best.layout.description,
       runsToday: best.layout.runsToday, microbatchCount: microbatchCount,
-      byteCountPerRank: best.memory.byteCount, step: best.step, samplesPerSecond: rate,
+      byteCountPerRank: best.memory.byteCount, step: best.step, teach: best.teach,
+      samplesPerSecond: rate,
       efficiency: perRank / reference)
   }
 }

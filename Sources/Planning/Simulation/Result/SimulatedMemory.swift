@@ -1,6 +1,6 @@
 // Bytes of the fullest rank, by role and category, in closed form.
 //
-// State: `StateBytes`. Activations of a block, with h elements of hidden states over s · t ranks: the input
+// State: `StateBytes`. Activations of a block, with h elements of hidden states over s · t ranks (s: all that share tokens): the input
 // alone, h/(s t), where blocks run again on the way back, and one block's working set on top; else
 // 17 h/(s t), which is Megatron's 34 bytes in 16 bits without scores (they are never whole: attention packs
 // keys once and keeps blocks of scores). Times the microbatches that a stage holds.
@@ -73,7 +73,7 @@ package struct SimulatedMemory: Codable, Equatable, Sendable {
     }
     let role = trainsBase ? PlannedRole.base : .generator
     let hidden =
-      work.model.hiddenElementCount / Double(layout.shape[.sp]) / tp * work.state.activation
+      work.model.hiddenElementCount / Double(layout.tokenDegree) / tp * work.state.activation
     let blocks = Double(units.count { $0.isBlock })
     let held =
       layout.stageCount == 1

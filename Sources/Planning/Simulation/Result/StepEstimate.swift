@@ -67,6 +67,8 @@ package struct StepEstimate: Codable, Equatable, Sendable {
     let (three, two) = (sum, estimate(2))
     sum.add(three, times: Double(microbatchCount - 3))
     sum.add(two, times: -Double(microbatchCount - 3))
+    // The difference of two sums that should be zero.
+    sum.bubble = max(0, sum.bubble)
     return sum
   }
 }
@@ -147,33 +149,63 @@ package struct SimulatedRun: Equatable, Sendable {
     return teach.byteCount > distill.byteCount ? teach : distill
   }
 
-  /// Seconds that no order of tasks gets below: computing and exchanges inside blocks of the busiest stage in
-  /// the phase that layouts are compared by.
+  /// Seconds that no order of tasks gets below, of the phase that layouts are compared by; computing and
+  /// exchanges inside blocks alone. The largest of
+  /// - all microbatches on a stage of mean length,
+  /// - all on the shortest stage, with the way there of the first and the way back of the last,
+  /// - one microbatch through all stages and all passes that wait for each other.
   package func lowerBound(_ layout: SimulatedLayout, microbatchCount total: Int) -> Double {
     let count = Double(microbatchCount(layout, of: total))
     let costs = LayoutCosts(work, layout)
-    let compared = turns.isEmpty ? [(turn: SimulatedTurn.teach, share: 1.0)] : turns
+    return compared.reduce(0) { sum, part in
+      let turn = part.turn
+      let trained = turn.passes[turn.trainedPass]
+      let forward = turn.passes.map { pass in whole { costs.forward(pass, $0) } }
+      let backward = whole { costs.backward(trained, $0) }
+      let all = forward.reduce(backward, +)
+      let stages = Double(layout.stageCount)
+      // Of the blocks, the share that every stage has at least.
+      let blocks = work.model.blocks.count
+      let chunks = layout.stageCount * layout.schedule.chunkCount
+      let shortest = Double(blocks / chunks) / Double(max(blocks, 1))
+      let isLocal = layout.schedule == .localBlocks
+      let ends = whole(isBlock: false) { costs.forward(turn.passes[0], $0) }
+      let fill =
+        (stages - 1) * shortest
+        * (forward[0] - ends + (isLocal ? 0 : backward - ends * 3))
+      let path =
+        turn.chain.reduce(0) { $0 + forward[$1] } + (isLocal ? backward / stages : backward)
+      let least = count * (all - ends * Double(turn.passes.count + 3)) * shortest
+      let seconds = max(
+        count * all / stages, least * Double(layout.schedule.chunkCount) + fill,
+        layout.stageCount > 1 ? path : 0)
+      return sum + part.share * seconds
+    }
+  }
+
+  /// Seconds of computing and exchanges over ends and blocks, or the ends alone.
+  private func whole(isBlock: Bool = true, _ costs: (SimulatedUnit) -> UnitCosts) -> Double {
     func seconds(_ unit: SimulatedUnit) -> Double {
-      compared.reduce(0) { sum, part in
-        let trained = part.turn.passes[part.turn.trainedPass]
-        let ways =
-          part.turn.passes.map { costs.forward($0, unit) } + [costs.backward(trained, unit)]
-        return sum + part.share * ways.reduce(0) { $0 + $1.computeSeconds + $1.exchangeSeconds }
-      }
+      let cost = costs(unit)
+      return cost.computeSeconds + cost.exchangeSeconds
     }
-    // The busiest stage has no less than the mean of all.
-    var known: [(unit: SimulatedUnit, seconds: Double)] = []
-    let total = work.model.blocks.reduce(seconds(work.model.ends)) { sum, block in
-      if let found = known.first(where: { $0.unit == block }) { return sum + found.seconds }
-      known.append((block, seconds(block)))
-      return sum + (known.last?.seconds ?? 0)
+    let ends = seconds(work.model.ends)
+    if !isBlock { return ends }
+    var sum = ends
+    var known: (unit: SimulatedUnit, seconds: Double)?
+    for block in work.model.blocks {
+      if known?.unit != block { known = (block, seconds(block)) }
+      sum += known?.seconds ?? 0
     }
-    return count * total / Double(layout.stageCount)
+    return sum
+  }
+
+  private var compared: [(turn: SimulatedTurn, share: Double)] {
+    turns.isEmpty ? [(.teach, 1)] : turns
   }
 
   /// Operations of the compared step over all ranks, none counted twice.
   package func operationCount(microbatchCount total: Int) -> Double {
-    let compared = turns.isEmpty ? [(turn: SimulatedTurn.teach, share: 1.0)] : turns
     let units = [work.model.ends] + work.model.blocks
     return compared.reduce(0) { sum, part in
       let trained = part.turn.passes[part.turn.trainedPass]
@@ -181,10 +213,10 @@ package struct SimulatedRun: Equatable, Sendable {
         * units.reduce(0) { sum, unit in
           sum
             + part.turn.passes.reduce(0) {
-              $0 + $1.repeatCount * $1.forwardOperations(unit, sp: 1, tp: 1)
+              $0 + $1.repeatCount * $1.forwardOperations(unit, tokens: 1, tp: 1)
             }
             + trained.backwardOperations(
-              unit, sp: 1, tp: 1, recomputes: work.recomputes)
+              unit, tokens: 1, tp: 1, recomputes: work.recomputes)
         }
     }
   }

@@ -117,7 +117,7 @@ package struct TurnProgram {
     private let forward: [[[UnitCosts]]]
     private let backward: [[UnitCosts]]
     /// Ends of slots as the next stage sees them.
-    private var arrivals: [Int: Task] = [:]
+    private var arrivals: [Task?]
     private var ends: [Task?]
     private var gathers: [Task?]
     private var reductions: [[Task]]
@@ -132,13 +132,31 @@ package struct TurnProgram {
       let turn = program.turn
       let costs = program.costs
       forward = turn.passes.map { pass in
-        units.map { $0.map { costs.forward(pass, $0) } }
+        Self.mapped(units) { costs.forward(pass, $0) }
       }
       let trained = turn.passes[turn.trainedPass]
-      backward = units.map { $0.reversed().map { costs.backward(trained, $0) } }
+      backward = Self.mapped(units) { costs.backward(trained, $0) }.map { $0.reversed() }
+      arrivals = Array(
+        repeating: nil,
+        count: 2 * program.virtualCount * turn.passes.count * program.microbatchCount)
       ends = Array(repeating: nil, count: stageCount)
       gathers = ends
       reductions = Array(repeating: [], count: stageCount)
+    }
+
+    /// Costs of all units; equal neighbors are worked out once.
+    private static func mapped(
+      _ units: [[SimulatedUnit]], _ costs: (SimulatedUnit) -> UnitCosts
+    ) -> [[UnitCosts]] {
+      var known: (unit: SimulatedUnit, costs: UnitCosts)?
+      return units.map { units in
+        units.map { unit in
+          if let known, known.unit == unit { return known.costs }
+          let costs = costs(unit)
+          known = (unit, costs)
+          return costs
+        }
+      }
     }
 
     private func name(_ slot: Slot) -> Int {

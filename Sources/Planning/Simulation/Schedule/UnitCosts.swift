@@ -1,11 +1,13 @@
 // Seconds and bytes of one unit of one pass on one rank, under a layout.
 //
 // Per block and pass, each way, with h elements of hidden states of a microbatch:
-//   Ulysses, s ranks           4 all-to-alls (q, k, v, output) of h/(s t) elements
-//   tensor parallel, t ranks   2 all-gathers and 2 reduce-scatters of h/s elements, norms sharded by tokens
+//   Ulysses, s ranks           4 all-to-alls (q, k, v, output) of h/(r s t) elements
+//   ring attention, r ranks    r − 1 hops of k and v, 2 h/(r s t) elements each; back dk and dv as well
+//   tensor parallel, t ranks   2 all-gathers and 2 reduce-scatters of h/(r s) elements, norms sharded by tokens
+// With overlap a ring's hops hide behind attention, and only what is longer counts.
 // A way back that recomputes exchanges the way forth's once more. ZeRO-3 gathers a unit before each way,
 // ZeRO-2 and 3 sum a unit's gradients to their owners after its way back.
-// Source: specs of distributed systems §3, §4 (1909.08053, 2205.05198, 2309.14509).
+// Source: specs of distributed systems §3, §4 (1909.08053, 2205.05198, 2309.14509, 2310.01889).
 
 import MeshLayout
 
@@ -73,14 +75,31 @@ package struct LayoutCosts: Sendable {
   package let layout: SimulatedLayout
   package let network: NetworkModel
 
+  // Kept, since looking them up would take most of the time of a simulation.
+  private let sp: Int
+  private let tp: Int
+  private let ring: Int
+  private let tokens: Int
+  private let rate: Double
+  private let shard: RankGroup
+  private let sequence: RankGroup
+  private let tensor: RankGroup
+  private let crossesInRing: Bool
+
   package init(_ work: SimulatedWork, _ layout: SimulatedLayout) {
     self.work = work
     self.layout = layout
     network = NetworkModel(work.machine, ranksOnNode: layout.ranksOnNode)
+    sp = layout.shape[.sp]
+    tp = layout.shape[.tp]
+    ring = layout.shape[.ring]
+    tokens = layout.tokenDegree
+    rate = work.machine.productRate(work.precision)
+    shard = layout.shardGroup
+    sequence = layout.sequenceGroup
+    tensor = layout.tensorGroup
+    crossesInRing = layout.ringGroup.perNode < ring
   }
-
-  private var sp: Int { layout.shape[.sp] }
-  private var tp: Int { layout.shape[.tp] }
 
   private static func share(_ group: RankGroup) -> Double {
     Double(group.size - 1) / Double(group.size)
@@ -89,9 +108,8 @@ package struct LayoutCosts: Sendable {
   /// Way forth.
   package func forward(_ pass: SimulatedPass, _ unit: SimulatedUnit) -> UnitCosts {
     var costs = UnitCosts()
-    costs.computeSeconds =
-      pass.forwardOperations(unit, sp: sp, tp: tp) / work.machine.productRate(work.precision)
-    if unit.isBlock { addExchanges(&costs, count: 1) }
+    costs.computeSeconds = pass.forwardOperations(unit, tokens: tokens, tp: tp) / rate
+    if unit.isBlock { addExchanges(&costs, unit, count: 1, hops: 1, attentions: 1) }
     addGather(&costs, pass, unit)
     return costs.repeated(pass.repeatCount)
   }
@@ -100,13 +118,15 @@ package struct LayoutCosts: Sendable {
   package func backward(_ pass: SimulatedPass, _ unit: SimulatedUnit) -> UnitCosts {
     var costs = UnitCosts()
     costs.computeSeconds =
-      pass.backwardOperations(unit, sp: sp, tp: tp, recomputes: work.recomputes)
-      / work.machine.productRate(work.precision)
-    if unit.isBlock { addExchanges(&costs, count: work.recomputes ? 2 : 1) }
+      pass.backwardOperations(unit, tokens: tokens, tp: tp, recomputes: work.recomputes) / rate
+    if unit.isBlock {
+      let again = work.recomputes ? 1.0 : 0
+      addExchanges(&costs, unit, count: 1 + again, hops: 2 + again, attentions: 2 + again)
+    }
     addGather(&costs, pass, unit)
     let bytes = trainedCount(pass, unit) / Double(tp) * work.state.gradient
-    costs.reduceSeconds = network.gather(layout.shardGroup, byteCount: bytes)
-    costs.reduceBytes = Self.share(layout.shardGroup) * bytes
+    costs.reduceSeconds = network.gather(shard, byteCount: bytes)
+    costs.reduceBytes = Self.share(shard) * bytes
     return costs
   }
 
@@ -119,17 +139,30 @@ package struct LayoutCosts: Sendable {
     }
   }
 
-  private func addExchanges(_ costs: inout UnitCosts, count: Double) {
+  /// - Parameters:
+  ///   - count: exchanges of tokens, in those of a way forth.
+  ///   - hops: tensors that go round, in those of a way forth.
+  ///   - attentions: operations of attention, likewise.
+  private func addExchanges(
+    _ costs: inout UnitCosts, _ unit: SimulatedUnit, count: Double, hops: Double,
+    attentions: Double
+  ) {
     let hidden = work.model.hiddenElementCount * work.state.activation
-    let sequence = layout.sequenceGroup
-    let tensor = layout.tensorGroup
     if sp > 1 {
-      let bytes = hidden / Double(sp * tp)
+      let bytes = hidden / Double(tokens * tp)
       costs.exchangeSeconds += 4 * count * network.allToAll(sequence, byteCount: bytes)
       costs.exchangeBytes += 4 * count * Self.share(sequence) * bytes
     }
+    if ring > 1 {
+      let bytes = 2 * hidden / Double(tokens * tp)
+      let hop = network.message(byteCount: bytes, crossesNodes: crossesInRing)
+      let seconds = hops * Double(ring - 1) * hop
+      let hidden = attentions * unit.attention / Double(tokens * tp) / rate
+      costs.exchangeSeconds += layout.overlaps ? max(0, seconds - hidden) : seconds
+      costs.exchangeBytes += hops * Double(ring - 1) * bytes
+    }
     if tp > 1 {
-      let bytes = hidden / Double(sp)
+      let bytes = hidden / Double(tokens)
       costs.exchangeSeconds += 4 * count * network.gather(tensor, byteCount: bytes)
       costs.exchangeBytes += 4 * count * Self.share(tensor) * bytes
     }
@@ -138,18 +171,18 @@ package struct LayoutCosts: Sendable {
   private func addGather(
     _ costs: inout UnitCosts, _ pass: SimulatedPass, _ unit: SimulatedUnit
   ) {
-    guard layout.zeroStage >= 3 && layout.shardCount > 1 else { return }
+    guard layout.zeroStage >= 3 && shard.size > 1 else { return }
     let count = unit.parameterCount + (pass.isAdapted ? unit.adapterCount : 0)
     let bytes = count / Double(tp) * work.state.parameter
-    costs.gatherSeconds = network.gather(layout.shardGroup, byteCount: bytes)
-    costs.gatherBytes = Self.share(layout.shardGroup) * bytes
+    costs.gatherSeconds = network.gather(shard, byteCount: bytes)
+    costs.gatherBytes = Self.share(shard) * bytes
   }
 
   // MARK: Between stages and after the turn
 
   /// Hidden states of a microbatch from one stage to the next.
   func message(from stage: Int, to next: Int) -> (seconds: Double, bytes: Double) {
-    let bytes = work.model.hiddenElementCount / Double(sp * tp) * work.state.activation
+    let bytes = work.model.hiddenElementCount / Double(tokens * tp) * work.state.activation
     let crosses = layout.crossesNodes(fromStage: stage, to: next)
     return (network.message(byteCount: bytes, crossesNodes: crosses), bytes)
   }
@@ -177,7 +210,6 @@ package struct LayoutCosts: Sendable {
   ///   - count: trained parameters of the stage, whole.
   ///   - isReduced: whether gradients were summed to their owners block by block.
   func update(count: Double, isReduced: Bool, hasAverage: Bool) -> Update {
-    let shard = layout.shardGroup
     let replicas = layout.replicaGroup
     let gradients = count / Double(tp) * work.state.gradient
     let isSharded = layout.zeroStage >= 1

@@ -1,12 +1,12 @@
 // A layout of ranks as the simulation knows it, and how its groups lie over nodes.
 //
-// Ranks are numbered as in the mesh: tp fastest, then sp, zero, dp, stages slowest. The ranks of zero × sp share
-// optimizer state (and what else the ZeRO stage says); dp repeats that over groups (hybrid sharding).
+// Ranks are numbered as in the mesh: tp fastest, then sp, ring, zero, dp, stages slowest. The ranks of zero × ring ×
+// sp share optimizer state (and what else the ZeRO stage says); dp repeats that over groups (hybrid
+// sharding).
 
 package import MeshLayout
 
 package struct SimulatedLayout: Equatable, Hashable, Sendable, CustomStringConvertible {
-  /// `ring` stays 1.
   package var shape: MeshShape
   /// 0: nothing is sharded, 1: optimizer state, 2: gradients too, 3: parameters too.
   package var zeroStage: Int
@@ -34,11 +34,16 @@ package struct SimulatedLayout: Equatable, Hashable, Sendable, CustomStringConve
   /// Ranks that talk over the link of a node at once.
   package var ranksOnNode: Int { min(ranksPerNode, rankCount) }
 
+  /// Ranks that share the tokens of a microbatch.
+  package var tokenDegree: Int { shape[.ring] * shape[.sp] }
   /// Ranks that share optimizer state.
-  package var shardCount: Int { shape[.zero] * shape[.sp] }
+  package var shardCount: Int { shape[.zero] * tokenDegree }
 
   package var tensorGroup: RankGroup { group(size: shape[.tp], stride: 1) }
   package var sequenceGroup: RankGroup { group(size: shape[.sp], stride: shape[.tp]) }
+  package var ringGroup: RankGroup {
+    group(size: shape[.ring], stride: shape[.tp] * shape[.sp])
+  }
   package var shardGroup: RankGroup { group(size: shardCount, stride: shape[.tp]) }
   package var replicaGroup: RankGroup {
     group(size: shape[.dp], stride: shape[.tp] * shardCount)
@@ -68,6 +73,7 @@ package struct SimulatedLayout: Equatable, Hashable, Sendable, CustomStringConve
 
   /// Whether the worker runs it today: ZeRO-1 and Ulysses, nothing overlapped.
   package var runsToday: Bool {
-    shape[.dp] == 1 && shape[.tp] == 1 && stageCount == 1 && zeroStage == 1 && !overlaps
+    shape[.dp] == 1 && shape[.tp] == 1 && shape[.ring] == 1 && stageCount == 1 && zeroStage == 1
+      && !overlaps
   }
 }

@@ -135,6 +135,14 @@ package struct SimulatedTurn: Equatable, Sendable {
       hasAverage: sizes.keepsGeneratorAverage)
   }
 
+  /// Passes that wait for each other, up to the way back: the trained one, what it starts from, and one of those
+  /// whose results its way back needs.
+  package var chain: [Int] {
+    var chain = [trainedPass]
+    while let last = chain.last, let input = passes[last].input { chain.append(input) }
+    return chain + passes[trainedPass].seeds.filter { passes[$0].input == trainedPass }.prefix(1)
+  }
+
   /// The same turn with the trained pass's sample made silently first, so that its two ways may follow each
   /// other microbatch by microbatch in a pipeline: the scores need the sample of the last stage.
   package var withSilentSample: SimulatedTurn {
@@ -151,22 +159,22 @@ package struct SimulatedTurn: Equatable, Sendable {
 }
 
 extension SimulatedPass {
-  /// Operations of a unit's way forth on one of `sp` ranks that share tokens and `tp` that share weights.
-  package func forwardOperations(_ unit: SimulatedUnit, sp: Int, tp: Int) -> Double {
+  /// Operations of a unit's way forth on one of `tokens` ranks that share tokens and `tp` that share weights.
+  package func forwardOperations(_ unit: SimulatedUnit, tokens: Int, tp: Int) -> Double {
     let shared = unit.linear + unit.attention + (isAdapted ? unit.adapter : 0)
-    return shared / Double(sp * tp) + unit.repeated / Double(tp)
+    return shared / Double(tokens * tp) + unit.repeated / Double(tp)
   }
 
   /// Operations of its way back; products with frozen weights have input gradients only.
   package func backwardOperations(
-    _ unit: SimulatedUnit, sp: Int, tp: Int, recomputes: Bool
+    _ unit: SimulatedUnit, tokens: Int, tp: Int, recomputes: Bool
   ) -> Double {
     if kind == .silent { return 0 }
     let weights = kind == .trained ? 2.0 : 1
     let shared =
       weights * unit.linear + 2 * unit.attention + (isAdapted ? 2 * unit.adapter : 0)
-    let back = shared / Double(sp * tp) + weights * unit.repeated / Double(tp)
-    let again = recomputes && unit.isBlock ? forwardOperations(unit, sp: sp, tp: tp) : 0
+    let back = shared / Double(tokens * tp) + weights * unit.repeated / Double(tp)
+    let again = recomputes && unit.isBlock ? forwardOperations(unit, tokens: tokens, tp: tp) : 0
     return back + again
   }
 }

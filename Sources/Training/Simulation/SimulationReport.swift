@@ -21,6 +21,9 @@ package struct SimulationReport: Encodable, Sendable {
   package let precision: SimulatedPrecision
   package let state: StateBytes
   package let machine: [String: MachineNumber]
+  package let nodeMemories: [Double]
+  /// What fits, by number of ranks and kind of layout.
+  package let leanest: [LeanestLayout]
   package let curves: [ScalingCurve]
   /// The best layouts, where one number of ranks was asked for.
   package let layouts: [ScalingPoint]
@@ -47,6 +50,8 @@ package struct SimulationReport: Encodable, Sendable {
             value: value, unit: option.unit, origin: origins[option.key] ?? option.origin)
         )
       })
+    nodeMemories = study.nodeMemories
+    leanest = study.leanest
     curves = ScalingCurve.Kind.allCases.flatMap { study.curves($0) }
     layouts =
       study.rankCounts.count == 1 ? study.bestLayouts(rankCount: study.rankCounts[0]) : []
@@ -71,9 +76,13 @@ package struct SimulationReport: Encodable, Sendable {
           + $0.origin
       }
     }
+    lines += [""] + fits
     for curve in curves { lines += [""] + table(curve) }
     if !layouts.isEmpty {
-      lines += ["", "best layouts for nodes of \(Self.bytes(layouts, curves))", Self.header]
+      lines += [
+        "", "best layouts for nodes of \(ReportText.bytes(Int(nodeMemories.max() ?? 0)))",
+        Self.header,
+      ]
       lines += layouts.map(Self.row)
     }
     lines += [
@@ -83,6 +92,20 @@ package struct SimulationReport: Encodable, Sendable {
     ]
     lines += notes.map { "note: \($0)" }
     return lines.joined(separator: "\n") + "\n"
+  }
+
+  /// The leanest layouts and how many of their ranks a node takes; 0: none.
+  private var fits: [String] {
+    let sizes = nodeMemories.map { Self.right(ReportText.bytes(Int($0)), 9) }.joined()
+    let header =
+      "  " + Self.right("ranks", 6) + "  " + Self.column("kind", 8)
+      + Self.right("bytes/rank", 11) + sizes + "  leanest layout"
+    return ["what fits: ranks that a node of a size takes", header]
+      + leanest.map { row in
+        "  " + Self.right("\(row.rankCount)", 6) + "  " + Self.column(row.kind, 8)
+          + Self.right(ReportText.bytes(row.byteCountPerRank), 11)
+          + row.ranksPerNode.map { Self.right("\($0)", 9) }.joined() + "  " + row.layout
+      }
   }
 
   private func table(_ curve: ScalingCurve) -> [String] {
@@ -97,10 +120,6 @@ package struct SimulationReport: Encodable, Sendable {
         "  no layout fits \(curve.unfit.map(String.init).joined(separator: ", ")) ranks")
     }
     return lines
-  }
-
-  private static func bytes(_ layouts: [ScalingPoint], _ curves: [ScalingCurve]) -> String {
-    ReportText.bytes(Int(curves.map(\.memoryPerNode).max() ?? 0))
   }
 
   private static let header =

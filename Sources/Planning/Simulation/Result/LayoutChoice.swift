@@ -154,3 +154,40 @@ extension SimulatedRun {
     return best
   }
 }
+
+/// The layout of one kind that takes the fewest bytes, and how many of its ranks nodes take.
+package struct LeanestLayout: Codable, Equatable, Sendable {
+  package let rankCount: Int
+  /// "ZeRO-1" …, or "stages".
+  package let kind: String
+  package let layout: String
+  package let byteCountPerRank: Int
+  /// For each size of nodes; 0 where one rank is too much.
+  package let ranksPerNode: [Int]
+}
+
+extension SimulatedRun {
+  /// The leanest layouts without stages of each ZeRO stage, and the leanest with stages.
+  package func leanest(
+    _ candidates: [Candidate], nodeMemories: [Double]
+  ) -> [LeanestLayout] {
+    func kind(_ layout: SimulatedLayout) -> String {
+      layout.stageCount > 1 ? "stages" : "ZeRO-\(layout.zeroStage)"
+    }
+    return Dictionary(grouping: candidates) { kind($0.layout) }.compactMap { kind, group in
+      // Equal bytes: the simplest first.
+      group.min {
+        ($0.byteCount, $0.layout.description.count) < ($1.byteCount, $1.layout.description.count)
+      }.map { leanest in
+        LeanestLayout(
+          rankCount: leanest.layout.rankCount, kind: kind,
+          layout: leanest.layout.description, byteCountPerRank: leanest.byteCount,
+          ranksPerNode: nodeMemories.map { memory in
+            placements(
+              leanest.layout, byteCount: leanest.byteCount, memoryPerNode: memory
+            ).first?.ranksPerNode ?? 0
+          })
+      }
+    }.sorted { $0.kind < $1.kind }
+  }
+}

@@ -56,6 +56,17 @@ package struct ScalingStudy: Equatable, Sendable {
     }
   }
 
+  /// What fits with the whole batch, for each number of ranks.
+  package var leanest: [LeanestLayout] {
+    rankCounts.flatMap { rankCount in
+      run.leanest(
+        run.candidates(
+          rankCount: rankCount,
+          microbatchCount: microbatchCount(.strong, rankCount: rankCount), rules),
+        nodeMemories: nodeMemories)
+    }
+  }
+
   /// One curve for each size of nodes.
   package func curves(_ kind: ScalingCurve.Kind) -> [ScalingCurve] {
     let candidates = rankCounts.map { rankCount in

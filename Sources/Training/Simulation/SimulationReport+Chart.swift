@@ -35,7 +35,7 @@ extension SimulationReport {
           }, isDashed: true))
     }
     return ScalingChart.Panel(
-      title: title, label: "seconds of a step", isLogarithmic: true, series: series)
+      title: title, label: "seconds of a step", isLogarithmic: kind == .strong, series: series)
   }
 
   private var parts: ScalingChart.Panel {

@@ -82,9 +82,9 @@ struct SimulatedStepTests {
     for (phase, step) in [(plan.phases[0], estimate.teach), (plan.phases[1], estimate.distill)] {
       let step = try #require(step)
       let updates = Double(phase.updateByteCountPerStep) / 8
-      #expect(abs(step.sentUpdates - updates) < 0.01 * updates, "\(phase.name)")
+      #expect(abs(step.sentUpdates - updates) < 1e-6 * updates, "\(phase.name)")
       let activations = Double(phase.activationByteCountPerStep) / 8
-      #expect(abs(step.sentActivations - activations) < 0.1 * activations, "\(phase.name)")
+      #expect(abs(step.sentActivations - activations) < 1e-6 * activations, "\(phase.name)")
       let operations = phase.operationsPerStep.max() ?? 0
       let counted = step.compute * MachineModel().productRate(.fp32)
       #expect(abs(counted - operations) < 0.15 * operations, "\(phase.name)")
@@ -188,8 +188,8 @@ struct SimulatedStepTests {
         for point in less.points {
           let other = more.points.first { $0.rankCount == point.rankCount }
           let nodeSeconds = other.map { $0.step.seconds * Double($0.nodeCount) } ?? .infinity
-          // Layouts that differ by less than a thousandth count as equal.
-          #expect(nodeSeconds <= 1.001 * point.step.seconds * Double(point.nodeCount))
+          // A hundredth decides for the simpler layout, not for the better one.
+          #expect(nodeSeconds <= 1.02 * point.step.seconds * Double(point.nodeCount))
         }
       }
       #expect(curves[2].points.first?.efficiency == 1)

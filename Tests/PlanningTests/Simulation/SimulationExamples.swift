@@ -15,14 +15,15 @@ enum Example {
     return machine
   }
 
-  /// Blocks of `forward` seconds there and twice as much back; 64 parameters each.
+  /// Blocks of `forward` seconds there and twice as much back; 64 parameters each. Latents are empty, so that
+  /// only blocks exchange something.
   static func model(blockCount: Int, forward: Double = 1) -> SimulatedModel {
     SimulatedModel(
       ends: SimulatedUnit(parameterCount: 0, linear: 0, isBlock: false),
       blocks: Array(
         repeating: SimulatedUnit(parameterCount: 64, adapterCount: 8, linear: forward),
         count: blockCount),
-      headCount: 8, width: 16, samplesPerMicrobatch: 2, tokenCount: 32, latentElementCount: 8)
+      headCount: 8, width: 16, samplesPerMicrobatch: 2, tokenCount: 32, latentElementCount: 0)
   }
 
   static func work(

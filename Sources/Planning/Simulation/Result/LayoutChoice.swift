@@ -128,20 +128,27 @@ extension SimulatedRun {
   }
 
   /// The layouts that fit and take the fewest node-seconds, best first.
-  /// - Parameter limit: how many.
-  /// - Parameter tolerance: what a better one must be better by, as a share. Default: 0.001.
+  /// - Parameters:
+  ///   - limit: how many.
+  ///   - tolerance: what a layout must be better by than a simpler one, as a share. Default: 0.01, well
+  ///     below what the model can tell apart.
   /// - Cost: simulates only layouts whose lower bound beats the worst one kept.
   package func best(
     _ candidates: [Candidate], microbatchCount: Int, memoryPerNode: Double, limit: Int = 1,
-    tolerance: Double = 1e-3
+    tolerance: Double = 0.01
   ) -> [LayoutEstimate] {
-    let placed = candidates.flatMap { candidate in
+    var placed = candidates.flatMap { candidate in
       placements(
         candidate.layout, byteCount: candidate.byteCount, memoryPerNode: memoryPerNode)
     }.map { layout in
       let seconds = lowerBound(layout, microbatchCount: microbatchCount)
       return (layout: layout, bound: seconds * Double(layout.nodeCount))
     }.sorted { $0.bound < $1.bound }
+    let least = placed.first?.bound ?? 0
+    let count = placed.prefix { $0.bound <= (1 + tolerance) * least }.count
+    placed[..<count].sort {
+      ($0.layout.complexity, $0.bound) < ($1.layout.complexity, $1.bound)
+    }
     var best: [LayoutEstimate] = []
     for (layout, bound) in placed {
       if best.count == limit, let worst = best.last, bound >= (1 - tolerance) * worst.nodeSeconds {

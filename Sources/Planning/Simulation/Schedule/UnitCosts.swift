@@ -5,7 +5,8 @@
 //   ring attention, r ranks    r − 1 hops of k and v, 2 h/(r s t) elements each; back dk and dv as well
 //   tensor parallel, t ranks   2 all-gathers and 2 reduce-scatters of h/(r s) elements, norms sharded by tokens
 // With overlap a ring's hops hide behind attention, and only what is longer counts.
-// A way back that recomputes exchanges the way forth's once more. ZeRO-3 gathers a unit before each way,
+// The velocity is gathered once a pass, in fp32, over all that share tokens. A way back that recomputes exchanges
+// the way forth's once more. ZeRO-3 gathers a unit before each way,
 // ZeRO-2 and 3 sum a unit's gradients to their owners after its way back.
 // Source: specs of distributed systems §3, §4 (1909.08053, 2205.05198, 2309.14509, 2310.01889).
 
@@ -84,6 +85,7 @@ package struct LayoutCosts: Sendable {
   private let shard: RankGroup
   private let sequence: RankGroup
   private let tensor: RankGroup
+  private let sharing: RankGroup
   private let crossesInRing: Bool
 
   package init(_ work: SimulatedWork, _ layout: SimulatedLayout) {
@@ -98,6 +100,7 @@ package struct LayoutCosts: Sendable {
     shard = layout.shardGroup
     sequence = layout.sequenceGroup
     tensor = layout.tensorGroup
+    sharing = layout.tokenGroup
     crossesInRing = layout.ringGroup.perNode < ring
   }
 
@@ -109,7 +112,13 @@ package struct LayoutCosts: Sendable {
   package func forward(_ pass: SimulatedPass, _ unit: SimulatedUnit) -> UnitCosts {
     var costs = UnitCosts()
     costs.computeSeconds = pass.forwardOperations(unit, tokens: tokens, tp: tp) / rate
-    if unit.isBlock { addExchanges(&costs, unit, count: 1, hops: 1, attentions: 1) }
+    if unit.isBlock {
+      addExchanges(&costs, unit, count: 1, hops: 1, attentions: 1)
+    } else if tokens > 1 {
+      let bytes = 4 * Double(work.model.latentElementCount * work.model.samplesPerMicrobatch)
+      costs.exchangeSeconds = network.gather(sharing, byteCount: bytes)
+      costs.exchangeBytes = Self.share(sharing) * bytes
+    }
     addGather(&costs, pass, unit)
     return costs.repeated(pass.repeatCount)
   }

@@ -41,6 +41,7 @@ package struct SimulatedLayout: Equatable, Hashable, Sendable, CustomStringConve
 
   package var tensorGroup: RankGroup { group(size: shape[.tp], stride: 1) }
   package var sequenceGroup: RankGroup { group(size: shape[.sp], stride: shape[.tp]) }
+  package var tokenGroup: RankGroup { group(size: tokenDegree, stride: shape[.tp]) }
   package var ringGroup: RankGroup {
     group(size: shape[.ring], stride: shape[.tp] * shape[.sp])
   }
@@ -69,6 +70,14 @@ package struct SimulatedLayout: Equatable, Hashable, Sendable, CustomStringConve
     if stageCount > 1 { text += ", \(schedule)" }
     if overlaps { text += ", overlapped" }
     return text
+  }
+
+  /// Grows with the kinds of parallelism that it needs; the dearest to build weigh most.
+  package var complexity: Int {
+    let parts = [
+      (stageCount > 1, 8), (shape[.tp] > 1, 4), (shape[.ring] > 1, 2), (shape[.dp] > 1, 1),
+    ]
+    return parts.reduce(0) { $0 + ($1.0 ? $1.1 : 0) }
   }
 
   /// Whether the worker runs it today: ZeRO-1 and Ulysses, nothing overlapped.

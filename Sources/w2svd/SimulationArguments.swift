@@ -4,6 +4,7 @@ import ArgumentParser
 import Benchmarking
 import Evaluation
 import Foundation
+import MeshLayout
 import Planning
 import Training
 
@@ -122,6 +123,8 @@ struct SimulationArguments: ParsableArguments {
     study.rules.usesLocalBlocks = localBlocks
     study.rules.onlyToday = layouts == .today
     study.rules.fixed = model == nil ? configuration.fixedDegrees : [:]
+    // The discriminator's head cannot share tokens yet.
+    if layouts == .today && sizes.headElementCount > 0 { study.rules.fixed[.sp] = 1 }
     let report = SimulationReport(
       study, model: model?.name ?? "the configuration's model", origins: origins)
     if report.curves.allSatisfy(\.points.isEmpty) {

@@ -22,7 +22,7 @@ struct WorkerCommand: ParsableCommand {
 
       \(optionTable)
       """,
-    version: Version.text)
+    version: Version.text, subcommands: [BenchCommand.self])
 
   @Option(help: "A YAML file with what differs from the defaults.")
   var config: String?

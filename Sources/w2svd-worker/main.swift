@@ -22,7 +22,7 @@ FreedMemory.keep()
 StopSignal.install()
 
 do {
-  let command = try WorkerCommand.parse()
+  var command = try WorkerCommand.parseAsRoot()
   try command.run()
 } catch {
   // Before MPI, so every rank is here with the same words: one says them.

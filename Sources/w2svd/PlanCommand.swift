@@ -15,12 +15,17 @@ struct PlanCommand: ParsableCommand {
       Bytes are the tensors of one rank by role and category at their peaks, as the ledger of the run \
       will book them, and their sum at the fullest moment. Times are lower bounds from matrix products \
       and attention alone.
+
+      With --simulate, steps of up to thousands of ranks instead, on a machine given by its numbers: which \
+      layouts fit, how long a step takes, what of it waits. Bytes are closed forms then, and most of the \
+      layouts are on paper: the worker runs those marked *.
       """)
 
   @OptionGroup var source: ConfigurationArguments
 
-  @Option(help: "Ranks that will be started.")
-  var ranks = 1
+  @Option(
+    help: "Ranks that will be started. Default: 1; with --simulate 8 to 4,096 in powers of two.")
+  var ranks: Int?
 
   @Option(
     help: ArgumentHelp(
@@ -38,14 +43,29 @@ struct PlanCommand: ParsableCommand {
   @Flag(help: "Prints the plan as one JSON object on the last line. Default: off.")
   var json = false
 
+  @OptionGroup(title: "Simulation") var simulation: SimulationArguments
+
   func validate() throws {
-    if ranks < 1 { throw ValidationError("--ranks is \(ranks); give at least 1.") }
+    if let ranks, ranks < 1 { throw ValidationError("--ranks is \(ranks); give at least 1.") }
     if let gigaflops, !(gigaflops > 0) {
       throw ValidationError("--gigaflops is \(gigaflops); give a positive rate.")
+    }
+    guard simulation.simulate else { return }
+    if let ranks, ranks > 65_536 {
+      throw ValidationError("--ranks is \(ranks); --simulate takes at most 65536.")
+    }
+    if gigaflops != nil || memoryPerRank != nil {
+      throw ValidationError(
+        "--gigaflops and --memory-per-rank do not go with --simulate; give --machine-set "
+          + "productRateFloat32=… and --node-memory.")
     }
   }
 
   func run() throws {
+    if simulation.simulate {
+      return try simulation.run(source, rankCount: ranks, json: json)
+    }
+    let ranks = ranks ?? 1
     let configuration = try source.read(rankCount: ranks)
     let plan = try Coordinator.plan(
       configuration, rankCount: ranks, memoryPerRank: memoryPerRank?.value,

@@ -51,4 +51,16 @@ let messageChecks: [MeshCheck] = [
         try started.waitForArrays(), (0..<mesh.size).map { [UInt8($0), UInt8(round)] })
     }
   },
+  MeshCheck("the probe of links tells rates where there are peers, the same on every rank") {
+    mesh in
+    let probe = try LinkProbe.measure(on: mesh, repeatCount: 2)
+    try expectEqual(probe.rankCount, mesh.size)
+    try expectEqual(probe.inside == nil, mesh.size == probe.nodeCount)
+    try expectEqual(probe.between == nil, probe.nodeCount == 1)
+    for rates in [probe.inside, probe.between].compactMap(\.self) {
+      try expect(rates.latency > 0 && rates.bandwidth > 0, "\(rates)")
+    }
+    let onAll = try mesh.allGather(value: probe)
+    try expect(onAll.allSatisfy { $0 == onAll[0] }, "ranks disagree")
+  },
 ]

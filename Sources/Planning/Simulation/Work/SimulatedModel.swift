@@ -1,0 +1,135 @@
+// A transformer as the simulation sees it: ends and blocks, each with its parameters and the operations of
+// a forward pass of one microbatch.
+//
+// With B samples, L video and T text tokens, D width, M width of the MLP, V elements of a patch, r the
+// adapter's rank; a multiply-add counts as two:
+//   double block   2B (12 DD + (L + T)(4DD + 2DM)) + 4B (L + T)² D     2 (10 DD + 2DM + 11 D + M) parameters
+//   single block   2B (3 DD + (L + T)(4DD + 2DM)) + 4B (L + T)² D      7 DD + 2DM + 7 D + M parameters
+//   adapter        2Br (L + T)(8D + 2(D + M)) and 2Br (L + T)(7D + 2(D + M)), on double and single blocks
+// so that both kinds of blocks run for the same time but for modulation. The ends are the rest.
+// Elementwise work is in the machine's step efficiency.
+
+/// Ends or one block.
+package struct SimulatedUnit: Equatable, Sendable {
+  package var parameterCount: Double
+  package var adapterCount: Double
+  /// Operations of products with weights that split over tokens and heads.
+  package var linear: Double
+  /// q kᵀ and p v.
+  package var attention: Double
+  /// The low-rank branch, where it runs.
+  package var adapter: Double
+  /// Operations that every rank of a sequence-parallel group repeats: conditions and text.
+  package var repeated: Double
+  /// Whether it has an attention to exchange tokens for, and activations to keep.
+  package var isBlock: Bool
+
+  package init(
+    parameterCount: Double, adapterCount: Double = 0, linear: Double, attention: Double = 0,
+    adapter: Double = 0, repeated: Double = 0, isBlock: Bool = true
+  ) {
+    self.parameterCount = parameterCount
+    self.adapterCount = adapterCount
+    self.linear = linear
+    self.attention = attention
+    self.adapter = adapter
+    self.repeated = repeated
+    self.isBlock = isBlock
+  }
+}
+
+package struct SimulatedModel: Equatable, Sendable {
+  /// What is no block; runs with the first stage.
+  package var ends: SimulatedUnit
+  package var blocks: [SimulatedUnit]
+  package var headCount: Int
+  package var width: Int
+  package var samplesPerMicrobatch: Int
+  /// Video and text tokens of a sample.
+  package var tokenCount: Int
+  /// Elements of a sample's latent.
+  package var latentElementCount: Int
+
+  package init(
+    ends: SimulatedUnit, blocks: [SimulatedUnit], headCount: Int, width: Int,
+    samplesPerMicrobatch: Int, tokenCount: Int, latentElementCount: Int
+  ) {
+    self.ends = ends
+    self.blocks = blocks
+    self.headCount = headCount
+    self.width = width
+    self.samplesPerMicrobatch = samplesPerMicrobatch
+    self.tokenCount = tokenCount
+    self.latentElementCount = latentElementCount
+  }
+
+  package init(_ sizes: WorkloadSizes) {
+    let network = sizes.network
+    let batch = Double(sizes.samplesPerMicrobatch)
+    let (d, m) = (Double(network.width), Double(network.mlpWidth))
+    let (l, t) = (Double(network.videoTokenCount), Double(network.textTokenCount))
+    let (tokens, rank) = (l + t, Double(sizes.adapterRank))
+    let shares = (double: 16 * d + 4 * (d + m), single: 7 * d + 2 * (d + m))
+    let shareSum =
+      Double(network.doubleBlockCount) * shares.double
+      + Double(network.singleBlockCount) * shares.single
+    func block(
+      _ parameterCount: Double, modulation: Double, adapterShare: Double, adapterWidth: Double
+    ) -> SimulatedUnit {
+      SimulatedUnit(
+        parameterCount: parameterCount,
+        adapterCount: shareSum > 0
+          ? Double(sizes.adapterElementCount) * adapterShare / shareSum : 0,
+        linear: 2 * batch * tokens * (4 * d * d + 2 * d * m),
+        attention: 4 * batch * tokens * tokens * d,
+        adapter: 2 * batch * rank * tokens * adapterWidth,
+        repeated: 2 * batch * modulation)
+    }
+    let headWidth = Double(network.headWidth)
+    let double = block(
+      2 * (10 * d * d + 2 * d * m + 11 * d + m + 2 * headWidth), modulation: 12 * d * d,
+      adapterShare: shares.double, adapterWidth: 8 * d + 2 * (d + m))
+    let single = block(
+      7 * d * d + 2 * d * m + 7 * d + m + 2 * headWidth, modulation: 3 * d * d,
+      adapterShare: shares.single, adapterWidth: 7 * d + 2 * (d + m))
+    blocks =
+      Array(repeating: double, count: network.doubleBlockCount)
+      + Array(repeating: single, count: network.singleBlockCount)
+    let inside = blocks.reduce(0) { $0 + $1.parameterCount }
+    let patch = Double(network.patchVolume)
+    let channels = Double(network.inChannels + network.outChannels)
+    let (text, pooled) = (Double(network.textWidth), Double(network.pooledWidth))
+    let sinusoid = 256 * d + d * d
+    let refiners = Double(network.refinerBlockCount)
+    let conditions =
+      sinusoid * (network.hasGuidanceEmbedding ? 3 : 2) + pooled * d + d * d + text * d + d * d
+      + 2 * d * d
+    ends = SimulatedUnit(
+      parameterCount: max(0, Double(sizes.networkElementCount) - inside),
+      linear: 2 * batch * l * patch * channels * d,
+      repeated: 2 * batch
+        * (conditions + t * text * d + refiners * (t * 12 * d * d + 2 * d * d))
+        + 4 * batch * refiners * t * t * d, isBlock: false)
+    headCount = network.headCount
+    width = network.width
+    samplesPerMicrobatch = sizes.samplesPerMicrobatch
+    tokenCount = network.videoTokenCount + network.textTokenCount
+    latentElementCount = network.latentCount
+  }
+
+  package var parameterCount: Double {
+    blocks.reduce(ends.parameterCount) { $0 + $1.parameterCount }
+  }
+
+  /// Elements of a microbatch's hidden states.
+  package var hiddenElementCount: Double {
+    Double(samplesPerMicrobatch) * Double(tokenCount) * Double(width)
+  }
+
+  /// Operations of a forward pass of a microbatch, without the adapter.
+  package var forwardOperationCount: Double {
+    blocks.reduce(ends.linear + ends.repeated) {
+      $0 + $1.linear + $1.attention + $1.repeated
+    }
+  }
+}

@@ -1,0 +1,182 @@
+// `w2svd plan --simulate`: steps of thousands of ranks by an event simulation.
+
+import ArgumentParser
+import Benchmarking
+import Evaluation
+import Foundation
+import MeshLayout
+import Planning
+import Training
+
+/// Options of a plan that simulates.
+struct SimulationArguments: ParsableArguments {
+  @Flag(
+    help: ArgumentHelp(
+      "Simulates steps of 8 to 4,096 ranks, or of --ranks. Default: off. Effect: scaling tables of the best "
+        + "layout that fits nodes of each size, with exposed communication and bubble."))
+  var simulate = false
+
+  @Option(
+    help: ArgumentHelp(
+      "A model in place of the configuration's: hunyuanvideo-13b. Default: none.",
+      valueName: "preset"))
+  var model: SimulationPreset?
+
+  @Option(
+    help: ArgumentHelp(
+      "Numbers of the machine, YAML or JSON. Default: none; the table that is printed names every number "
+        + "with unit and origin.", valueName: "file"))
+  var machine: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Overrides a number of the machine; may be repeated. Stronger than --machine, --links and "
+        + "--calibrate.", valueName: "key=value"))
+  var machineSet: [String] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "What `w2svd-worker bench collectives --json` printed. Default: none. Effect: latencies and "
+        + "bandwidths of links.", valueName: "file"))
+  var links: String?
+
+  @Flag(
+    help: "Measures rates of products and memory and a step's efficiency here (10 s). Default: off."
+  )
+  var calibrate = false
+
+  @Option(
+    help: "Operands of products: fp32 or bf16. Default: compute.precision, where auto is bf16.")
+  var dtype: SimulatedPrecision?
+
+  @Option(
+    help: ArgumentHelp(
+      "Bytes of a parameter: fp32 (4 + gradient 4 + optimizer 8) or mixed (2 + 2 + 12; activations of "
+        + "2 bytes). Default: fp32, as the worker holds it; mixed for --model.",
+      valueName: "fp32|mixed"))
+  var state: StateChoice?
+
+  @Option(
+    parsing: .upToNextOption,
+    help: ArgumentHelp(
+      "Memory of a node; several give a table each. Default: 64GiB 128GiB 256GiB.",
+      valueName: "bytes"))
+  var nodeMemory: [ByteCount] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "all, or today: only what the worker runs (no tensor parallelism, no stages, no overlap). Default: all.",
+      valueName: "all|today"))
+  var layouts = LayoutChoice.all
+
+  @Flag(help: "Lets no communication of blocks run beside computing. Default: off.")
+  var noOverlap = false
+
+  @Flag(
+    help: "Stages are local blocks, whose gradients stop at their borders. Default: pipelines.")
+  var localBlocks = false
+
+  @Option(
+    help: ArgumentHelp(
+      "Writes scaling.svg and simulation.json there. Default: nowhere.", valueName: "folder"))
+  var output: String?
+
+  enum StateChoice: String, ExpressibleByArgument { case fp32, mixed }
+  enum LayoutChoice: String, ExpressibleByArgument { case all, today }
+
+  func validate() throws {
+    let needless: [(String, Bool)] = [
+      ("--model", model != nil), ("--machine", machine != nil),
+      ("--machine-set", !machineSet.isEmpty), ("--links", links != nil),
+      ("--calibrate", calibrate), ("--dtype", dtype != nil), ("--state", state != nil),
+      ("--node-memory", !nodeMemory.isEmpty), ("--layouts", layouts == .today),
+      ("--no-overlap", noOverlap), ("--local-blocks", localBlocks), ("--output", output != nil),
+    ]
+    let given = needless.filter(\.1).map(\.0)
+    if !simulate && !given.isEmpty {
+      throw ValidationError(
+        "\(given.joined(separator: ", ")): without effect, give --simulate as well.")
+    }
+  }
+
+  /// Prints and writes what was asked for.
+  func run(_ source: ConfigurationArguments, rankCount: Int?, json: Bool) throws {
+    let configuration = try source.read()
+    let sizes = try model?.sizes ?? WorkloadSizes(configuration)
+    let precision = dtype ?? (model == nil ? configuration.simulatedPrecision : .bf16)
+    let state = state ?? (model == nil ? .fp32 : .mixed)
+    // Read first, so that wrong numbers are told before anything is measured.
+    var numbers = try readMachine(MachineModel())
+    if calibrate {
+      numbers = try readMachine(
+        MachineCalibration.measure(MachineReader.read(file: machine), precision: precision),
+        withFile: false)
+    }
+    var study = ScalingStudy(
+      SimulatedRun(
+        sizes, machine: numbers, state: state == .fp32 ? .float32 : .mixed,
+        precision: precision),
+      rankCounts: rankCount.map { [$0] } ?? ScalingStudy.standardRankCounts,
+      nodeMemories: nodeMemory.isEmpty
+        ? [64, 128, 256].map { $0 * 1_073_741_824 } : nodeMemory.map { Double($0.value) })
+    study.rules.overlaps = !noOverlap
+    study.rules.usesLocalBlocks = localBlocks
+    study.rules.onlyToday = layouts == .today
+    study.rules.fixed = model == nil ? configuration.fixedDegrees : [:]
+    // The discriminator's head cannot share tokens yet.
+    if layouts == .today && sizes.headElementCount > 0 {
+      (study.rules.fixed[.sp], study.rules.fixed[.ring]) = (1, 1)
+    }
+    let report = SimulationReport(
+      study, model: model?.name ?? "the configuration's model", origins: origins)
+    if report.curves.allSatisfy(\.points.isEmpty) {
+      print(report.text, terminator: "")
+      throw JobError(
+        exitCode: .configuration,
+        "no layout fits; give --node-memory, more --ranks, a larger batch.microbatches or a "
+          + "smaller model")
+    }
+    if let output { try write(report, to: URL(filePath: output)) }
+    if json { try printJSON(report) } else { print(report.text, terminator: "") }
+  }
+
+  private func readMachine(_ start: MachineModel, withFile: Bool = true) throws -> MachineModel {
+    try MachineReader.read(
+      start, file: withFile ? machine : nil, links: links, overrides: machineSet)
+  }
+
+  /// Of the numbers that are not defaults.
+  private var origins: [String: String] {
+    var origins = calibrate ? MachineCalibration.origins : [:]
+    let places = [machine.map { ("--machine \($0)", $0) }, links.map { ("--links \($0)", $0) }]
+    for (origin, file) in places.compactMap(\.self) {
+      let text = (try? String(contentsOfFile: file, encoding: .utf8)) ?? ""
+      for option in MachineOption.all where text.contains(option.key) {
+        if calibrate && MachineCalibration.origins[option.key] != nil { continue }
+        origins[option.key] = origin
+      }
+    }
+    for override in machineSet {
+      origins[String(override.prefix { $0 != "=" })] = "--machine-set"
+    }
+    return origins
+  }
+
+  private func write(_ report: SimulationReport, to folder: URL) throws {
+    do {
+      try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+      let encoder = JSONEncoder()
+      encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes, .prettyPrinted]
+      encoder.keyEncodingStrategy = .convertToSnakeCase
+      try encoder.encode(report).write(to: folder.appending(path: "simulation.json"))
+      try Data(report.chart.svg.utf8).write(to: folder.appending(path: "scaling.svg"))
+    } catch {
+      throw JobError(
+        exitCode: .configuration,
+        "--output: \(folder.path) cannot be written: \(error.localizedDescription)")
+    }
+  }
+}
+
+extension SimulationPreset: ExpressibleByArgument {}
+extension SimulatedPrecision: ExpressibleByArgument {}

@@ -1,0 +1,182 @@
+import MeshLayout
+import Testing
+
+@testable import Planning
+
+/// Closed forms of specs of distributed systems, §2 to §4.
+struct TrafficTests {
+  private func sent(
+    _ sizes: [Axis: Int], zeroStage: Int = 1, turn: SimulatedTurn = .teach, n: Int = 1,
+    recomputes: Bool = false, overlaps: Bool = false, ranksPerNode: Int = 64
+  ) -> TurnProgram.Sent {
+    TurnProgram(
+      Example.work(blockCount: 4, recomputes: recomputes),
+      Example.layout(
+        sizes, zeroStage: zeroStage, overlaps: overlaps, ranksPerNode: ranksPerNode), turn,
+      microbatchCount: n
+    ).run().sent[0]
+  }
+
+  /// Bytes of all parameters of the example.
+  private let parameters = 4.0 * 64 * 4
+  /// Bytes of its hidden states.
+  private let hidden = 2.0 * 32 * 16 * 4
+
+  @Test(arguments: [2, 4, 8])
+  func `ZeRO moves 2fP, with sharded parameters 3fP`(ranks: Int) {
+    let f = Double(ranks - 1) / Double(ranks)
+    for overlaps in [false, true] {
+      for zeroStage in [0, 1, 2] {
+        let moved = sent([.zero: ranks], zeroStage: zeroStage, overlaps: overlaps).updates
+        #expect(moved == 2 * f * parameters, "stage \(zeroStage), overlaps \(overlaps)")
+      }
+      #expect(
+        sent([.zero: ranks], zeroStage: 3, overlaps: overlaps).updates == 3 * f * parameters)
+    }
+    // Each microbatch gathers and sums again.
+    #expect(sent([.zero: ranks], zeroStage: 3, n: 3).updates == 9 * f * parameters)
+    #expect(sent([.zero: ranks], zeroStage: 2, n: 3).updates == 4 * f * parameters)
+    #expect(sent([.zero: ranks], zeroStage: 1, n: 3).updates == 2 * f * parameters)
+  }
+
+  @Test func `a frozen role is gathered once a pass, an adapter alone is summed`() {
+    let f = 7.0 / 8
+    let frozen = SimulatedTurn(
+      name: "frozen", passes: [SimulatedPass(.base, .silent)], trainedPass: 0)
+    let ways = sent([.zero: 8], zeroStage: 3, turn: frozen).updates
+    // The way back of this turn computes nothing but is gathered for as well.
+    #expect(ways == 2 * f * parameters)
+    let critic = SimulatedTurn(
+      name: "critic", passes: [SimulatedPass(.base, .adapterTrained, isAdapted: true)],
+      trainedPass: 0)
+    #expect(sent([.zero: 8], zeroStage: 1, turn: critic).updates == 2 * f * parameters / 8)
+  }
+
+  @Test func `hybrid sharding sums one share of the gradients over replicas`() {
+    let moved = sent([.dp: 4, .zero: 8], zeroStage: 3).updates
+    #expect(moved == 3 * 7.0 / 8 * parameters + 2 * 3.0 / 4 * parameters / 8)
+  }
+
+  @Test(arguments: [2, 4, 8])
+  func `Ulysses sends four all-to-alls of a share each way`(p: Int) {
+    let share = Double(p - 1) / Double(p)
+    let block = 4 * hidden / Double(p) * share
+    #expect(sent([.sp: p]).activations == 4 * 2 * block)
+    #expect(sent([.sp: p], recomputes: true).activations == 4 * 3 * block)
+    #expect(sent([.sp: p], n: 3).activations == 3 * 4 * 2 * block)
+  }
+
+  @Test(arguments: [2, 4, 8])
+  func `a ring passes on keys and values, and their gradients on the way back`(p: Int) {
+    let hop = hidden / Double(p)
+    #expect(sent([.ring: p]).activations == 4 * (2 + 4) * Double(p - 1) * hop)
+    // Over both axes heads are shared by Ulysses, what goes round is a share of them.
+    let both = 8 * hop / 2 * 1 / 2 + 6 * Double(p - 1) * hop / 2
+    #expect(sent([.ring: p, .sp: 2]).activations == 4 * both)
+  }
+
+  @Test(arguments: [2, 4, 8])
+  func `tensor parallel moves eight shares of the hidden states`(t: Int) {
+    let share = Double(t - 1) / Double(t)
+    #expect(sent([.tp: t]).activations == 4 * 8 * share * hidden)
+  }
+
+  @Test func `stages pass on hidden states both ways`() {
+    let run = TurnProgram(
+      Example.work(blockCount: 4), Example.layout([.stages: 4]), .teach, microbatchCount: 3
+    ).run()
+    #expect(run.sent.map(\.stages) == [1, 2, 2, 1].map { $0 * 3 * hidden })
+    let local = TurnProgram(
+      Example.work(blockCount: 4), Example.layout([.stages: 4], schedule: .localBlocks), .teach,
+      microbatchCount: 3
+    ).run()
+    #expect(local.sent.map(\.stages) == [1, 1, 1, 0].map { $0 * 3 * hidden })
+  }
+
+  // MARK: Times
+
+  private let slow = Link(latency: 4, secondsPerByte: 0.5)
+
+  @Test func `collectives cost what the alpha-beta model says`() {
+    // p = 8, m = 64: (p − 1)/p m b = 28.
+    #expect(CollectiveModel.oneHop(rankCount: 8, byteCount: 64, link: slow) == 7 * 4 + 28)
+    #expect(
+      CollectiveModel.reduceScatter(
+        rankCount: 8, byteCount: 64, link: slow, sumSecondsPerByte: 0.25) == 28 + 28 + 14)
+    #expect(CollectiveModel.ringAllReduce(rankCount: 8, byteCount: 64, link: slow) == 56 + 56)
+    #expect(CollectiveModel.doublingAllReduce(rankCount: 8, byteCount: 64, link: slow) == 3 * 36)
+    #expect(
+      CollectiveModel.halvingAllReduce(rankCount: 8, byteCount: 64, link: slow) == 24 + 56)
+    for cost in [
+      CollectiveModel.oneHop(rankCount: 1, byteCount: 64, link: slow),
+      CollectiveModel.ringAllReduce(rankCount: 1, byteCount: 64, link: slow),
+      CollectiveModel.doublingAllReduce(rankCount: 1, byteCount: 64, link: slow),
+    ] { #expect(cost == 0) }
+  }
+
+  @Test func `doubling beats the ring below the stated size`() {
+    // m* = a (2(p − 1) − log₂ p) / (b (log₂ p − 2(p − 1)/p)) = 8.8 a/b for p = 8.
+    let border = 4.0 * (14 - 3) / (0.5 * (3 - 1.75))
+    for (bytes, isLess) in [(border * 0.99, true), (border * 1.01, false)] {
+      let doubling = CollectiveModel.doublingAllReduce(
+        rankCount: 8, byteCount: bytes, link: slow)
+      let ring = CollectiveModel.ringAllReduce(rankCount: 8, byteCount: bytes, link: slow)
+      #expect((doubling < ring) == isLess)
+    }
+  }
+
+  @Test func `groups over nodes take two levels where that is cheaper`() {
+    let fast = Link(latency: 0.25, secondsPerByte: 0.03125)
+    let network = NetworkModel(inside: fast, between: slow)
+    let group = RankGroup(size: 32, perNode: 8)
+    let levels =
+      CollectiveModel.hierarchicalAllReduce(
+        nodeCount: 4, perNode: 8, byteCount: 1024, inside: fast, between: slow)
+    #expect(network.allReduce(group, byteCount: 1024) == levels)
+    #expect(levels < 2 * network.allToAll(group, byteCount: 1024))
+    // On one node or with one rank a node there is one level.
+    let alone = RankGroup(size: 8, perNode: 8)
+    #expect(
+      network.gather(alone, byteCount: 64)
+        == CollectiveModel.oneHop(rankCount: 8, byteCount: 64, link: fast))
+    #expect(
+      network.gather(RankGroup(size: 8, perNode: 1), byteCount: 64)
+        == CollectiveModel.oneHop(rankCount: 8, byteCount: 64, link: slow))
+    let uniform = NetworkModel(inside: slow, between: slow)
+    #expect(
+      uniform.allToAll(group, byteCount: 64)
+        == CollectiveModel.oneHop(rankCount: 32, byteCount: 64, link: slow))
+  }
+
+  @Test func `groups lie over nodes as ranks are numbered`() {
+    let layout = Example.layout([.stages: 2, .zero: 4, .sp: 4, .tp: 2], ranksPerNode: 8)
+    #expect(layout.rankCount == 64 && layout.nodeCount == 8)
+    #expect(layout.tensorGroup == RankGroup(size: 2, perNode: 2))
+    #expect(layout.sequenceGroup == RankGroup(size: 4, perNode: 4))
+    #expect(layout.shardGroup == RankGroup(size: 16, perNode: 4))
+    #expect(layout.crossesNodes(fromStage: 0, to: 1))
+    let small = Example.layout([.stages: 4, .sp: 2], ranksPerNode: 4)
+    #expect(!small.crossesNodes(fromStage: 0, to: 1) && small.crossesNodes(fromStage: 1, to: 2))
+    // Three ranks of a group of six fit a node of four evenly.
+    #expect(
+      Example.layout([.sp: 6], ranksPerNode: 4).sequenceGroup == RankGroup(size: 6, perNode: 3))
+  }
+
+  @Test func `gathers hide behind blocks but for the first, sums but for the last`() {
+    var machine = Example.machine
+    machine.latencyInside = 1
+    func timeline(_ overlaps: Bool) -> Timeline {
+      TurnProgram(
+        Example.work(blockCount: 6, forward: 4, machine: machine),
+        Example.layout([.zero: 2], zeroStage: 3, overlaps: overlaps), .teach, microbatchCount: 1
+      ).run().timeline
+    }
+    let compute = 6.0 * 12
+    #expect(timeline(true).seconds == 1 + compute + 1)
+    #expect(timeline(true).stages[0].exposedCommunication == 2)
+    // Two gathers and a sum of each block, one after the other.
+    #expect(timeline(false).seconds == compute + 6 * 3)
+    #expect(timeline(false).stages[0].exposedCommunication == 6 * 3)
+    #expect(timeline(false).stages[0].bubble == 0)
+  }
+}

@@ -1,0 +1,97 @@
+import Evaluation
+import Foundation
+import Planning
+import TestSupport
+import Testing
+
+@testable import Training
+
+struct MachineReaderTests {
+  /// Writes texts to files of a temporary folder and reads a machine from them.
+  private func read(
+    file: String? = nil, links: String? = nil, overrides: [String] = []
+  ) throws -> MachineModel {
+    try withTemporaryFolder { folder in
+      func path(_ name: String, _ text: String?) throws -> String? {
+        guard let text else { return nil }
+        let url = folder.appending(path: name)
+        try text.write(to: url, atomically: true, encoding: .utf8)
+        return url.path
+      }
+      return try MachineReader.read(
+        file: path("machine.yaml", file), links: path("links.json", links), overrides: overrides)
+    }
+  }
+
+  @Test func `a file is YAML or JSON, links and overrides are stronger`() throws {
+    let yaml = "bandwidthBetween: 25e9\nranksPerNode: 8\nlatencyInside: 1e-6\n"
+    let links = """
+      2 ranks
+      {"benchmark":"collectives","machine":{"latencyInside":3e-06,"bandwidthInside":2e9},"ranks":2}
+      """
+    let machine = try read(file: yaml, links: links, overrides: ["ranksPerNode=4"])
+    #expect(machine.bandwidthBetween == 25e9 && machine.largestRankCountOfNode == 4)
+    #expect(machine.latencyInside == 3e-6 && machine.bandwidthInside == 2e9)
+    #expect(machine.memoryBandwidth == MachineModel().memoryBandwidth)
+    let json = try read(file: "{\"ranksPerNode\": 2}")
+    #expect(json.largestRankCountOfNode == 2)
+  }
+
+  @Test func `all problems are told at once`() {
+    let error = #expect(throws: JobError.self) {
+      try read(
+        file: "ranksPerNode: 2.5\nspeed: 3\nlatencyInside: [1, 2]\n",
+        overrides: ["memoryPerNode", "bandwidthInside=fast", "stepEfficiency=2"])
+    }
+    #expect(error?.exitCode == .configuration)
+    for part in [
+      "6 problems", "ranksPerNode: is 2.5, it must be a whole number", "speed: there is no such",
+      "latencyInside: expected a number, found a list", "memoryPerNode: write it as key=value",
+      "found 'fast'", "stepEfficiency: is 2.0, it must be 0.01 to 1.0",
+    ] { #expect(error?.message.contains(part) == true, "\(part): \(error?.message ?? "")") }
+  }
+
+  @Test func `a file that is not there is the user's to mend`() {
+    let error = #expect(throws: JobError.self) {
+      try MachineReader.read(file: "/nowhere.yaml", links: "/nowhere.json")
+    }
+    #expect(error?.message.contains("--machine: /nowhere.yaml cannot be read") == true)
+    #expect(error?.message.contains("--links: /nowhere.json cannot be read") == true)
+  }
+
+  @Test func `the preset has the sizes of the specification`() {
+    let run = SimulatedRun(
+      SimulationPreset.hunyuanVideo13B.sizes, machine: MachineModel(), state: .mixed,
+      precision: .bf16)
+    // specs/w2svd.md, §4: 12.82e9 parameters, 67,320 and 256 tokens, 4.29 PFLOP a forward pass.
+    #expect(abs(run.work.model.parameterCount - 12.82e9) < 0.01e9)
+    #expect(run.work.model.tokenCount == 67_576)
+    #expect(abs(run.work.model.forwardOperationCount - 4.29e15) < 0.01e15)
+    // Block inputs alone: 24.9 GB a sample.
+    let kept = 60 * run.work.model.hiddenElementCount * 2
+    #expect(abs(kept - 24.9e9) < 0.05e9)
+    // A generator turn costs 7 forward passes (4 with recomputation, a fake and two real ones), a critic turn a
+    // rollout, where it does not follow one, and 3.8: attention's way back is two, products' one.
+    let passes = run.operationCount(microbatchCount: 1) / run.work.model.forwardOperationCount
+    #expect(abs(passes - (7 + 3.8 + 4 * 4.8) / 5) < 0.1)
+  }
+
+  @Test func `a report holds every number with its origin and a picture of three panels`() throws {
+    var study = ScalingStudy(
+      SimulatedRun(try WorkloadSizes(RunConfiguration()), machine: MachineModel()),
+      rankCounts: [1, 8], nodeMemories: [1e9])
+    study.rules.onlyToday = true
+    let report = SimulationReport(study, model: "a <model>", origins: ["latencyInside": "here"])
+    #expect(report.machine.count == MachineOption.all.count)
+    #expect(report.machine["latencyInside"]?.origin == "here")
+    #expect(report.curves.count == 2 && report.curves[0].points.map(\.rankCount) == [1, 8])
+    #expect(report.curves[0].points.allSatisfy { $0.runsToday })
+    #expect(report.text.contains("strong scaling, 8 microbatches a step"))
+    let svg = report.chart.svg
+    #expect(svg.hasPrefix("<svg ") && svg.contains("a &lt;model&gt;"))
+    #expect(svg.components(separatedBy: "<g ").count == 4 && !svg.contains("nan"))
+    #expect(
+      svg.components(separatedBy: "<text").count
+        == svg.components(separatedBy: "</text>").count)
+  }
+}

@@ -120,7 +120,8 @@ package enum CostModel {
           ShardPartition(count: $0, shardCount: sharding.rankCount).range(of: sharding.rank).count
         }
       }
-      let networks = [sizes.networkUnits, sizes.adapterUnits].map { $0.map(\.elementCount) }
+      let networks =
+        [sizes.networkUnits, sizes.adapterUnits].map { $0.map(\.elementCount) }
         + [[sizes.headElementCount]]
       let counts = networks.map {
         own(sharding.zeroStage == .optimizer ? [$0.reduce(0, +)] : $0)

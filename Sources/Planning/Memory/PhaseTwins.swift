@@ -253,7 +253,9 @@ struct PhaseTwins {
   /// What the silent passes of a microbatch's rollout load: as many times as the deepest rollout of the
   /// microbatches that are computed at the same time has steps.
   private func loads(of roles: Roles, _ ledger: PlannedLedger) -> Work {
-    guard sizes.simulatesRollout, place.zeroStage == .parameters else { return 0 * Work(of: ledger) }
+    guard sizes.simulatesRollout, place.zeroStage == .parameters else {
+      return 0 * Work(of: ledger)
+    }
     let stepCount = sizes.generatorStepCount
     let peerCount = sizes.spreadsDepths ? min(roundCount, stepCount) : 1
     let deepest = (0..<stepCount).map { draw in

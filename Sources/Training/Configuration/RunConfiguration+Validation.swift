@@ -196,7 +196,8 @@ extension RunConfiguration {
     }
     return MeshSearch(
       rankCount: rankCount, microbatchCount: batch.microbatches, headCount: headCount,
-      dp: fixed(mesh.dp) ?? 1, zero: fixed(mesh.zero), ring: fixed(mesh.ring) ?? 1, sp: fixed(mesh.sp),
+      dp: fixed(mesh.dp) ?? 1, zero: fixed(mesh.zero), ring: fixed(mesh.ring) ?? 1,
+      sp: fixed(mesh.sp),
       stage: fixed(mesh.zeroStage).flatMap(ZeroStage.init(rawValue:)),
       sequenceProblem: distill.lambdaAdversarial > 0
         ? "shares tokens, which the discriminator's head cannot in this version: "

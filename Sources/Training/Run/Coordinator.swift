@@ -201,7 +201,8 @@ extension WorkloadSizes {
 }
 
 extension FlatLayout {
-  fileprivate var plannedUnits: [PlannedUnit] {
+  /// Its units as the planner wants them.
+  var plannedUnits: [PlannedUnit] {
     units.map { PlannedUnit(isBlock: !$0.block.isEmpty, elementCount: $0.range.count) }
   }
 }

@@ -32,14 +32,15 @@ package enum SimulationPreset: String, CaseIterable, Sendable {
         hasGuidanceEmbedding: transformer.guidanceEmbeds,
         // 129 frames are 1 + 128/4, rows and columns an eighth.
         latentFrames: 33, latentHeight: 68, latentWidth: 120),
-      networkElementCount: FlatLayout(specifications).count,
-      adapterElementCount: FlatLayout(
+      networkUnits: FlatLayout(specifications).plannedUnits,
+      adapterUnits: FlatLayout(
         AdapterConfiguration(rank: adapterRank, of: transformer)
           .parameterSpecifications(adapting: specifications)
-      ).count, adapterRank: adapterRank, headElementCount: 0, discriminatorWidth: 0,
+      ).plannedUnits, adapterRank: adapterRank, headElementCount: 0, discriminatorWidth: 0,
       microbatchCount: 64, samplesPerMicrobatch: 1, recomputes: true, teachStepCount: 0,
       method: .distributionMatching, distillStepCount: 1_000, generatorStepCount: 4,
-      simulatesRollout: false, criticRatio: 5, pullsRealDiT: true, isGuided: true,
+      simulatesRollout: false, spreadsDepths: false, criticRatio: 5, pullsRealDiT: true,
+      isGuided: true,
       hasGroundTruthTerm: false, keepsGeneratorAverage: false, evaluationBatch: 1,
       bucketByteCount: 4 << 20)
   }

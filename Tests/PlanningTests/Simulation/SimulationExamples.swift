@@ -52,10 +52,12 @@ enum Example {
         refinerBlockCount: 1, inChannels: 16, outChannels: 16, patchVolume: 4, textTokenCount: 16,
         textWidth: 64, pooledWidth: 64, hasGuidanceEmbedding: false, latentFrames: 4,
         latentHeight: 16, latentWidth: 16),
-      networkElementCount: 5_600_000, adapterElementCount: 300_000, adapterRank: 8,
+      networkUnits: [PlannedUnit(isBlock: false, elementCount: 5_600_000)],
+      adapterUnits: [PlannedUnit(isBlock: false, elementCount: 300_000)], adapterRank: 8,
       headElementCount: 0, discriminatorWidth: 32, microbatchCount: 16, samplesPerMicrobatch: 1,
       recomputes: true, teachStepCount: 10, method: .distributionMatching, distillStepCount: 10,
-      generatorStepCount: 4, simulatesRollout: true, criticRatio: 5, pullsRealDiT: true,
+      generatorStepCount: 4, simulatesRollout: true, spreadsDepths: true,
+      criticRatio: 5, pullsRealDiT: true,
       isGuided: true, hasGroundTruthTerm: false, keepsGeneratorAverage: true, evaluationBatch: 4,
       bucketByteCount: 4 << 20)
     change(&sizes)

@@ -195,7 +195,7 @@ import VideoData
       (["batch.microbatches=4"], 5, ["batch.microbatches"]), (["batch.microbatches=4"], 3, []),
       (["mesh.zero=2"], 4, ["mesh.zero"]), (["mesh.zero=4"], 4, []),
       (["mesh.dp=2"], 4, []), (["mesh.dp=3"], 4, ["mesh.dp"]),
-      (["mesh.zeroStage=3"], 3, ["mesh.zeroStage"]), (["mesh.zeroStage=3"], 4, []),
+      (["mesh.zeroStage=3", "mesh.sp=1"], 3, ["mesh.zeroStage"]), (["mesh.zeroStage=3"], 4, []),
       (["mesh.sp=2"], 4, ["mesh.sp"]), (["mesh.sp=2", "model.heads=2"], 4, []),
       (["mesh.sp=3"], 4, ["mesh.sp"]), (["mesh.sp=3"], 24, []), ([], 24, []),
       (["mesh.sp=0"], 4, ["mesh.sp"]), (["mesh.tp=2"], 4, ["mesh.tp"]),

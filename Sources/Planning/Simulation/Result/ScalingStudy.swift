@@ -114,7 +114,8 @@ package struct ScalingStudy: Equatable, Sendable {
     return ScalingPoint(
       rankCount: best.layout.rankCount, ranksPerNode: best.layout.ranksPerNode,
       nodeCount: best.layout.nodeCount, layout: best.layout.description,
-      runsToday: best.layout.runsToday(microbatchCount: microbatchCount), microbatchCount: microbatchCount,
+      runsToday: best.layout.runsToday(microbatchCount: microbatchCount),
+      microbatchCount: microbatchCount,
       byteCountPerRank: best.memory.byteCount, step: best.step, teach: best.teach,
       samplesPerSecond: rate,
       efficiency: perRank / reference)

@@ -140,7 +140,7 @@ final class StepRun {
         .generate(
           depth: 0, noise: noise(0), truth: nil,
           generator: BoundDenoiser(
-            generator, conditions: conditions, recompute: benchmark.recompute),
+            generator, conditions: conditions, recomputedShare: benchmark.recompute ? 1 : 0),
           on: tape
         ) { _ in noise(0) }
       sample = x.tensor
@@ -184,7 +184,8 @@ final class StepRun {
     let noisy = FlowMatching.noised(
       clean, noise: noise, times: times, in: arena, booking: Booking(role, .activations))
     let velocity = BoundDenoiser(
-      network, conditions: conditions, adapter: adapter, recompute: benchmark.recompute
+      network, conditions: conditions, adapter: adapter,
+      recomputedShare: benchmark.recompute ? 1 : 0
     ).velocity(of: Value(constant: noisy), times: times, on: tape)
     let term = FlowMatchingObjective().evaluate(
       prediction: velocity, clean: clean, noise: noise, on: tape)

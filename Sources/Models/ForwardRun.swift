@@ -51,7 +51,7 @@ package enum ForwardRun {
         .wrongInput, "\(file.reader.path): " + problems.joined(separator: "\n"))
     }
     let output = HunyuanVideoTransformer(folder.configuration, parameters: parameters)
-      .forward(tape: tape, transformerInputs, recompute: recompute)
+      .forward(tape: tape, transformerInputs, recomputedShare: recompute ? 1 : 0)
 
     var results: [(name: String, tensor: Tensor<Float>)] = [("output", output.tensor)]
     if gradients {

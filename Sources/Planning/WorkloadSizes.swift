@@ -90,7 +90,8 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
 
   package var microbatchCount: Int
   package var samplesPerMicrobatch: Int
-  package var recomputes: Bool
+  /// Share of the blocks that run again on the way back.
+  package var recomputedShare: Double
   package var teachStepCount: Int
 
   package var method: Method
@@ -117,7 +118,7 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
     network: NetworkSizes, networkUnits: [PlannedUnit], adapterUnits: [PlannedUnit],
     adapterRank: Int, headElementCount: Int, discriminatorWidth: Int,
     storedTextElementCounts: [Int] = [], microbatchCount: Int, samplesPerMicrobatch: Int,
-    recomputes: Bool, teachStepCount: Int, method: Method, distillStepCount: Int,
+    recomputedShare: Double, teachStepCount: Int, method: Method, distillStepCount: Int,
     generatorStepCount: Int, simulatesRollout: Bool, spreadsDepths: Bool, criticRatio: Int,
     pullsRealDiT: Bool, isGuided: Bool, hasGroundTruthTerm: Bool, keepsGeneratorAverage: Bool,
     evaluationBatch: Int, bucketByteCount: Int
@@ -131,7 +132,7 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
     self.storedTextElementCounts = storedTextElementCounts
     self.microbatchCount = microbatchCount
     self.samplesPerMicrobatch = samplesPerMicrobatch
-    self.recomputes = recomputes
+    self.recomputedShare = recomputedShare
     self.teachStepCount = teachStepCount
     self.method = method
     self.distillStepCount = distillStepCount

@@ -26,7 +26,7 @@ struct AdapterTests {
       opening: Self.folder.appending(path: "reference.safetensors"))
     let run = try fixture.run(
       Float.self, adapter: { Adapter(try Self.load($0, $1), weight: weight) },
-      recompute: recompute)
+      recomputedShare: recompute ? 1 : 0)
     let expected = try reference.floats("\(weight).output")
     #expect(
       difference(run.output.array, expected, absolute: 1e-4 * largestMagnitude(expected)) == nil)

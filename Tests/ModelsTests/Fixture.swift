@@ -75,7 +75,7 @@ struct Fixture {
   func run<Scalar: KernelScalar>(
     _ type: Scalar.Type,
     adapter: ((HunyuanVideoConfiguration, Arena) throws -> Adapter<Scalar>)? = nil,
-    recompute: Bool = false, precision: ProductPrecision = .float32
+    recomputedShare: Double = 0, precision: ProductPrecision = .float32
   ) throws -> Run<Scalar> {
     let arena = Arena()
     let model: HunyuanVideoTransformer<Scalar> = try model(in: arena)
@@ -87,7 +87,7 @@ struct Fixture {
     let hiddenStates = tape.input(try tensor("hidden_states", in: arena))
     let output = model.forward(
       tape: tape, try transformerInputs(hiddenStates: hiddenStates, in: arena), adapter: adapter,
-      recompute: recompute)
+      recomputedShare: recomputedShare)
     tape.backward([(output, try tensor("output_grad", in: arena))])
     var gradients = ["hidden_states": tape.gradient(of: hiddenStates)?.array ?? []]
     for parameter in trained.parameters {

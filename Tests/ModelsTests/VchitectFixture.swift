@@ -53,7 +53,7 @@ struct VchitectExample<Scalar: KernelScalar> {
     let tape = Tape<Scalar>(arena: arena, role: .base)
     let input = tape.input(latents)
     let output = model.forward(
-      tape: tape, inputs(input), adapter: adapter, recompute: recompute)
+      tape: tape, inputs(input), adapter: adapter, recomputedShare: recompute ? 1 : 0)
     tape.backward([(output, seed)])
     var gradients = ["hidden_states": tape.gradient(of: input)?.array ?? []]
     for parameter in trained.parameters {

@@ -14,7 +14,7 @@ private func sizes(_ change: (inout WorkloadSizes) -> Void = { _ in }) -> Worklo
     networkUnits: [PlannedUnit(isBlock: false, elementCount: 150_000)],
     adapterUnits: [PlannedUnit(isBlock: false, elementCount: 9_000)], adapterRank: 4,
     headElementCount: 0, discriminatorWidth: 32, microbatchCount: 8, samplesPerMicrobatch: 2,
-    recomputes: false,
+    recomputedShare: 0,
     teachStepCount: 10, method: .distributionMatching, distillStepCount: 10,
     generatorStepCount: 4, simulatesRollout: true, spreadsDepths: true, criticRatio: 4,
     pullsRealDiT: true,
@@ -67,7 +67,7 @@ func `gradient buffers grow with the logarithm of the microbatches`(
 
 @Test func `recomputation takes less memory and more operations`() throws {
   let stored = try costs(sizes())
-  let recomputed = try costs(sizes { $0.recomputes = true })
+  let recomputed = try costs(sizes { $0.recomputedShare = 1 })
   for phase in 0..<2 {
     #expect(
       recomputed.phases[phase].memory[0].totalPeakByteCount

@@ -52,6 +52,10 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
     PlannedCase("stored", ranks: 4),
     PlannedCase("recomputed") { $0.model.recompute = true },
     PlannedCase("recomputed", ranks: 2) { $0.model.recompute = true },
+    PlannedCase("half of the blocks recomputed") {
+      $0.model.recompute = true
+      $0.model.recomputedShare = 0.5
+    },
     PlannedCase("many text tokens, three samples") {
       $0.model.textTokens = 37
       $0.batch.samples = 3

@@ -48,14 +48,14 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
   /// - Precondition: frames, rows and columns are multiples of the patch.
   package func velocity(
     tape: Tape<Scalar>, noisy: Value<Scalar>, times: [Double], conditions: [Condition<Scalar>],
-    guidance: Double = 1, adapter: Adapter<Scalar>? = nil, recompute: Bool = false,
+    guidance: Double = 1, adapter: Adapter<Scalar>? = nil, recomputedShare: Double = 0,
     sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
     let output = inPass(tape, noisy, adapter) {
       transformer.forward(
         tape: tape,
         inputs(tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance),
-        adapter: adapter, recompute: recompute, sequence: sequence)
+        adapter: adapter, recomputedShare: recomputedShare, sequence: sequence)
     }
     precondition(
       output.shape == noisy.shape,
@@ -67,13 +67,13 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
   /// Video tokens after the last double block, [B, L, D].
   package func features(
     tape: Tape<Scalar>, noisy: Value<Scalar>, times: [Double], conditions: [Condition<Scalar>],
-    guidance: Double = 1, adapter: Adapter<Scalar>? = nil, recompute: Bool = false
+    guidance: Double = 1, adapter: Adapter<Scalar>? = nil, recomputedShare: Double = 0
   ) -> Value<Scalar> {
     inPass(tape, noisy, adapter) {
       transformer.features(
         tape: tape,
         inputs(tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance),
-        adapter: adapter, recompute: recompute)
+        adapter: adapter, recomputedShare: recomputedShare)
     }
   }
 

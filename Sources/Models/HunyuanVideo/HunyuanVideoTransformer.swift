@@ -7,6 +7,7 @@
 // D width, E text width, P pooled width.
 
 package import Autodiff
+import Basics
 package import DenseKernels
 import Tensors
 
@@ -32,16 +33,17 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
   /// Frames, rows and columns that fill no patch are left out of the result, as diffusers does.
   /// - Shapes: hidden states [B, C, F, H, W] → [B, Cout, F, H, W].
   /// - Parameters:
-  ///   - recompute: whether a block stores only its inputs and runs again in `backward`.
+  ///   - recomputedShare: share of the blocks, evenly spread, that store only their inputs and run again in
+  ///     `backward`.
   ///   - sequence: runs the blocks on a part of the tokens; inputs and result are whole.
   /// - Precondition: `inputs.problems(for: configuration)` is empty.
   package func forward(
     tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
-    recompute: Bool = false, sequence: (any SequenceParallel<Scalar>)? = nil
+    recomputedShare: Double = 0, sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
     let scope = LayerScope(tape, parameters, adapter: adapter)
     let stem = stem(scope, inputs, sequence: sequence)
-    var (video, text) = runDoubleBlocks(scope, stem, recompute: recompute)
+    var (video, text) = runDoubleBlocks(scope, stem, recomputedShare: recomputedShare)
     if configuration.singleBlockCount > 0 {
       var joint = tape.concatenate([video, text], along: 1)  // [B, L+T, D]
       for index in 0..<configuration.singleBlockCount {
@@ -49,7 +51,11 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
         let block = SingleStreamBlock(
           scope: scope(name), stem: stem, configuration: configuration)
         joint =
-          scope.run(name, [joint, stem.condition], recompute: recompute) { tape, inputs in
+          scope.run(
+            name, [joint, stem.condition],
+            recompute: isInEvenShare(
+              configuration.doubleBlockCount + index, share: recomputedShare)
+          ) { tape, inputs in
             [block.forward(tape, joint: inputs[0], condition: inputs[1])]
           }[0]
       }
@@ -63,10 +69,12 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
   /// - Source: the W2SVD figure's tap for the discriminator.
   package func features(
     tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
-    recompute: Bool = false
+    recomputedShare: Double = 0
   ) -> Value<Scalar> {
     let scope = LayerScope(tape, parameters, adapter: adapter)
-    return runDoubleBlocks(scope, stem(scope, inputs, sequence: nil), recompute: recompute).video
+    return runDoubleBlocks(
+      scope, stem(scope, inputs, sequence: nil), recomputedShare: recomputedShare
+    ).video
   }
 
   // MARK: Parts
@@ -113,13 +121,17 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
   }
 
   private func runDoubleBlocks(
-    _ scope: LayerScope<Scalar>, _ stem: TransformerStem<Scalar>, recompute: Bool
+    _ scope: LayerScope<Scalar>, _ stem: TransformerStem<Scalar>,
+    recomputedShare: Double
   ) -> (video: Value<Scalar>, text: Value<Scalar>) {
     var streams = [stem.video, stem.text]
     for index in 0..<configuration.doubleBlockCount {
       let name = "transformer_blocks.\(index)"
       let block = DoubleStreamBlock(scope: scope(name), stem: stem, configuration: configuration)
-      streams = scope.run(name, streams + [stem.condition], recompute: recompute) { tape, inputs in
+      streams = scope.run(
+        name, streams + [stem.condition],
+        recompute: isInEvenShare(index, share: recomputedShare)
+      ) { tape, inputs in
         block.forward(tape, video: inputs[0], text: inputs[1], condition: inputs[2])
       }
     }

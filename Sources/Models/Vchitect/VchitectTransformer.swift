@@ -10,6 +10,7 @@
 // of a frame, D width, E text width, P pooled width.
 
 package import Autodiff
+import Basics
 package import DenseKernels
 import Tensors
 
@@ -32,11 +33,12 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   ///
   /// Rows and columns that fill no patch are left out of the result, as in the released code.
   /// - Shapes: hidden states [B, C, F, H, W] → [B, Cout, F, H, W].
-  /// - Parameter recompute: whether a block stores only its inputs and runs again in `backward`.
+  /// - Parameter recomputedShare: share of the blocks, evenly spread, that store only their inputs and run
+  ///   again in `backward`.
   /// - Precondition: `inputs.problems(for: configuration)` is empty.
   package func forward(
     tape: Tape<Scalar>, _ inputs: VchitectInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
-    recompute: Bool = false
+    recomputedShare: Double = 0
   ) -> Value<Scalar> {
     let problems = inputs.problems(for: configuration)
     precondition(problems.isEmpty, problems.joined(separator: "; "))
@@ -62,7 +64,9 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
       let block = MultimodalDiffusionBlock(
         scope: scope(name), configuration: configuration,
         clipCount: clipCount, rotation: rotation, isLast: index == configuration.blockCount - 1)
-      streams = scope.run(name, streams + [condition], recompute: recompute) { tape, inputs in
+      streams = scope.run(
+        name, streams + [condition], recompute: isInEvenShare(index, share: recomputedShare)
+      ) { tape, inputs in
         block.forward(tape, image: inputs[0], text: inputs[1], condition: inputs[2])
       }
     }

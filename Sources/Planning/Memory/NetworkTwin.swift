@@ -2,6 +2,7 @@
 // Discriminator, operation by operation. Names follow those files; B samples, L video tokens, T text
 // tokens, D width.
 
+import Basics
 import MeshLayout
 
 /// The part of the tokens that a rank of a sequence-parallel group runs.
@@ -40,11 +41,11 @@ struct NetworkTwin {
 
   /// - Shapes: noisy B·C·F·H·W → the same.
   func velocity(
-    _ tape: TapeTwin, noisy: ValueTwin, sampleCount: Int, recompute: Bool = false
+    _ tape: TapeTwin, noisy: ValueTwin, sampleCount: Int, recomputedShare: Double = 0
   ) -> ValueTwin {
     inPass(tape, noisy) {
       let inputs = inputs(tape, noisy: noisy, sampleCount: sampleCount)
-      let output = forward(tape, inputs, sampleCount: sampleCount, recompute: recompute)
+      let output = forward(tape, inputs, sampleCount: sampleCount, recomputedShare: recomputedShare)
       withExtendedLifetime(inputs) {}
       return output
     }
@@ -52,12 +53,13 @@ struct NetworkTwin {
 
   /// Video tokens after the last double block.
   func features(
-    _ tape: TapeTwin, noisy: ValueTwin, sampleCount: Int, recompute: Bool
+    _ tape: TapeTwin, noisy: ValueTwin, sampleCount: Int, recomputedShare: Double
   ) -> ValueTwin {
     inPass(tape, noisy) {
       let inputs = inputs(tape, noisy: noisy, sampleCount: sampleCount)
       let stem = stem(tape, inputs, sampleCount: sampleCount)
-      let video = runDoubleBlocks(tape, stem, sampleCount: sampleCount, recompute: recompute)[0]
+      let video = runDoubleBlocks(
+        tape, stem, sampleCount: sampleCount, recomputedShare: recomputedShare)[0]
       withExtendedLifetime((inputs, stem)) {}
       return video
     }
@@ -114,10 +116,11 @@ struct NetworkTwin {
   // MARK: Transformer
 
   private func forward(
-    _ tape: TapeTwin, _ inputs: Inputs, sampleCount: Int, recompute: Bool
+    _ tape: TapeTwin, _ inputs: Inputs, sampleCount: Int, recomputedShare: Double
   ) -> ValueTwin {
     let stem = stem(tape, inputs, sampleCount: sampleCount)
-    let streams = runDoubleBlocks(tape, stem, sampleCount: sampleCount, recompute: recompute)
+    let streams = runDoubleBlocks(
+      tape, stem, sampleCount: sampleCount, recomputedShare: recomputedShare)
     var video = streams[0]
     let text = streams[1]
     if sizes.singleBlockCount > 0 {
@@ -125,7 +128,8 @@ struct NetworkTwin {
       for index in 0..<sizes.singleBlockCount {
         joint =
           run(
-            sizes.doubleBlockCount + index, tape, [joint, stem.condition], recompute: recompute
+            sizes.doubleBlockCount + index, tape, [joint, stem.condition],
+            recomputedShare: recomputedShare
           ) { tape, inputs in
             [
               singleBlock(
@@ -218,11 +222,12 @@ struct NetworkTwin {
   }
 
   private func runDoubleBlocks(
-    _ tape: TapeTwin, _ stem: Stem, sampleCount: Int, recompute: Bool
+    _ tape: TapeTwin, _ stem: Stem, sampleCount: Int, recomputedShare: Double
   ) -> [ValueTwin] {
     var streams = [stem.video, stem.text]
     for index in 0..<sizes.doubleBlockCount {
-      streams = run(index, tape, streams + [stem.condition], recompute: recompute) { tape, inputs in
+      streams = run(index, tape, streams + [stem.condition], recomputedShare: recomputedShare) {
+        tape, inputs in
         doubleBlock(
           tape, video: inputs[0], text: inputs[1], condition: inputs[2], sampleCount: sampleCount)
       }
@@ -255,7 +260,7 @@ struct NetworkTwin {
   }
 
   private func run(
-    _ block: Int, _ tape: TapeTwin, _ inputs: [ValueTwin], recompute: Bool,
+    _ block: Int, _ tape: TapeTwin, _ inputs: [ValueTwin], recomputedShare: Double,
     _ body: @escaping (TapeTwin, [ValueTwin]) -> [ValueTwin]
   ) -> [ValueTwin] {
     let isDifferentiated = wantsGradient(inputs)
@@ -265,7 +270,9 @@ struct NetworkTwin {
         body(tape, inputs)
       }
     }
-    guard recompute && isDifferentiated else { return run(tape, inputs) }
+    guard isInEvenShare(block, share: recomputedShare) && isDifferentiated else {
+      return run(tape, inputs)
+    }
     return tape.recomputing(inputs, run)
   }
 

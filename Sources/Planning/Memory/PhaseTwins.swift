@@ -148,7 +148,7 @@ struct PhaseTwins {
         let tape = TapeTwin(ledger, role: .base)
         let velocity = trained.velocity(
           tape, noisy: ValueTwin(constant: noisy), sampleCount: sampleCount,
-          recompute: sizes.recomputes)
+          recomputedShare: sizes.recomputedShare)
         let gradient = tape.result(latentCount)
         tape.backward([velocity])
         withExtendedLifetime((batch, noise, noisy, velocity, gradient)) {}
@@ -279,7 +279,7 @@ struct PhaseTwins {
       : tape.result(latentCount)
     let velocity = generator.velocity(
       tape, noisy: ValueTwin(constant: start), sampleCount: sampleCount,
-      recompute: sizes.recomputes && tape.isRecording)
+      recomputedShare: tape.isRecording ? sizes.recomputedShare : 0)
     let x = tape.combine(ValueTwin(constant: start), velocity)
     withExtendedLifetime((noise, start, velocity)) {}
     return x
@@ -363,7 +363,7 @@ struct PhaseTwins {
       adapterParameters: roles.adapter, part: part)
     let velocity = fake.velocity(
       tape, noisy: ValueTwin(constant: noisy), sampleCount: sampleCount,
-      recompute: sizes.recomputes)
+      recomputedShare: sizes.recomputedShare)
     var terms = [velocity]
     var seeds = [tape.result(latentCount)]
     if roles.head != nil {
@@ -385,7 +385,8 @@ struct PhaseTwins {
     let noise = stage.ledger.allocate(latentCount, .common, .activations)
     let noisy = tape.combine(x, ValueTwin(constant: noise))
     let features = NetworkTwin(sizes: network, parameters: stage.base)
-      .features(tape, noisy: noisy, sampleCount: sampleCount, recompute: sizes.recomputes)
+      .features(
+        tape, noisy: noisy, sampleCount: sampleCount, recomputedShare: sizes.recomputedShare)
     let width = network.width
     let mean = tape.weightedTokenSum(features, to: sampleCount * width)
     let normalized = tape.layerNorm(mean, width: width, isTrainable: isTrainable)
@@ -423,7 +424,7 @@ struct PhaseTwins {
         let moved = silent.combine(noisy, passes[0])
         let targetVelocity = target.velocity(silent, noisy: moved, sampleCount: sampleCount)
         let velocity = generator.velocity(
-          tape, noisy: noisy, sampleCount: sampleCount, recompute: sizes.recomputes)
+          tape, noisy: noisy, sampleCount: sampleCount, recomputedShare: sizes.recomputedShare)
         let estimate = tape.combine(noisy, velocity)
         let gradient = tape.result(latentCount)
         let local = (passes[0], moved, targetVelocity, velocity)

@@ -53,7 +53,10 @@ extension RunConfiguration {
       "Gives the model an embedded guidance input."),
     .flag(
       "model.recompute", \.model.recompute,
-      "Recomputes each block in the backward pass instead of storing its activations."),
+      "Recomputes blocks in the backward pass instead of storing their activations."),
+    .number(
+      "model.recomputedShare", \.model.recomputedShare, "fraction",
+      "Share of the blocks that model.recompute recomputes, evenly spread; 1: all."),
 
     .choice(
       "compute.precision", \.compute.precision,

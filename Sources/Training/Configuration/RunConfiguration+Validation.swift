@@ -163,6 +163,9 @@ extension RunConfiguration {
     check.require(
       "model.mlpRatio", (0.25...64).contains(model.mlpRatio),
       "must be 0.25 to 64, found \(model.mlpRatio)")
+    check.require(
+      "model.recomputedShare", model.recomputedShare > 0 && model.recomputedShare <= 1,
+      "must be above 0 and at most 1, found \(model.recomputedShare)")
     check.positive("model.textTokens", model.textTokens, upTo: 65_536)
     check.positive("model.textWidth", model.textWidth, upTo: 65_536)
     check.positive("model.pooledWidth", model.pooledWidth, upTo: 65_536)
@@ -172,6 +175,9 @@ extension RunConfiguration {
       "must be at most the model width \(model.heads * model.headWidth), found "
         + "\(distill.loraRank)")
   }
+
+  /// Share of the blocks that are recomputed.
+  package var recomputedShare: Double { model.recompute ? model.recomputedShare : 0 }
 
   /// What does not fit the ranks that were started.
   package func validate(rankCount: Int) -> [ConfigurationProblem] {

@@ -47,6 +47,7 @@ package struct RunConfiguration: Equatable, Sendable {
     package var pooledWidth = 64
     package var guidanceEmbedding = false
     package var recompute = false
+    package var recomputedShare = 1.0
   }
 
   package struct Compute: Equatable, Sendable {

@@ -93,7 +93,7 @@ package struct ConsistencyPhase {
       clean: batch.latents, noise: noise, times: times,
       generator: BoundDenoiser(
         generator, conditions: batch.conditions,
-        recompute: context.configuration.model.recompute, sequence: context.sequence),
+        recomputedShare: context.configuration.recomputedShare, sequence: context.sequence),
       target: BoundDenoiser(target, conditions: batch.conditions, sequence: context.sequence),
       teacher: teacher, on: tape)
     ObjectiveTerm.backward([(1, term)], on: tape)

@@ -34,7 +34,7 @@ package struct DistillPhase {
   package let headOptimizer: ShardedOptimizer?
 
   private var options: RunConfiguration.Distill { context.configuration.distill }
-  private var recompute: Bool { context.configuration.model.recompute }
+  private var recomputedShare: Double { context.configuration.recomputedShare }
 
   /// Adds generator, adapter and, if it is used, the discriminator's head to the networks.
   package init(context: RunContext, networks: Networks, batches: TrainingBatches) {
@@ -210,7 +210,7 @@ package struct DistillPhase {
       x, noise: noise, times: times, in: context.arena, booking: Booking(.fake, .activations))
     let fake = BoundDenoiser(
       networks.base, conditions: batch.conditions,
-      adapter: Adapter(adapter, weight: options.alphaStrong), recompute: recompute,
+      adapter: Adapter(adapter, weight: options.alphaStrong), recomputedShare: recomputedShare,
       sequence: context.sequence)
     let velocity = fake.velocity(of: Value(constant: noisy), times: times, on: tape)
     let flow = FlowMatchingObjective().evaluate(
@@ -258,7 +258,8 @@ package struct DistillPhase {
       depth: depth,
       noise: noise(.rolloutNoise, batch, step: step), truth: batch.latents,
       generator: BoundDenoiser(
-        generator, conditions: batch.conditions, recompute: recompute && tape.isRecording,
+        generator, conditions: batch.conditions,
+        recomputedShare: tape.isRecording ? recomputedShare : 0,
         sequence: context.sequence),
       on: tape
     ) { simulatedStep in
@@ -277,7 +278,8 @@ package struct DistillPhase {
     let noise = Value(constant: noise(.adversarialNoise, batch, step: step))
     let noisy = tape.combineSamples(times.map { 1 - $0 }, x, times, noise)
     let features = networks.base.features(
-      tape: tape, noisy: noisy, times: times, conditions: batch.conditions, recompute: recompute)
+      tape: tape, noisy: noisy, times: times, conditions: batch.conditions,
+      recomputedShare: recomputedShare)
     return head.forward(tape: tape, features: features)
   }
 

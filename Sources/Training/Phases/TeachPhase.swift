@@ -90,7 +90,7 @@ package struct TeachPhase {
     let tape = context.tape(.base)
     let denoiser = BoundDenoiser(
       networks.base, conditions: batch.conditions,
-      recompute: context.configuration.model.recompute, sequence: context.sequence)
+      recomputedShare: context.configuration.recomputedShare, sequence: context.sequence)
     let velocity = denoiser.velocity(of: Value(constant: noisy), times: times, on: tape)
     let term = FlowMatchingObjective().evaluate(
       prediction: velocity, clean: batch.latents, noise: noise, on: tape)

@@ -83,19 +83,19 @@ package struct BoundDenoiser: Denoiser {
   package let model: ConditionedTransformer<Float>
   package let conditions: [Condition<Float>]
   package let adapter: Adapter<Float>?
-  package let recompute: Bool
+  package let recomputedShare: Double
   package let sequence: (any SequenceParallel<Float>)?
 
   /// - Parameter sequence: the ranks that share the tokens of this pass; nil runs it alone.
   package init(
     _ model: ConditionedTransformer<Float>, conditions: [Condition<Float>],
-    adapter: Adapter<Float>? = nil, recompute: Bool = false,
+    adapter: Adapter<Float>? = nil, recomputedShare: Double = 0,
     sequence: (any SequenceParallel<Float>)? = nil
   ) {
     self.model = model
     self.conditions = conditions
     self.adapter = adapter
-    self.recompute = recompute
+    self.recomputedShare = recomputedShare
     self.sequence = sequence
   }
 
@@ -104,6 +104,6 @@ package struct BoundDenoiser: Denoiser {
   ) -> Value<Float> {
     model.velocity(
       tape: tape, noisy: noisy, times: times, conditions: conditions, adapter: adapter,
-      recompute: recompute, sequence: sequence)
+      recomputedShare: recomputedShare, sequence: sequence)
   }
 }

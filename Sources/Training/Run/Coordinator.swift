@@ -189,7 +189,7 @@ extension WorkloadSizes {
       storedTextElementCounts: text?.elementCounts ?? [],
       microbatchCount: configuration.batch.microbatches,
       samplesPerMicrobatch: configuration.batch.samples,
-      recomputes: configuration.model.recompute, teachStepCount: configuration.teach.steps,
+      recomputedShare: configuration.recomputedShare, teachStepCount: configuration.teach.steps,
       method: method, distillStepCount: distill.steps, generatorStepCount: distill.generatorSteps,
       simulatesRollout: distill.rollout == .simulate, spreadsDepths: distill.depths == .spread,
       criticRatio: distill.criticRatio,

@@ -37,7 +37,7 @@ package enum SimulationPreset: String, CaseIterable, Sendable {
         AdapterConfiguration(rank: adapterRank, of: transformer)
           .parameterSpecifications(adapting: specifications)
       ).plannedUnits, adapterRank: adapterRank, headElementCount: 0, discriminatorWidth: 0,
-      microbatchCount: 64, samplesPerMicrobatch: 1, recomputes: true, teachStepCount: 0,
+      microbatchCount: 64, samplesPerMicrobatch: 1, recomputedShare: 1, teachStepCount: 0,
       method: .distributionMatching, distillStepCount: 1_000, generatorStepCount: 4,
       simulatesRollout: false, spreadsDepths: false, criticRatio: 5, pullsRealDiT: true,
       isGuided: true,

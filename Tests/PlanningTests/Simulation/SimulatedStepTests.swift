@@ -136,7 +136,7 @@ struct SimulatedStepTests {
     let run = run { $0.teachStepCount = 0 }
     func kept(_ layout: SimulatedLayout, recomputes: Bool = true) -> Int {
       var work = run.work
-      work.recomputes = recomputes
+      work.recomputedShare = recomputes ? 1 : 0
       return SimulatedMemory.fullest(
         work, layout, trainsBase: false, hasAverage: true, hasAdapter: true, microbatchCount: 16
       ).accounts.first { $0.role == .generator && $0.category == .activations }?

@@ -31,7 +31,7 @@ enum Example {
   ) -> SimulatedWork {
     SimulatedWork(
       model: model(blockCount: blockCount, forward: forward), machine: machine,
-      recomputes: recomputes)
+      recomputedShare: recomputes ? 1 : 0)
   }
 
   static func layout(
@@ -55,7 +55,7 @@ enum Example {
       networkUnits: [PlannedUnit(isBlock: false, elementCount: 5_600_000)],
       adapterUnits: [PlannedUnit(isBlock: false, elementCount: 300_000)], adapterRank: 8,
       headElementCount: 0, discriminatorWidth: 32, microbatchCount: 16, samplesPerMicrobatch: 1,
-      recomputes: true, teachStepCount: 10, method: .distributionMatching, distillStepCount: 10,
+      recomputedShare: 1, teachStepCount: 10, method: .distributionMatching, distillStepCount: 10,
       generatorStepCount: 4, simulatesRollout: true, spreadsDepths: true,
       criticRatio: 5, pullsRealDiT: true,
       isGuided: true, hasGroundTruthTerm: false, keepsGeneratorAverage: true, evaluationBatch: 4,

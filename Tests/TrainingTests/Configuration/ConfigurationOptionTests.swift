@@ -13,6 +13,7 @@ import Testing
     "model.checkpoint", "model.heads", "model.headWidth", "model.doubleBlocks",
     "model.singleBlocks", "model.refinerBlocks", "model.mlpRatio", "model.textTokens",
     "model.textWidth", "model.pooledWidth", "model.guidanceEmbedding", "model.recompute",
+    "model.recomputedShare",
     "compute.precision", "compute.threads",
     "batch.microbatches", "batch.samples",
     "teach.steps", "teach.learningRate", "teach.warmupSteps", "teach.beta1", "teach.beta2",

@@ -72,7 +72,7 @@ struct SharedTokensExample {
         hiddenStates: input(2, latents), timestep: (0..<sampleCount).map { 300 + Double($0) },
         encoderHiddenStates: input(3, [sampleCount, textCount, 5]), encoderAttentionMask: mask,
         pooledProjections: input(4, [sampleCount, 4])),
-      recompute: recompute, sequence: sequence)
+      recomputedShare: recompute ? 1 : 0, sequence: sequence)
     tape.backward([(output, input(5, latents).tensor)])
     parameters.completeGradients()
     return (output.tensor.array, gradients.array)

@@ -82,9 +82,10 @@ package struct SimulatedMemory: Codable, Equatable, Sendable {
         layout.schedule.heldCount(
           stage: stage, stageCount: layout.stageCount, microbatchCount: microbatchCount))
         / Double(layout.schedule.chunkCount)
-    let kept = work.recomputes ? 1 : Self.elementsOfBlock
+    let share = work.recomputedShare
+    let kept = share + (1 - share) * Self.elementsOfBlock
     book(role, .activations, held * blocks * kept * hidden)
-    if work.recomputes { book(.common, .activations, Self.elementsOfBlock * hidden) }
+    if share > 0 { book(.common, .activations, Self.elementsOfBlock * hidden) }
     if layout.shardCount > 1 && zeroStage >= 2 {
       let largest = (units.map(\.parameterCount).max() ?? 0) / tp
       let gathered = zeroStage >= 3 ? (layout.overlaps ? 2.0 : 1) : 0

@@ -101,7 +101,7 @@ package struct SimulatedRun: Equatable, Sendable {
     self.sizes = sizes
     work = SimulatedWork(
       model: SimulatedModel(sizes), machine: machine, state: state, precision: precision,
-      recomputes: sizes.recomputes)
+      recomputedShare: sizes.recomputedShare)
   }
 
   /// Turns of a distill step with the share of steps that has each.
@@ -216,7 +216,7 @@ package struct SimulatedRun: Equatable, Sendable {
               $0 + $1.repeatCount * $1.forwardOperations(unit, tokens: 1, tp: 1)
             }
             + trained.backwardOperations(
-              unit, tokens: 1, tp: 1, recomputes: work.recomputes)
+              unit, tokens: 1, tp: 1, recomputedShare: work.recomputedShare)
         }
     }
   }

@@ -18,18 +18,18 @@ package struct SimulatedWork: Equatable, Sendable {
   package var machine: MachineModel
   package var state: StateBytes
   package var precision: SimulatedPrecision
-  /// Whether blocks keep their input only and run again on the way back.
-  package var recomputes: Bool
+  /// Share of the blocks that keep their input only and run again on the way back.
+  package var recomputedShare: Double
 
   package init(
     model: SimulatedModel, machine: MachineModel, state: StateBytes = .float32,
-    precision: SimulatedPrecision = .fp32, recomputes: Bool = false
+    precision: SimulatedPrecision = .fp32, recomputedShare: Double = 0
   ) {
     self.model = model
     self.machine = machine
     self.state = state
     self.precision = precision
-    self.recomputes = recomputes
+    self.recomputedShare = recomputedShare
   }
 }
 
@@ -127,9 +127,10 @@ package struct LayoutCosts: Sendable {
   package func backward(_ pass: SimulatedPass, _ unit: SimulatedUnit) -> UnitCosts {
     var costs = UnitCosts()
     costs.computeSeconds =
-      pass.backwardOperations(unit, tokens: tokens, tp: tp, recomputes: work.recomputes) / rate
+      pass.backwardOperations(unit, tokens: tokens, tp: tp, recomputedShare: work.recomputedShare)
+      / rate
     if unit.isBlock {
-      let again = work.recomputes ? 1.0 : 0
+      let again = work.recomputedShare
       addExchanges(&costs, unit, count: 1 + again, hops: 2 + again, attentions: 2 + again)
     }
     addGather(&costs, pass, unit)

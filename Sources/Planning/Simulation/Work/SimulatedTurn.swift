@@ -167,14 +167,14 @@ extension SimulatedPass {
 
   /// Operations of its way back; products with frozen weights have input gradients only.
   package func backwardOperations(
-    _ unit: SimulatedUnit, tokens: Int, tp: Int, recomputes: Bool
+    _ unit: SimulatedUnit, tokens: Int, tp: Int, recomputedShare: Double
   ) -> Double {
     if kind == .silent { return 0 }
     let weights = kind == .trained ? 2.0 : 1
     let shared =
       weights * unit.linear + 2 * unit.attention + (isAdapted ? 2 * unit.adapter : 0)
     let back = shared / Double(tokens * tp) + weights * unit.repeated / Double(tp)
-    let again = recomputes && unit.isBlock ? forwardOperations(unit, tokens: tokens, tp: tp) : 0
-    return back + again
+    let again = unit.isBlock ? forwardOperations(unit, tokens: tokens, tp: tp) : 0
+    return back + recomputedShare * again
   }
 }

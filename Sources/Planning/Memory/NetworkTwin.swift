@@ -101,7 +101,7 @@ struct NetworkTwin {
   private func parameter(_ tape: TapeTwin, _ count: Int) -> ValueTwin {
     let copy =
       parameters.stage == .parameters && tape.isRecording
-      ? tape.result(count) : parameters.stand(for: count)
+      ? tape.result(count) : parameters.held
     return tape.parameter(count, isTrainable: isTrainable, of: copy)
   }
 

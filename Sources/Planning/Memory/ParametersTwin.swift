@@ -29,8 +29,8 @@ final class ParametersTwin {
   let elementCount: Int
   private let isBlock: [Bool]
   private let group: ShardGroupTwin
-  /// All elements, or a shard.
-  private let held: PlannedLedger.Block
+  /// All elements, or a shard; stands for parameters that stay in memory.
+  let held: PlannedLedger.Block
   private var present: [Int: (block: PlannedLedger.Block, holderCount: Int)] = [:]
   private var open: [Int: PlannedLedger.Block] = [:]
   /// Whether gradients are handed over unit by unit now.
@@ -56,9 +56,6 @@ final class ParametersTwin {
     held = ledger.allocate(
       stage == .parameters ? sharding.count(of: group.rank) : elementCount, role, .parameters)
   }
-
-  /// Stands for parameters that stay in memory, which are booked once.
-  func stand(for count: Int) -> PlannedLedger.Block { held }
 
   var ownCount: Int { sharding.count(of: group.rank) }
   var isAlone: Bool { group.rankCount == 1 }

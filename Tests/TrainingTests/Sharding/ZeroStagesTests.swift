@@ -144,12 +144,11 @@ struct ZeroStagesTests {
       return try files(folder)
     }
     #expect(alone.count >= 6)
-    // As many replicas afterwards as the stage before, where that divides the ranks.
-    for (before, after) in [(1, 3), (2, 3), (2, 1)] {
+    for (before, after, replicas) in [(1, 3, 1), (2, 3, 2), (3, 1, 2), (3, 3, 2)] {
       try withTemporaryFolder { folder in
         let stopped = try TinyRun.start(configuration(before), in: folder, ranks: 2, stopAt: 7)
         #expect(try stopped.outcome.get() == .resumeMe, "\(stopped.words)")
-        let ended = try TinyRun.start(configuration(after, dp: before), in: folder, ranks: 4)
+        let ended = try TinyRun.start(configuration(after, dp: replicas), in: folder, ranks: 4)
         #expect((try? ended.outcome.get()) != nil, "\(ended)")
         let found = try files(folder)
         #expect(found.keys.sorted() == alone.keys.sorted())

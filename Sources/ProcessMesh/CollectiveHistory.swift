@@ -20,7 +20,7 @@ package final class CollectiveHistory {
   /// How long a wait may take before the ring is printed; nil: never.
   package var limit: Duration?
   private let capacity: Int
-  private let worldRank: Int
+  let worldRank: Int
   private let report: (String) -> Void
   private var entries: [Entry] = []
   private var startedCount = 0

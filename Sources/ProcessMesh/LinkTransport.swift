@@ -31,6 +31,8 @@ package protocol MessageLink: AnyObject {
   func split(color: Int, key: Int) throws -> Self
   /// Whether a peer is known to have failed.
   var isBroken: Bool { get }
+  /// Ends the job for all ranks.
+  func abandon(_ error: any Error)
 }
 
 /// The endpoint of a group whose messages `Link` carries.
@@ -47,6 +49,8 @@ package final class LinkTransport<Link: MessageLink>: Transport {
   package var rank: Int { link.rank }
   package var size: Int { link.size }
   package func isSameNode(_ peer: Int) -> Bool { link.isSameNode(peer) }
+
+  package func abandon(_ error: any Error) { link.abandon(error) }
 
   // MARK: Messages
 

@@ -110,6 +110,8 @@ package final class RecordingTransport: Transport {
     return RecordingTransport(try base.split(color: color, key: key), log: log)
   }
 
+  package func abandon(_ error: any Error) { base.abandon(error) }
+
   private func sending(_ byteCount: Int, to peers: [Int]) -> [Int: Int] {
     Dictionary(uniqueKeysWithValues: peers.filter { $0 != rank }.map { ($0, byteCount) })
   }

@@ -53,6 +53,11 @@ package protocol Transport: AnyObject {
   /// - Precondition: `color >= 0`.
   /// - Collective: over the group.
   func split(color: Int, key: Int) throws -> any Transport
+
+  /// Ends the job for all ranks, also those outside of this group, where this rank can neither go on with
+  /// the collectives that the others are in nor throw. Processes: it says why and aborts the job, and does not
+  /// return. Threads: from now on the waits of all ranks throw, this one's too.
+  func abandon(_ error: any Error)
 }
 
 extension Transport {

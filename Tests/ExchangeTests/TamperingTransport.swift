@@ -39,6 +39,8 @@ final class TamperingTransport: Transport {
   func startShift(_ payload: Payload, by distance: Int) throws -> PendingOperation {
     try inner.startShift(Payload(tamper(payload.array)), by: distance)
   }
+  func abandon(_ error: any Error) { inner.abandon(error) }
+
   func split(color: Int, key: Int) throws -> any Transport {
     try inner.split(color: color, key: key)
   }

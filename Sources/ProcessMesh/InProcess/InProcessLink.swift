@@ -124,6 +124,12 @@ package final class InProcessLink: MessageLink {
 
   package func isSameNode(_ peer: Int) -> Bool { nodes[members[peer]] == nodes[members[rank]] }
 
+  package func abandon(_ error: any Error) {
+    let failure = PeerError(
+      code: .rankFailed, rank: members[rank], message: "failed: \(error)", cause: error)
+    for mailbox in mailboxes { mailbox.fail(with: failure) }
+  }
+
   package func startSend(
     _ payload: Payload, to peers: [Int], tag: Int
   ) throws -> [any LinkMessage] {

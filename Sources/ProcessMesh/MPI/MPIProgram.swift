@@ -36,10 +36,15 @@ package enum MPIProgram {
       try environment.finalize()
       exit(code)
     } catch {
-      let place = history.recent.last.map { " (last collective: \($0))" } ?? ""
-      report("rank \(environment.world.rank): \(error)\(place)\n")
-      MPIEnvironment.abort(code: exitCode(error))
+      abort(error, history, code: exitCode(error))
     }
+  }
+
+  /// Says which rank failed at what and in which collective, and ends all ranks.
+  static func abort(_ error: any Error, _ history: CollectiveHistory, code: Int32) -> Never {
+    let place = history.recent.last.map { " (last collective: \($0))" } ?? ""
+    report("rank \(history.worldRank): \(error)\(place)\n")
+    MPIEnvironment.abort(code: code)
   }
 
   private static func report(_ text: String) {

@@ -46,6 +46,8 @@ package final class RunContext {
   private var activationStore: FileActivationStore<Float>?
   /// What this rank failed at by itself; see `attempt`.
   private var failure: JobError?
+  /// What this rank failed at in an exchange in a pass: the job is ending.
+  private var abandonment: (any Error)?
   /// What all ranks have sent since the last `takeTraffic()`.
   private var traffic = ExchangeStatistics()
   private var skips = SkippedUpdates()
@@ -99,11 +101,13 @@ package final class RunContext {
       try PrecisionRule.resolve(
         configuration.compute.precision, made: nil, isFast: multipliesBFloat16))
     if shape[.ring] > 1 {
-      sequence = RingSequence(try tokenExchange(along: .ring)) { [unowned self] in attempt($0) }
+      sequence = RingSequence(try tokenExchange(along: .ring)) { [unowned self] in
+        exchangeInPass($0)
+      }
     }
     if shape[.sp] > 1 {
       sequence = UlyssesSequence(try tokenExchange(along: .sp), inside: sequence) {
-        [unowned self] in attempt($0)
+        [unowned self] in exchangeInPass($0)
       }
     }
   }
@@ -130,7 +134,7 @@ package final class RunContext {
     ShardGroup(
       transport: exchange.transport, exchange: exchange, replicas: replicas, arena: arena,
       stage: shape.zeroStage
-    ) { [unowned self] body in attempt(body) }
+    ) { [unowned self] body in exchangeInPass(body) }
   }
 
   /// A network's parameters, zeroed: whole, or this rank's shard.
@@ -226,6 +230,7 @@ package final class RunContext {
   package func agreeOnStep(
     losses: [Double], readings: [String: [Double]] = [:]
   ) throws -> StepAgreement {
+    if let abandonment { throw abandonment }
     let reports = try transport.allGather(
       value: StepReport(
         lossBits: isSpeaker ? losses.map(\.bitPattern) : [],
@@ -281,9 +286,22 @@ package final class RunContext {
     do { try body() } catch { failure = JobError(error) }
   }
 
+  /// Does what other ranks take part in, in the middle of a pass, which cannot throw. A rank that fails at it
+  /// is out of step with the others, who would wait for it: it ends the job for all.
+  func exchangeInPass(_ body: () throws -> Void) {
+    guard abandonment == nil else { return }
+    do {
+      try body()
+    } catch {
+      abandonment = error
+      transport.abandon(error)
+    }
+  }
+
   /// - Throws: `JobError`, on every rank, what an `attempt` of any rank has failed at.
   /// - Collective: over the transport.
   func throwSharedFailure() throws {
+    if let abandonment { throw abandonment }
     let failures = try transport.allGather(value: failure)
     if let failure = failures.lazy.compactMap(\.self).first { throw failure }
   }

@@ -60,7 +60,7 @@ import Testing
           } else if let number = Double(text) {
             [.scalar("\(number / 3 + 0.1)")]
           } else {
-            ["dmd2", "data", "shared", "constant", "euler", "plain", "x: \"y\" # z\\"].map {
+            ["dmd2", "data", "shared", "constant", "euler", "plain", "off", "x: \"y\" # z\\"].map {
               .scalar($0)
             }
           }

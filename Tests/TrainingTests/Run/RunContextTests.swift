@@ -1,5 +1,6 @@
 import MeshLayout
 import ProcessMesh
+import Synchronization
 import Testing
 
 @testable import Training
@@ -68,6 +69,35 @@ import Testing
     }
     let other = ["the disk is full", "false", "2"]
     #expect(ends == [other, ["the disk is full", "true", "1"], other])
+  }
+
+  @Test func `a rank that fails in the middle of a pass leaves nobody waiting`() throws {
+    let failures = Mutex<[Int: String]>([:])
+    #expect(throws: (any Error).self) {
+      try InProcessMesh.run(size: 3) { transport in
+        let context = try RunContext(
+          configuration: TinyRun.configuration(), folder: RunFolder("/nowhere/"),
+          transport: transport, reporter: Reporter(), isStopRequested: { false })
+        var exchangeCount = 0
+        // Rank 1 leaves out the second exchange; the others wait for it there.
+        for number in 0..<3 {
+          context.exchangeInPass {
+            exchangeCount += 1
+            if transport.rank == 1 && number == 1 {
+              throw JobError(exitCode: .other, "a damaged message")
+            }
+            _ = try transport.allGather(value: number)
+          }
+        }
+        #expect(exchangeCount == 2, "nothing more is exchanged after a failure")
+        do { _ = try context.agreeOnStep(losses: [1]) } catch {
+          failures.withLock { $0[transport.rank] = "\(error)" }
+          throw error
+        }
+      }
+    }
+    let told = failures.withLock { $0 }
+    #expect(told.count == 3 && told.values.allSatisfy { $0.contains("a damaged message") })
   }
 
   @Test func `a reading that is not a number stays one, with its bits`() throws {

@@ -36,8 +36,9 @@ extension Tape {
     parts: [Value<Scalar>], weight: Parameter<Scalar>, bias: Parameter<Scalar>? = nil,
     update: LowRankUpdate<Scalar>? = nil
   ) -> Value<Scalar> {
-    let outputWidth = weight.shape[0]
-    let inputWidth = weight.count / outputWidth
+    // Of the value: a pass may compute with a part of the weight.
+    let outputWidth = weight.value.shape[0]
+    let inputWidth = weight.value.count / outputWidth
     let widths = parts.map { $0.shape.last ?? 1 }
     let leading = parts[0].shape.dropLast()
     precondition(
@@ -66,7 +67,7 @@ extension Tape {
       }
     }
 
-    let rank = update.down.shape[0]
+    let rank = update.down.value.shape[0]
     let scale = Scalar(update.scale)
     let hidden = result([rowCount, rank])
     let hiddenMatrix = Matrix(hidden.buffer, rows: rowCount, columns: rank)
@@ -107,6 +108,25 @@ extension Tape {
       biasPlace.flatMap(gradients.addend(of:)).map {
         Scalar.addColumnSums(of: outputGradient.buffer, rowCount: rowCount, to: $0)
       }
+    }
+  }
+
+  /// y = x + bias, for a sum that a bias is not a part of.
+  /// - Shapes: x […, D], bias [D] → […, D].
+  package func add(_ x: Value<Scalar>, bias: Parameter<Scalar>) -> Value<Scalar> {
+    let width = bias.value.count
+    precondition(x.shape.last == width, "a bias of \(width) for \(x.shape)")
+    let rowCount = x.tensor.count / width
+    let output = result(x.shape)
+    output.buffer.copy(from: x.tensor.buffer)
+    for row in 0..<rowCount {
+      Scalar.add(1, bias.value.buffer, to: output.buffer[row * width..<(row + 1) * width])
+    }
+    return record(output, from: [x, weight(bias)]) { outputGradient, gradients in
+      gradients.addend(of: 1).map {
+        Scalar.addColumnSums(of: outputGradient.buffer, rowCount: rowCount, to: $0)
+      }
+      gradients.pass(outputGradient, to: [0])
     }
   }
 

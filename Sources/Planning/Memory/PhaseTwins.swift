@@ -62,7 +62,7 @@ struct PhaseTwins {
     }
     var group = ShardGroupTwin(
       rank: place.rank, rankCount: place.rankCount, stage: place.zeroStage,
-      exchange: exchange(place.rank))
+      exchange: exchange(place.rank), tensorDegree: part?.tensorDegree ?? 1)
     if place.replicaCount > 1 {
       group.replicas = ReplicasTwin(
         rank: place.replica, rankCount: place.replicaCount, exchange: exchange(place.replica))

@@ -295,6 +295,31 @@ final class TapeTwin {
       sentByteCount: 4 * (passed + 2 * Double(allCount - blockCounts[rank])))
   }
 
+  /// Own tokens or columns to the ranks that cut weights with this one; on the way back their sum.
+  func gather(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
+    let output = result(count)
+    ledger.sentByteCount += 4 * Double(peerCount * x.count)
+    return record(
+      output, from: [x], scratch: [x.count], scratchToAdd: x.count,
+      sentByteCount: 4 * Double(count - x.count))
+  }
+
+  /// The adjoint of `gather`.
+  func scatterSum(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
+    let output = result(count)
+    let room = scratch(count)
+    ledger.sentByteCount += 4 * Double(x.count - count)
+    withExtendedLifetime(room) {}
+    return record(
+      output, from: [x], scratchToAdd: x.count, sentByteCount: 4 * Double(peerCount * count))
+  }
+
+  /// A bias that is no part of a product.
+  func addBias(_ x: ValueTwin, isTrainable: Bool) -> ValueTwin {
+    let output = result(x.count)
+    return record(output, from: [x], wantsParameterGradient: isTrainable, passingTo: [0])
+  }
+
   /// Own tokens to all ranks.
   func gatherTokens(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
     let output = result(count)

@@ -38,7 +38,7 @@ package final class RunContext {
   package let reporter: Reporter
   /// Whether somebody asked this rank to stop; a parameter, so that tests can ask.
   let isStopRequested: () -> Bool
-  /// What moves activations: by the ring, and by all-to-all.
+  /// What moves activations: by the ring, by all-to-all, and between ranks that cut weights.
   private var tokenExchanges: [TokenExchange] = []
   /// What this rank failed at by itself; see `attempt`.
   private var failure: JobError?
@@ -72,7 +72,7 @@ package final class RunContext {
           arena.allocate(Float.self, count: count, booking: Booking(.common, .exchange))
         })
     }
-    // `dp`, `zero`, `ring` and `sp` are placed, from the slowest to the fastest.
+    // `dp`, `zero`, `ring`, `sp` and `tp` are placed, from the slowest to the fastest.
     let replicaSize = transport.size / shape[.dp]
     let (replica, place) = transport.rank.quotientAndRemainder(dividingBy: replicaSize)
     if shape[.dp] > 1 {
@@ -99,6 +99,11 @@ package final class RunContext {
         [unowned self] in attempt($0)
       }
     }
+    if shape[.tp] > 1 {
+      sequence = TensorSequence(try tokenExchange(along: .tp), inside: sequence) {
+        [unowned self] in attempt($0)
+      }
+    }
   }
 
   /// - Collective: over the transport.
@@ -122,7 +127,7 @@ package final class RunContext {
   package var shardGroup: ShardGroup {
     ShardGroup(
       transport: exchange.transport, exchange: exchange, replicas: replicas, arena: arena,
-      stage: shape.zeroStage
+      stage: shape.zeroStage, tensorDegree: shape[.tp]
     ) { [unowned self] body in attempt(body) }
   }
 

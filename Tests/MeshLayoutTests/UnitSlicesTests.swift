@@ -44,9 +44,9 @@ struct UnitSlicesTests {
       let rows = 72 / degree
       #expect(Array(memory[slice.tensors[1]]) == Array(16 + part * rows..<16 + (part + 1) * rows))
       let (left, right) = (6 / degree, 12 / degree)
-      let columns = (0..<5).flatMap { row in
-        (0..<left).map { 112 + row * 18 + part * left + $0 }
-          + (0..<right).map { 112 + row * 18 + 6 + part * right + $0 }
+      let columns = (0..<5).flatMap { row -> [Int] in
+        let (first, second) = (112 + row * 18 + part * left, 118 + row * 18 + part * right)
+        return Array(first..<first + left) + Array(second..<second + right)
       }
       #expect(Array(memory[slice.tensors[3]]) == columns)
     }

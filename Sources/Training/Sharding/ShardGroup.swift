@@ -88,6 +88,22 @@ extension FlatLayout {
         cutTensors(of: $0), partition: $1, degree: degree, alignment: FlatLayout.alignment)
     }
   }
+
+  /// What a rank computes with of a unit, tensor by tensor.
+  func part(of unit: Int, _ sliced: SlicedUnit, rank: Int) -> UnitPart {
+    let slice = sliced.slice(of: rank)
+    return UnitPart(
+      count: slice.count,
+      entries: zip(entries[units[unit].entries], slice.tensors).map { entry, range in
+        var shape = entry.shape
+        switch entry.cut {
+        case .whole: break
+        case .rows: shape[0] /= sliced.degree
+        case .columns: shape[1] /= sliced.degree
+        }
+        return (range, shape)
+      })
+  }
 }
 
 /// This rank's elements of a network, of which no rank holds all.
@@ -122,19 +138,7 @@ final class ParameterShard: UnitSource {
   }
 
   func part(of unit: Int) -> UnitPart {
-    let slice = slicedUnits[unit].slice(of: group.transport.rank)
-    let entries = layout.entries[layout.units[unit].entries]
-    return UnitPart(
-      count: slice.count,
-      entries: zip(entries, slice.tensors).map { entry, range in
-        var shape = entry.shape
-        switch entry.cut {
-        case .whole: break
-        case .rows: shape[0] /= group.tensorDegree
-        case .columns: shape[1] /= group.tensorDegree
-        }
-        return (range, shape)
-      })
+    layout.part(of: unit, slicedUnits[unit], rank: group.transport.rank)
   }
 
   /// - Collective: over the group.

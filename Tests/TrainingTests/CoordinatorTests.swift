@@ -310,7 +310,9 @@ private func updateByteCounts(of phase: String, in metrics: URL) throws -> [Int]
     let teach = plan.costs.phases[0]
     #expect(sentByStep == Array(repeating: teach.updateByteCountPerStep, count: teach.stepCount))
     let degrees = [plan.shape[.ring], plan.shape[.sp], plan.shape[.tp]]
-    guard degrees.contains(where: { $0 > 1 }), !degrees.contains(planned.rankCount) else { return }
+    guard degrees.contains(where: { $0 > 1 }), !degrees.contains(planned.rankCount),
+      plan.shape[.dp] == 1
+    else { return }
     let sent = measured.map { $0.map(\.activationByteCount) }
     #expect(sent.reduce(0) { $0 + $1[0] } == teach.stepCount * teach.activationByteCountPerStep)
     #expect(sent.allSatisfy { $0[1] > 0 })

@@ -82,6 +82,13 @@ final class ParametersTwin {
 
   // MARK: Elements
 
+  /// Draws all elements, unit by unit where the set is not whole.
+  func initialize() {
+    guard stage == .parameters else { return }
+    dropUnits()
+    for unit in sharding.units { _ = ledger.allocate(unit.count, role, .parameters) }
+  }
+
   /// - Parameter isPart: whether this rank's part is enough.
   func enter(_ block: Int?, isPart: Bool = false) {
     guard stage == .parameters else { return }
@@ -143,7 +150,9 @@ final class ParametersTwin {
   /// - Returns: what lives until `finishGradients`.
   func beginGradients() -> [PlannedLedger.Block] {
     guard stage >= .gradients else { return [] }
-    if isBlock.count == 1, stage == .gradients { return [ledger.allocate(elementCount, role, .gradients)] }
+    if isBlock.count == 1, stage == .gradients {
+      return [ledger.allocate(elementCount, role, .gradients)]
+    }
     handsOver = true
     return []
   }

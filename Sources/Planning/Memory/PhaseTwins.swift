@@ -68,6 +68,7 @@ struct PhaseTwins {
         rank: place.replica, rankCount: place.replicaCount, exchange: exchange(place.replica))
     }
     let base = ParametersTwin(ledger, role: .base, units: sizes.networkUnits, group: group)
+    base.initialize()
     // Partial sums of the step before are kept for the next one, into the next phase too.
     base.reduceScatter()
     base.sumOverReplicas()
@@ -186,6 +187,7 @@ struct PhaseTwins {
       head: sizes.headElementCount > 0
         ? weights(stage, .fake, [PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)])
         : nil)
+    roles.adapter.initialize()
     let generatorOptimizer = OptimizerTwin(
       roles.generator, hasAverage: sizes.keepsGeneratorAverage)
     let critics = [roles.adapter] + (roles.head.map { [$0] } ?? [])

@@ -190,7 +190,8 @@ extension RunConfiguration {
     .degree(
       "mesh.tp", \.mesh.tp,
       "Ranks that cut the weights of blocks among them, and share the tokens between blocks (tensor "
-        + "parallelism); with zeroStage 3; tp × sp divides the heads, tp the MLP's hidden units. auto: 1."),
+        + "parallelism); with zeroStage 3; tp × sp divides the heads, tp the MLP's hidden units. auto: 1."
+    ),
     .degree("mesh.stages", \.mesh.stages, "Stages that the blocks are cut into."),
     .word(
       "mesh.stageKind", \.mesh.stageKind, among: ["pipeline"], "What a stage is."),

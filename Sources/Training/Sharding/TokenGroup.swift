@@ -55,9 +55,11 @@ struct TokenGroup<Scalar: KernelScalar> {
   ) -> Value<Scalar> {
     let output = tape.result(shape)
     attempt { try forward(x.tensor.buffer, output.buffer) }
-    return tape.record(output, from: [x]) { [attempt, unowned tape] outputGradient, gradients in
+    // Of the input only its shape is kept.
+    return tape.record(output, from: [x]) {
+      [attempt, inputShape = x.shape, unowned tape] outputGradient, gradients in
       guard let dx = gradients.place(of: 0) else { return }
-      let back = dx.accumulates ? tape.scratch(x.shape).buffer : dx.buffer
+      let back = dx.accumulates ? tape.scratch(inputShape).buffer : dx.buffer
       attempt { try backward(outputGradient.buffer, back) }
       if dx.accumulates { Scalar.add(1, back, to: dx.buffer) }
     }

@@ -19,6 +19,27 @@ package struct LowRankUpdate<Scalar: KernelScalar> {
   }
 }
 
+/// The inputs of a linear layer as its way back finds them.
+private struct KeptInputs<Scalar: KernelScalar> {
+  let widths: [Int]
+  private let rowCount: Int
+  private let inputs: [(elements: Tensor<Scalar>?, remaking: Remaking<Scalar>?)]
+
+  init(_ parts: [Value<Scalar>], rowCount: Int, widths: [Int]) {
+    self.widths = widths
+    self.rowCount = rowCount
+    inputs = parts.map { $0.remaking == nil ? ($0.tensor, nil) : (nil, $0.remaking) }
+  }
+
+  var matrices: [Matrix<Scalar>] {
+    zip(inputs, widths).compactMap { input, width in
+      (input.elements ?? input.remaking?.tensor).map {
+        Matrix($0.buffer, rows: rowCount, columns: width)
+      }
+    }
+  }
+}
+
 extension Tape {
   /// y = x Wᵀ + bias + scale · (x Aᵀ) Bᵀ.
   /// - Shapes: x […, K], weight [D, K] (further weight dimensions count as K), bias [D] → […, D].
@@ -45,6 +66,7 @@ extension Tape {
       widths.reduce(0, +) == inputWidth && parts.allSatisfy { $0.shape.dropLast() == leading },
       "\(weight.name) takes width \(inputWidth), the input is \(parts.map(\.shape))")
     let rowCount = leading.reduce(1, *)
+    let kept = KeptInputs(parts, rowCount: rowCount, widths: widths)
     let inputs = zip(parts, widths).map { part, width in
       Matrix(part.tensor.buffer, rows: rowCount, columns: width)
     }
@@ -59,8 +81,7 @@ extension Tape {
       return record(output, from: values) { [unowned self] outputGradient, gradients in
         let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
         contribute(
-          dy, inputs: inputs, weight: weight.value, to: gradients,
-          weightPlace: weightPlace)
+          dy, inputs: kept, weight: weight.value, to: gradients, weightPlace: weightPlace)
         biasPlace.flatMap(gradients.addend(of:)).map {
           Scalar.addColumnSums(of: outputGradient.buffer, rowCount: rowCount, to: $0)
         }
@@ -90,15 +111,13 @@ extension Tape {
       [unowned self] outputGradient, gradients in
       let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
       contribute(
-        dy, inputs: inputs, weight: weight.value, to: gradients,
-        weightPlace: weightPlace)
+        dy, inputs: kept, weight: weight.value, to: gradients, weightPlace: weightPlace)
       let hiddenGradient = scratch([rowCount, rank])
       let dh = Matrix(hiddenGradient.buffer, rows: rowCount, columns: rank)
       Scalar.multiply(
         dy, up(), scale: scale, accumulating: false, precision: precision, into: dh)
       contribute(
-        dh, inputs: inputs, weight: update.down.value, to: gradients,
-        weightPlace: downPlace)
+        dh, inputs: kept, weight: update.down.value, to: gradients, weightPlace: downPlace)
       if let upGradient = gradients.place(of: upPlace) {
         Scalar.multiply(
           dy.transposed, Matrix(hidden.buffer, rows: rowCount, columns: rank), scale: 1,
@@ -139,10 +158,10 @@ extension Tape {
 
   /// dx_p += dy W_p; dW_p += dyᵀ x_p.
   private func contribute(
-    _ dy: Matrix<Scalar>, inputs: [Matrix<Scalar>], weight: Tensor<Scalar>,
+    _ dy: Matrix<Scalar>, inputs: KeptInputs<Scalar>, weight: Tensor<Scalar>,
     to gradients: InputGradients<Scalar>, weightPlace: Int
   ) {
-    let widths = inputs.map(\.columnCount)
+    let widths = inputs.widths
     for (index, part) in columns(of: weight, rows: dy.columnCount, widths).enumerated() {
       guard let dx = gradients.place(of: index) else { continue }
       Scalar.multiply(
@@ -152,7 +171,7 @@ extension Tape {
     guard let weightGradient = gradients.place(of: weightPlace) else { return }
     let parts = columns(
       of: Tensor(weightGradient.buffer, shape: weight.shape), rows: dy.columnCount, widths)
-    for (x, part) in zip(inputs, parts) {
+    for (x, part) in zip(inputs.matrices, parts) {
       Scalar.multiply(
         dy.transposed, x, scale: 1, accumulating: weightGradient.accumulates,
         precision: precision, into: part)

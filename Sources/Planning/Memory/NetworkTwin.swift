@@ -417,7 +417,7 @@ struct NetworkTwin {
   ) -> ValueTwin {
     guard let part, cut > 1 else { return x }
     let tokenCount = segments.reduce(0) { $0 + part.groupCount(of: $1) }
-    return tape.gather(x, to: sampleCount * tokenCount * width, peerCount: cut - 1)
+    return tape.gatherTwice(x, to: sampleCount * tokenCount * width, peerCount: cut - 1)
   }
 
   /// A row-parallel layer; `inputWidth` is that of all ranks, `count` the elements of own tokens.

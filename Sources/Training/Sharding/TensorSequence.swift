@@ -62,10 +62,22 @@ package final class TensorSequence<Scalar: KernelScalar>: TensorParallel {
     return outer?.gatherTokens(part, tokenCount: tokenCount, on: tape) ?? part
   }
 
+  /// The gathered tokens are not kept for the way back but gathered again there (2205.05198 §4.2.2), unless that
+  /// follows at once.
   package func gather(
     _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar> {
-    gather(x, group.layout(x, groupSegments(segments), width: x.shape[2]), on: tape)
+    let layout = group.layout(x, groupSegments(segments), width: x.shape[2])
+    let gathered = gather(x, layout, on: tape)
+    guard tape.isRecording, !tape.isRecomputing else { return gathered }
+    let own = x.tensor
+    return gathered.remade { [group, shape = gathered.shape, unowned tape] in
+      let again = tape.result(shape)
+      group.attempt {
+        try group.exchange.gatherTokens(own.buffer, layout: layout, into: again.buffer)
+      }
+      return again
+    }
   }
 
   package func scatterSum(

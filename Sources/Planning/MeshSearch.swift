@@ -1,10 +1,11 @@
 // Which layouts a number of ranks allows, and which one is taken.
 //
 // Placed today: `dp` (replicas), `zero` (data parallel with sharded state, stages 1 to 3), `sp` (Ulysses), `ring`
-// (ring attention) and `tp` (tensor parallel, at stage 3). Data parallelism comes first as long as the microbatches divide: it exchanges gradients once
-// a step, `sp` activations in every block, `ring` about ring / 2 times as many (specs of distributed
-// systems, §4), `tp` in the whole block tokens that do not get fewer with its degree. Hence `ring` and `tp`, and `dp`, which takes memory, are more than 1 only where somebody asks for it. A lower stage comes before a
-// higher one, which needs less memory and sends more.
+// (ring attention) and `tp` (tensor parallel, at stage 3). Data parallelism comes first as long as the microbatches
+// divide: it exchanges gradients once a step, `sp` activations in every block, `ring` about ring / 2 times as many,
+// `tp` as many whatever its degree (specs of distributed systems, §4). Hence `ring` and `tp`, and `dp`, which takes
+// memory, are more than 1 only where somebody asks for it. A lower stage comes before a higher one, which needs less
+// memory and sends more.
 
 package import MeshLayout
 

@@ -65,6 +65,17 @@ struct TensorSequenceTests {
       for run in runs { #expect(run.weights == runs[0].weights && run.losses == runs[0].losses) }
     }
   }
+
+  /// Sums within a group are made first, so that the degree need not be a power of two.
+  @Test func `shards do not change a bit of a run with weights cut in three`() throws {
+    let runs = try [(3, 1), (6, 1), (12, 2)].map { ranks, dp in
+      try SharedTokensRun(ranks: ranks, tp: 3) {
+        $0.model.heads = 3
+        $0.mesh.dp = .fixed(dp)
+      }
+    }
+    for run in runs { #expect(run.weights == runs[0].weights && run.losses == runs[0].losses) }
+  }
 }
 
 /// Whole jobs.

@@ -85,6 +85,10 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
   package var network: NetworkSizes
   /// The flat vector of W, padding included; the generator has as many.
   package var networkUnits: [PlannedUnit]
+  /// Bytes of W's weights as products read them; 0: nobody keeps them.
+  package var packedWeightByteCount = 0
+  /// Whether they are kept however many tokens meet them.
+  package var keepsPackedWeights = false
   package var adapterUnits: [PlannedUnit]
   package var adapterRank: Int
   /// 0 without adversarial term.
@@ -97,6 +101,8 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
   package var samplesPerMicrobatch: Int
   /// Share of the blocks that run again on the way back.
   package var recomputedShare: Double
+  /// Whether inputs of those blocks are kept in a file.
+  package var offloadsActivations = false
   package var teachStepCount: Int
 
   package var method: Method
@@ -151,6 +157,15 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
     self.keepsGeneratorAverage = keepsGeneratorAverage
     self.evaluationBatch = evaluationBatch
     self.bucketByteCount = bucketByteCount
+  }
+
+  /// Whether W and the generator are kept packed in a layout: where packing is a visible part of a product,
+  /// and their elements stay in memory.
+  package func keepsPackedWeights(_ shape: MeshShape) -> Bool {
+    let tokenCount = samplesPerMicrobatch * (network.videoTokenCount + network.textTokenCount)
+    let isWhole = shape.zeroStage != .parameters || shape.rankCount == shape[.dp]
+    return packedWeightByteCount > 0 && isWhole
+      && (keepsPackedWeights || tokenCount / shape.sequenceDegree <= 4_096)
   }
 
   package var networkElementCount: Int { networkUnits.reduce(0) { $0 + $1.elementCount } }

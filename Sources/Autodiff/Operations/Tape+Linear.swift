@@ -75,13 +75,15 @@ extension Tape {
     var terms = terms(inputs, columns(of: weight.value, rows: outputWidth, widths))
     let values = parts + [self.weight(weight)] + (bias.map { [self.weight($0)] } ?? [])
     let (weightPlace, biasPlace) = (parts.count, bias.map { _ in parts.count + 1 })
+    let packed = weight.packed(precision)
     guard let update, update.scale != 0 else {
       Scalar.multiply(
-        sumOf: terms, addingToRows: bias?.value.buffer, precision: precision, into: y)
+        sumOf: terms, packed: packed, addingToRows: bias?.value.buffer, precision: precision,
+        into: y)
       return record(output, from: values) { [unowned self] outputGradient, gradients in
         let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
         contribute(
-          dy, inputs: kept, weight: weight.value, to: gradients, weightPlace: weightPlace)
+          dy, inputs: kept, weight: weight, to: gradients, weightPlace: weightPlace)
         biasPlace.flatMap(gradients.addend(of:)).map {
           Scalar.addColumnSums(of: outputGradient.buffer, rowCount: rowCount, to: $0)
         }
@@ -105,19 +107,20 @@ extension Tape {
     }
     terms.append((hiddenMatrix, up().transposed))
     Scalar.multiply(
-      sumOf: terms, addingToRows: bias?.value.buffer, precision: precision, into: y)
+      sumOf: terms, packed: packed, addingToRows: bias?.value.buffer, precision: precision,
+      into: y)
     let (downPlace, upPlace) = (values.count, values.count + 1)
     return record(output, from: values + [self.weight(update.down), self.weight(update.up)]) {
       [unowned self] outputGradient, gradients in
       let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
       contribute(
-        dy, inputs: kept, weight: weight.value, to: gradients, weightPlace: weightPlace)
+        dy, inputs: kept, weight: weight, to: gradients, weightPlace: weightPlace)
       let hiddenGradient = scratch([rowCount, rank])
       let dh = Matrix(hiddenGradient.buffer, rows: rowCount, columns: rank)
       Scalar.multiply(
         dy, up(), scale: scale, accumulating: false, precision: precision, into: dh)
       contribute(
-        dh, inputs: kept, weight: update.down.value, to: gradients, weightPlace: downPlace)
+        dh, inputs: kept, weight: update.down, to: gradients, weightPlace: downPlace)
       if let upGradient = gradients.place(of: upPlace) {
         Scalar.multiply(
           dy.transposed, Matrix(hidden.buffer, rows: rowCount, columns: rank), scale: 1,
@@ -158,11 +161,11 @@ extension Tape {
 
   /// dx_p += dy W_p; dW_p += dyᵀ x_p.
   private func contribute(
-    _ dy: Matrix<Scalar>, inputs: KeptInputs<Scalar>, weight: Tensor<Scalar>,
+    _ dy: Matrix<Scalar>, inputs: KeptInputs<Scalar>, weight: Parameter<Scalar>,
     to gradients: InputGradients<Scalar>, weightPlace: Int
   ) {
     let widths = inputs.widths
-    for (index, part) in columns(of: weight, rows: dy.columnCount, widths).enumerated() {
+    for (index, part) in columns(of: weight.value, rows: dy.columnCount, widths).enumerated() {
       guard let dx = gradients.place(of: index) else { continue }
       Scalar.multiply(
         dy, part, scale: 1, accumulating: dx.accumulates, precision: precision,
@@ -170,7 +173,7 @@ extension Tape {
     }
     guard let weightGradient = gradients.place(of: weightPlace) else { return }
     let parts = columns(
-      of: Tensor(weightGradient.buffer, shape: weight.shape), rows: dy.columnCount, widths)
+      of: Tensor(weightGradient.buffer, shape: weight.value.shape), rows: dy.columnCount, widths)
     for (x, part) in zip(inputs.matrices, parts) {
       Scalar.multiply(
         dy.transposed, x, scale: 1, accumulating: weightGradient.accumulates,

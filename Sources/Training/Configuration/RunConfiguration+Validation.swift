@@ -164,6 +164,9 @@ extension RunConfiguration {
     check.require(
       "model.recomputedShare", model.recomputedShare > 0 && model.recomputedShare <= 1,
       "must be above 0 and at most 1, found \(model.recomputedShare)")
+    check.require(
+      "model.offload", !model.offload || model.recompute,
+      "stores the inputs of recomputed blocks: set model.recompute as well")
     check.positive("model.textTokens", model.textTokens, upTo: 65_536)
     check.positive("model.textWidth", model.textWidth, upTo: 65_536)
     check.positive("model.pooledWidth", model.pooledWidth, upTo: 65_536)

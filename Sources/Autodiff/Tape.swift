@@ -12,16 +12,20 @@ package import Tensors
 package struct Value<Scalar: KernelScalar> {
   package let tensor: Tensor<Scalar>
   fileprivate let node: Int?
+  /// Makes the elements again on the way back, for an operation that would keep them; nil: it keeps them.
+  let remaking: Remaking<Scalar>?
 
   /// Something that no gradient flows into.
   package init(constant tensor: Tensor<Scalar>) {
-    self.tensor = tensor
-    node = nil
+    self.init(tensor, node: nil)
   }
 
-  fileprivate init(_ tensor: Tensor<Scalar>, node: Int?) {
+  fileprivate init(
+    _ tensor: Tensor<Scalar>, node: Int?, remaking: Remaking<Scalar>? = nil
+  ) {
     self.tensor = tensor
     self.node = node
+    self.remaking = remaking
   }
 
   package var shape: [Int] { tensor.shape }
@@ -30,8 +34,23 @@ package struct Value<Scalar: KernelScalar> {
   /// The same elements under another shape; its gradient is the same memory.
   package func reshaped(_ shape: [Int]) -> Value { Value(tensor.reshaped(shape), node: node) }
 
+  /// The same elements, which linear layers do not keep: the first that needs them on the way back has them made
+  /// again, for all that do.
+  package func remade(by make: @escaping () -> Tensor<Scalar>) -> Value {
+    Value(tensor, node: node, remaking: Remaking(make))
+  }
+
   /// The same elements, cut off from the gradient (sg[·] of the specifications).
   package var detached: Value { Value(constant: tensor) }
+}
+
+/// Elements that are cheaper to make than to keep. They live from their first use on the way back until the last
+/// operation that holds this has been differentiated.
+final class Remaking<Scalar: KernelScalar> {
+  private(set) lazy var tensor = make()
+  private let make: () -> Tensor<Scalar>
+
+  init(_ make: @escaping () -> Tensor<Scalar>) { self.make = make }
 }
 
 /// Records operations and differentiates them.
@@ -63,6 +82,8 @@ package final class Tape<Scalar: KernelScalar> {
   /// How linear layers and attention read their operands.
   package let precision: ProductPrecision
   package let isRecording: Bool
+  /// Whether this is the second pass of a stretch that stored its inputs only; it is differentiated at once.
+  package let isRecomputing: Bool
   private let store: (any ActivationStore<Scalar>)?
   private var nodes: [Node] = []
 
@@ -71,13 +92,15 @@ package final class Tape<Scalar: KernelScalar> {
   ///   - store: where inputs of recomputed blocks wait for the way back; nil: in memory.
   package init(
     arena: Arena, role: MemoryRole, precision: ProductPrecision = .float32,
-    isRecording: Bool = true, store: (any ActivationStore<Scalar>)? = nil
+    isRecording: Bool = true, isRecomputing: Bool = false,
+    store: (any ActivationStore<Scalar>)? = nil
   ) {
     self.store = store
     self.arena = arena
     self.role = role
     self.precision = precision
     self.isRecording = isRecording
+    self.isRecomputing = isRecomputing
   }
 
   /// A tape that computes alike and stores nothing.
@@ -176,7 +199,8 @@ package final class Tape<Scalar: KernelScalar> {
       Node(
         gradient: Gradient(shape: []),
         step: .recomputation(outputs: outputNodes) { [arena, role, precision] outputGradients in
-          let again = Tape(arena: arena, role: role, precision: precision)
+          let again = Tape(
+            arena: arena, role: role, precision: precision, isRecomputing: true)
           let leaves = zip(kept, gradients).map { kept, gradient in
             let tensor = kept.tensor
             return gradient.map { again.leaf(tensor, gradient: $0) } ?? Value(constant: tensor)

@@ -23,7 +23,7 @@ package final class BucketExchange {
   private let encoder = MessageEncoder()
   private let decoder = MessageDecoder()
   /// Free partial sums, of equal length.
-  private var partials: [Buffer<Float>] = []
+  var partials: [Buffer<Float>] = []
 
   /// - Parameters:
   ///   - configuration: must agree on all ranks.
@@ -146,7 +146,7 @@ package final class BucketExchange {
   // MARK: Parts
 
   /// The messages of one bucket.
-  private enum Outgoing {
+  enum Outgoing {
     /// By receiver; empty for this rank.
     case toEach([Payload])
     /// The same for all peers.
@@ -154,14 +154,14 @@ package final class BucketExchange {
   }
 
   /// What decoding one bucket took, coded messages apart.
-  private struct Received {
+  struct Received {
     var seconds = 0.0
     var codedRawByteCount = 0
     var codedSeconds = 0.0
   }
 
   /// While bucket i is on its way, bucket i - 1 is finished and bucket i + 1 is coded.
-  private func runPipelined(
+  func runPipelined(
     _ operation: ExchangeOperation, _ kind: TrafficKind, _ bucketCount: Int,
     code: (Int, inout ExchangeStatistics.Traffic) -> Outgoing,
     finish: (Int, [Payload], inout Received) throws -> Void
@@ -220,7 +220,7 @@ package final class BucketExchange {
   }
 
   /// The message of `words` for `peerCount` peers; no bytes for no words.
-  private func encode(
+  func encode(
     _ words: Buffer<Float>, over base: Buffer<Float>? = nil, _ operation: ExchangeOperation,
     _ kind: TrafficKind, peerCount: Int, _ sent: inout ExchangeStatistics.Traffic
   ) -> Payload {
@@ -253,7 +253,7 @@ package final class BucketExchange {
   }
 
   /// Decodes over what `words` holds, which a difference refers to.
-  private func decode(
+  func decode(
     _ message: Payload, from peer: Int, _ kind: TrafficKind, _ bucket: Int,
     into words: Buffer<Float>, _ received: inout Received
   ) throws {
@@ -279,7 +279,7 @@ package final class BucketExchange {
     }
   }
 
-  private func takePartial(count: Int) -> Buffer<Float> {
+  func takePartial(count: Int) -> Buffer<Float> {
     partials.popLast() ?? allocate(count)
   }
 

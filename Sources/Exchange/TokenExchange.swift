@@ -105,6 +105,47 @@ package final class TokenExchange {
     }
   }
 
+  /// All tokens on every rank → own tokens, summed over the ranks in rank order: the adjoint of `gatherTokens`.
+  ///
+  /// - Parameter room: holds as many elements as x.
+  /// - Shapes: y [B, tokens, width] → x [B, own tokens, width].
+  /// - Collective: over the group; the layout must agree.
+  /// - Throws: as `scatterHeads`.
+  /// - Cost: sends all of y but the own tokens.
+  package func reduceTokens<Scalar: KernelScalar>(
+    _ y: Buffer<Scalar>, layout: TokenLayout, into x: Buffer<Scalar>, room: Buffer<Scalar>
+  ) throws {
+    let rank = transport.rank
+    requireCounts(
+      own: x.count, layout.sampleCount * layout.tokenCount(of: rank) * layout.width,
+      all: y.count, layout.sampleCount * layout.tokenCount * layout.width, layout)
+    precondition(room.count == x.count, "room for \(room.count) of \(x.count) elements")
+    try exchange(Scalar.self) { peer, bytes in
+      // Own tokens are read where they are.
+      if peer == rank { return 0 }
+      var offset = 0
+      for place in Self.places(of: peer, layout, width: layout.width) {
+        offset += y[place].packRows(
+          1, width: place.count, stride: place.count, into: &bytes, at: offset)
+      }
+      return offset
+    } receive: { peer, bytes in
+      let term = peer == 0 ? x : room
+      if peer == rank {
+        var start = 0
+        for place in Self.places(of: rank, layout, width: layout.width) {
+          term[start..<start + place.count].copy(from: y[place])
+          start += place.count
+        }
+      } else {
+        _ = term.unpackRows(1, width: x.count, stride: x.count, from: bytes, at: 0)
+      }
+      if peer > 0 { Scalar.add(1, room, to: x) }
+    } elementCount: { from, to in
+      from == to ? 0 : layout.sampleCount * layout.tokenCount(of: to) * layout.width
+    }
+  }
+
   // MARK: Parts
 
   /// Where the tokens of a part lie in a tensor of all tokens, as ranges of elements, sample by sample.

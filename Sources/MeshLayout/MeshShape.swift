@@ -18,7 +18,7 @@ package enum Axis: String, CaseIterable, Codable, Hashable, Sendable, CodingKeyR
   case ring
   /// Ulysses sequence parallel: heads against tokens by all-to-all.
   case sp
-  /// Tensor parallel.
+  /// Tensor parallel: columns and rows of the weights of blocks, and tokens between them.
   case tp
 }
 
@@ -63,7 +63,7 @@ package struct MeshShape: Equatable, Hashable, Codable, Sendable, CustomStringCo
   package var dataParallelDegree: Int { self[.dp] * self[.zero] }
 
   /// Over how many ranks the tokens of a microbatch are spread.
-  package var sequenceDegree: Int { self[.ring] * self[.sp] }
+  package var sequenceDegree: Int { self[.ring] * self[.sp] * self[.tp] }
 
   package var description: String {
     let named = Axis.allCases.filter { self[$0] != 1 }.map { "\($0.rawValue) \(self[$0])" }

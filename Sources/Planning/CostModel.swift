@@ -1,5 +1,5 @@
 // What a run costs, phase by phase and rank by rank: data parallel with state, gradients or parameters sharded,
-// tokens shared by all-to-all and around a ring where the mesh says so.
+// tokens shared by all-to-all and around a ring, and weights cut, where the mesh says so.
 //
 // Memory: peaks of the twins' ledgers, exact up to lifetimes of temporaries. Operations: matrix products
 // and attention, counted where they are made (recomputation included). Time: operations of the
@@ -105,16 +105,12 @@ package enum CostModel {
     let part: SequencePart?
     /// Own elements of each network, at stages above 1 of each unit; then what this replica sums of them.
     let shardCounts: [Int]
+    let place: Int
 
     init(_ sizes: WorkloadSizes, rank: Int, shape: MeshShape, share: MicrobatchShare) {
       let degree = shape.sequenceDegree
       microbatchCount = share.microbatches(of: rank / degree).count
-      let place = shape.coordinates(of: rank)
-      part =
-        degree > 1
-        ? SequencePart(
-          ringRank: place[.ring, default: 0], ringDegree: shape[.ring],
-          rank: place[.sp, default: 0], degree: shape[.sp]) : nil
+      part = degree > 1 ? SequencePart(rank: rank, shape: shape) : nil
       let sharding = RankPlace(rank: rank, shape: shape)
       func own(_ counts: [Int]) -> [Int] {
         counts.map {
@@ -132,6 +128,8 @@ package enum CostModel {
           .range(of: sharding.replica).count
       }
       shardCounts = counts.flatMap(\.self) + parts
+      // Which of its elements others compute with depends on where they lie.
+      place = shape[.tp] > 1 ? sharding.rank : 0
     }
   }
 

@@ -1,10 +1,11 @@
 // Which layouts a number of ranks allows, and which one is taken.
 //
-// Placed today: `dp` (replicas), `zero` (data parallel with sharded state, stages 1 to 3), `sp` (Ulysses) and
-// `ring` (ring attention). Data parallelism comes first as long as the microbatches divide: it exchanges gradients once
-// a step, `sp` activations in every block, `ring` about ring / 2 times as many (specs of distributed
-// systems, §4). Hence `ring`, and `dp`, which takes memory, are more than 1 only where somebody asks for it. A lower stage comes before a
-// higher one, which needs less memory and sends more.
+// Placed today: `dp` (replicas), `zero` (data parallel with sharded state, stages 1 to 3), `sp` (Ulysses), `ring`
+// (ring attention) and `tp` (tensor parallel, at stage 3). Data parallelism comes first as long as the microbatches
+// divide: it exchanges gradients once a step, `sp` activations in every block, `ring` about ring / 2 times as many,
+// `tp` as many whatever its degree (specs of distributed systems, §4). Hence `ring` and `tp`, and `dp`, which takes
+// memory, are more than 1 only where somebody asks for it. A lower stage comes before a higher one, which needs less
+// memory and sends more.
 
 package import MeshLayout
 
@@ -13,25 +14,31 @@ package struct MeshSearch: Equatable, Sendable {
   package var rankCount: Int
   package var microbatchCount: Int
   package var headCount: Int
+  /// Hidden units of a block's MLP; 0: not known yet, any degree divides them.
+  package var mlpWidth: Int
   package var dp: Int
   package var zero: Int?
   package var ring: Int
   package var sp: Int?
+  package var tp: Int
   package var stage: ZeroStage?
   /// Why tokens cannot be shared in this run; nil where they can.
   package var sequenceProblem: String?
 
   package init(
-    rankCount: Int, microbatchCount: Int, headCount: Int, dp: Int = 1, zero: Int? = nil,
-    ring: Int = 1, sp: Int? = nil, stage: ZeroStage? = nil, sequenceProblem: String? = nil
+    rankCount: Int, microbatchCount: Int, headCount: Int, mlpWidth: Int = 0, dp: Int = 1,
+    zero: Int? = nil, ring: Int = 1, sp: Int? = nil, tp: Int = 1, stage: ZeroStage? = nil,
+    sequenceProblem: String? = nil
   ) {
     self.rankCount = rankCount
     self.microbatchCount = microbatchCount
     self.headCount = headCount
+    self.mlpWidth = mlpWidth
     self.dp = dp
     self.zero = zero
     self.ring = ring
     self.sp = sp
+    self.tp = tp
     self.stage = stage
     self.sequenceProblem = sequenceProblem
   }
@@ -39,24 +46,25 @@ package struct MeshSearch: Equatable, Sendable {
   /// Legal layouts, those with the least `sp` first, of these the lowest stage.
   package var shapes: [MeshShape] {
     guard shape(sp: 1, stage: .optimizer) != nil else { return [] }
-    return (1...rankCount / (dp * ring)).flatMap { sp in
+    return (1...rankCount / (dp * ring * tp)).flatMap { sp in
       stages.compactMap { shape(sp: sp, stage: $0) }.filter { problems(of: $0).isEmpty }
     }
   }
 
-  /// Stages that are open. A replica on one rank has nothing to shard.
+  /// Stages that are open. A replica on one rank has nothing to shard; weights are cut as they are loaded.
   private var stages: [ZeroStage] {
     if dp > 0, rankCount == dp { return [.optimizer] }
+    if tp > 1, stage == nil { return [.parameters] }
     return stage.map { [$0] } ?? ZeroStage.allCases
   }
 
-  /// The layout with `sp`; nil where dp × ring × sp does not divide the ranks.
+  /// The layout with `sp`; nil where dp × ring × tp × sp does not divide the ranks.
   private func shape(sp: Int, stage: ZeroStage) -> MeshShape? {
-    guard sp > 0, ring > 0, dp > 0, rankCount % dp == 0, rankCount / dp % ring == 0,
-      rankCount / dp / ring % sp == 0
+    guard sp > 0, tp > 0, ring > 0, dp > 0, rankCount % dp == 0, rankCount / dp % ring == 0,
+      rankCount / dp / ring % tp == 0, rankCount / dp / ring / tp % sp == 0
     else { return nil }
-    let zero = rankCount / dp / ring / sp
-    return MeshShape([.dp: dp, .zero: zero, .ring: ring, .sp: sp], zeroStage: stage)
+    let zero = rankCount / dp / ring / tp / sp
+    return MeshShape([.dp: dp, .zero: zero, .ring: ring, .sp: sp, .tp: tp], zeroStage: stage)
   }
 
   /// Rules that a layout breaks, by the key that is at fault.
@@ -75,13 +83,19 @@ package struct MeshSearch: Equatable, Sendable {
           message: "is \(dp), which does not divide the \(rankCount) ranks\(nearest)")
       ]
     }
-    guard shape(sp: 1, stage: stages[0]) != nil else {
+    guard ring > 0, rankCount / dp % ring == 0 else {
       return [
         Problem(
           key: "mesh.ring", message: "is \(ring), which does not divide \(left(by: [:]))\(nearest)")
       ]
     }
-    let left = left(by: ["mesh.ring": ring])
+    guard shape(sp: 1, stage: stages[0]) != nil else {
+      let left = left(by: ["mesh.ring": ring])
+      return [
+        Problem(key: "mesh.tp", message: "is \(tp), which does not divide \(left)\(nearest)")
+      ]
+    }
+    let left = left(by: ["mesh.ring": ring, "mesh.tp": tp])
     // The layout that was asked for, by the degree that is given; else data parallelism alone.
     if let sp, shape(sp: sp, stage: stages[0]) == nil {
       return [
@@ -89,7 +103,7 @@ package struct MeshSearch: Equatable, Sendable {
       ]
     }
     if let zero, sp == nil {
-      let degree = zero > 0 ? rankCount / dp / ring / zero : 0
+      let degree = zero > 0 ? rankCount / dp / ring / tp / zero : 0
       guard let shape = shape(sp: degree, stage: stages[0]), shape[.zero] == zero else {
         return [
           Problem(key: "mesh.zero", message: "is \(zero), which does not divide \(left)\(nearest)")
@@ -131,8 +145,18 @@ package struct MeshSearch: Equatable, Sendable {
       zero == nil || zero == shape[.zero], "mesh.zero",
       "is \(zero ?? 0), but \(rankCount) ranks with \(Self.sharing(shape)) leave \(shape[.zero])")
     require(
-      headCount % degree == 0, "mesh.sp",
-      "is \(degree), which does not divide the \(headCount) attention heads")
+      tp == 1 || shape.zeroStage == .parameters, "mesh.tp",
+      "is \(tp), which goes with mesh.zeroStage 3 only: weights are cut as they are loaded")
+    require(
+      headCount % tp == 0, "mesh.tp",
+      "is \(tp), which does not divide the \(headCount) attention heads")
+    require(
+      mlpWidth % tp == 0, "mesh.tp",
+      "is \(tp), which does not divide the \(mlpWidth) hidden units of the MLP")
+    require(
+      headCount % tp != 0 || headCount / tp % degree == 0, "mesh.sp",
+      "is \(degree), which does not divide the \(headCount / tp) attention heads"
+        + (tp == 1 ? "" : " that mesh.tp \(tp) leaves a rank"))
     require(
       dataDegree <= microbatchCount, "batch.microbatches",
       "is \(microbatchCount), but \(dataDegree) data-parallel ranks need one each")
@@ -143,7 +167,8 @@ package struct MeshSearch: Equatable, Sendable {
         + "every round of microbatches, but they do not divide the \(microbatchCount) of "
         + "batch.microbatches")
     if shape.sequenceDegree > 1, let sequenceProblem {
-      require(false, degree > 1 ? "mesh.sp" : "mesh.ring", sequenceProblem)
+      require(
+        false, degree > 1 ? "mesh.sp" : ring > 1 ? "mesh.ring" : "mesh.tp", sequenceProblem)
     }
     return problems
   }
@@ -152,17 +177,25 @@ package struct MeshSearch: Equatable, Sendable {
   private var nearest: String {
     var free = self
     (free.dp, free.zero, free.sp, free.stage) = (1, nil, nil, nil)
-    for ring in stride(from: max(min(ring, rankCount), 1), to: 0, by: -1) {
-      free.ring = ring
-      if let shape = free.shapes.first { return "; legal here: \(Self.keys(of: shape))" }
+    func fall(from degree: Int) -> StrideTo<Int> {
+      stride(from: max(min(degree, rankCount), 1), to: 0, by: -1)
     }
+    for ring in fall(from: ring) {
+      for tp in fall(from: tp) {
+        (free.ring, free.tp) = (ring, tp)
+        if let shape = free.shapes.first { return "; legal here: \(Self.keys(of: shape))" }
+      }
+    }
+    func kept(_ degree: Int) -> [Int] { Set([max(degree, 1), 1]).sorted(by: >) }
     for count in stride(from: rankCount - 1, to: 0, by: -1) {
       free.rankCount = count
-      for ring in Set([max(ring, 1), 1]).sorted(by: >) {
-        free.ring = ring
-        guard let shape = free.shapes.first else { continue }
-        return "; the next smaller number of ranks with a layout is \(count) "
-          + "(\(Self.keys(of: shape)))"
+      for ring in kept(ring) {
+        for tp in kept(tp) {
+          (free.ring, free.tp) = (ring, tp)
+          guard let shape = free.shapes.first else { continue }
+          return "; the next smaller number of ranks with a layout is \(count) "
+            + "(\(Self.keys(of: shape)))"
+        }
       }
     }
     return ""
@@ -176,5 +209,6 @@ package struct MeshSearch: Equatable, Sendable {
   private static func sharing(_ shape: MeshShape) -> String {
     (shape[.dp] > 1 ? "mesh.dp \(shape[.dp]), " : "")
       + (shape[.ring] > 1 ? "mesh.ring \(shape[.ring]), " : "") + "mesh.sp \(shape[.sp])"
+      + (shape[.tp] > 1 ? ", mesh.tp \(shape[.tp])" : "")
   }
 }

@@ -62,10 +62,13 @@ package struct PlannedUnit: Codable, Hashable, Sendable {
   /// A transformer block; else what lies before, between or behind blocks.
   package var isBlock: Bool
   package var elementCount: Int
+  /// How tensor parallelism cuts it; needed in layouts with it only.
+  package var tensors: [CutTensor]
 
-  package init(isBlock: Bool, elementCount: Int) {
+  package init(isBlock: Bool, elementCount: Int, tensors: [CutTensor] = []) {
     self.isBlock = isBlock
     self.elementCount = elementCount
+    self.tensors = tensors
   }
 }
 

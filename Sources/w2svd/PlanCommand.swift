@@ -104,6 +104,7 @@ struct PlanCommand: ParsableCommand {
       let zero: Int
       let ring: Int
       let sp: Int
+      let tp: Int
       let peakBytesPerRank: Int
       let operationsOfBusiestRank: Double
       let sentBytes: Double
@@ -121,7 +122,7 @@ struct PlanCommand: ParsableCommand {
       candidates = plan.candidates.map {
         Layout(
           mesh: $0.shape.description, zero: $0.shape[.zero], ring: $0.shape[.ring],
-          sp: $0.shape[.sp], peakBytesPerRank: $0.peakByteCountPerRank,
+          sp: $0.shape[.sp], tp: $0.shape[.tp], peakBytesPerRank: $0.peakByteCountPerRank,
           operationsOfBusiestRank: $0.operationCount,
           sentBytes: $0.sentByteCount)
       }

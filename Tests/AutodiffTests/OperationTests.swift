@@ -13,6 +13,14 @@ struct LinearTests {
     #expect(check.firstProblem() == nil)
   }
 
+  @Test func `a bias by itself has the sum of the rows' gradients`() {
+    let check = GradientCheck(inputShapes: [[2, 3, 5]], parameterShapes: [[5]]) { tape, x, p in
+      let y = tape.add(tape.multiply(x[0], x[0]), bias: p[0])
+      return tape.multiply(y, y)
+    }
+    #expect(check.firstProblem() == nil)
+  }
+
   @Test func `a linear layer without bias takes a patch weight of many dimensions`() {
     let check = GradientCheck(inputShapes: [[3, 12]], parameterShapes: [[5, 2, 3, 2]]) {
       tape, x, p in tape.linear(x[0], weight: p[0])

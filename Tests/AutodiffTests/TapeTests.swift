@@ -70,6 +70,42 @@ struct TapeTests {
     #expect(recomputed.peak < recorded.peak)
   }
 
+  /// Two linear layers of a value that they do not keep; its memory is filled with another's meanwhile.
+  @Test(arguments: [false, true])
+  func `elements that are not kept are made again once, for gradients of weights`(trains: Bool) {
+    func run(remakes: Bool) -> (flat: [Float], input: [Float], count: Int) {
+      let network = Network()
+      let (arena, set) = (network.arena, network.set)
+      let flat = arena.allocate(
+        Float.self, count: set.layout.count, booking: Booking(.generator, .gradients), zeroed: true)
+      if trains { set.bindGradients(to: flat) }
+      let tape = Tape<Float>(arena: arena, role: .generator)
+      let input = tape.input(network.tensor([50, 4], 0))
+      var count = 0
+      func outputs() -> Value<Float> {
+        let squares = tape.multiply(input, input)
+        let elements = squares.tensor.array
+        let value =
+          remakes
+          ? squares.remade {
+            count += 1
+            return Tensor(elements, shape: [50, 4], in: arena, booking: network.booking)
+          } : squares
+        let layers = (0..<2).map { _ in
+          tape.linear(value, weight: set["first"], bias: set["bias"])
+        }
+        if remakes { squares.tensor.buffer.fill(with: .nan) }
+        return tape.add(layers[0], layers[1])
+      }
+      tape.backward([(outputs(), network.tensor([50, 6], 1))])
+      return (flat.array, tape.gradient(of: input)?.array ?? [], count)
+    }
+    let (kept, remade) = (run(remakes: false), run(remakes: true))
+    #expect(remade.flat == kept.flat && remade.input == kept.input && !kept.input.isEmpty)
+    #expect(kept.flat.contains { $0 != 0 } == trains)
+    #expect(remade.count == (trains ? 1 : 0))
+  }
+
   @Test func `recomputation has the gradients of many inputs and outputs`() {
     let check = GradientCheck(inputShapes: [[2, 3], [2, 3]], parameterShapes: [[3, 3]]) {
       tape, x, p in

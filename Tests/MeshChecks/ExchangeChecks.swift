@@ -18,7 +18,7 @@ package let exchangeChecks: [MeshCheck] = [
 /// No element, fewer blocks than ranks, a ragged end, several buckets.
 private let vectorCounts = [0, 1, 4_097, 5 * 4_096, 60_013]
 
-private func configurations() -> [ExchangeConfiguration] {
+func configurations() -> [ExchangeConfiguration] {
   ExchangeConfiguration.Coding.allCases.map {
     ExchangeConfiguration(codec: $0, bucketByteCount: 64 << 10)
   }
@@ -110,7 +110,7 @@ private func checkGlobalNorm(_ transport: any Transport) throws {
   }
 }
 
-private func require(_ actual: Buffer<Float>, _ expected: [Float], _ what: String) throws {
+func require(_ actual: Buffer<Float>, _ expected: [Float], _ what: String) throws {
   for index in expected.indices where actual[index].bitPattern != expected[index].bitPattern {
     throw CheckFailure(
       description:

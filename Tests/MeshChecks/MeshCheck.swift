@@ -20,7 +20,7 @@ package struct MeshCheck: Sendable, CustomStringConvertible {
 /// Every check, cheap first. Other modules append theirs here.
 package let allMeshChecks: [MeshCheck] =
   collectiveChecks + messageChecks + groupChecks + reductionChecks + agreementChecks
-  + trafficChecks + exchangeChecks + tokenExchangeChecks + ringChecks
+  + trafficChecks + exchangeChecks + sliceChecks + tokenExchangeChecks + ringChecks
 
 /// What a body throws when the group misbehaves.
 package struct CheckFailure: Error, CustomStringConvertible {

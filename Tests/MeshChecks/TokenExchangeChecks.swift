@@ -11,6 +11,7 @@ package let tokenExchangeChecks: [MeshCheck] = [
   MeshCheck("scattered heads are all tokens of the own heads", checkScatteredHeads),
   MeshCheck("gathering heads undoes scattering them and is its adjoint", checkInverseAndAdjoint),
   MeshCheck("gathered tokens are the whole on every rank", checkGatheredTokens),
+  MeshCheck("reduced tokens are the sums of all ranks in their order", checkReducedTokens),
   MeshCheck("exchanged activations are as many bytes as the formula says", checkActivationTraffic),
 ]
 
@@ -94,6 +95,44 @@ private func checkGatheredTokens(_ transport: any Transport) throws {
     try exchange.gatherTokens(
       Buffer(ownTokens(layout, of: transport.rank).map { Float($0) }), layout: layout, into: target)
     try expectEqual(target.array, whole, "\(count) tokens")
+  }
+}
+
+private func checkReducedTokens(_ transport: any Transport) throws {
+  let recorder = RecordingTransport(transport)
+  let exchange = TokenExchange(transport: recorder)
+  let (rank, size) = (transport.rank, transport.size)
+  for segments in segmentLists {
+    // Cut evenly, of a width that no number of ranks needs to divide.
+    let layout = TokenLayout(sampleCount: 2, segments: segments, width: 5, partCount: size)
+    let count = 2 * layout.tokenCount * 5
+    let own = (0..<2).flatMap { sample in
+      layout.ranges(of: rank).flatMap { $0 }.flatMap { token in
+        (0..<5).map { (sample * layout.tokenCount + token) * 5 + $0 }
+      }
+    }
+    let terms = (0..<size).map { gradientLikeVector(count, of: $0) }
+    let expected = own.map { index in
+      terms.dropFirst().reduce(terms[0][index]) { $0 + $1[index] }
+    }
+    let sum = Buffer([Float](repeating: .nan, count: own.count))
+    let room = Buffer([Float](repeating: .nan, count: own.count))
+    let sentBefore = recorder.log.sentByteCount
+    try exchange.reduceTokens(Buffer(terms[rank]), layout: layout, into: sum, room: room)
+    try expectEqual(sum.array, expected, "segments \(segments)")
+    try expectEqual(recorder.log.sentByteCount - sentBefore, 4 * (count - own.count))
+
+    // ⟨A u, w⟩ = ⟨u, Aᵀ w⟩ of gathering, summed over the ranks.
+    let u = own.map { Double($0 % 7) - 3 }
+    let gathered = Buffer<Double>(zeroed: count)
+    try exchange.gatherTokens(Buffer(u), layout: layout, into: gathered)
+    let w = (0..<count).map { Double(($0 * 7 + rank) % 11) - 5 }
+    let pulled = Buffer<Double>(zeroed: own.count)
+    try exchange.reduceTokens(
+      Buffer(w), layout: layout, into: pulled, room: Buffer(zeroed: own.count))
+    try expectEqual(
+      try transport.allReduce(sum: zip(gathered.array, w).reduce(0) { $0 + $1.0 * $1.1 }),
+      try transport.allReduce(sum: zip(u, pulled.array).reduce(0) { $0 + $1.0 * $1.1 }))
   }
 }
 

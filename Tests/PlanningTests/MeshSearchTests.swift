@@ -75,6 +75,64 @@ struct MeshSearchTests {
     #expect(search(8, ring: 2, sequenceProblem: "no").shapes.isEmpty)
   }
 
+  private func cut(
+    _ ranks: Int, tp: Int, heads: Int = 6, mlpWidth: Int = 24, ring: Int = 1, sp: Int? = nil,
+    stage: ZeroStage? = nil, sequenceProblem: String? = nil
+  ) -> MeshSearch {
+    MeshSearch(
+      rankCount: ranks, microbatchCount: 8, headCount: heads, mlpWidth: mlpWidth, ring: ring,
+      sp: sp, tp: tp, stage: stage, sequenceProblem: sequenceProblem)
+  }
+
+  @Test func `weights are cut as often as it was asked for, at stage 3`() {
+    #expect(
+      cut(8, tp: 2).shapes == [MeshShape([.zero: 4, .tp: 2], zeroStage: .parameters)])
+    #expect(
+      cut(12, tp: 2, ring: 2, sp: 3).shapes == [
+        MeshShape([.ring: 2, .sp: 3, .tp: 2], zeroStage: .parameters)
+      ])
+    #expect(cut(4, tp: 1).shapes.allSatisfy { $0[.tp] == 1 })
+  }
+
+  @Test func `cut weights that are refused say which rule failed and what is legal`() {
+    let cases: [(MeshSearch, String, [String])] = [
+      (
+        cut(8, tp: 4), "mesh.tp",
+        [
+          "is 4, which does not divide the 6 attention heads; legal here: mesh.zero 4, mesh.sp 1, "
+            + "mesh.tp 2, mesh.zeroStage 3"
+        ]
+      ),
+      (cut(8, tp: 3), "mesh.tp", ["is 3, which does not divide the 8 ranks", "mesh.tp 2"]),
+      (
+        cut(6, tp: 3, mlpWidth: 20), "mesh.tp",
+        ["is 3, which does not divide the 20 hidden units of the MLP", "mesh.tp 2"]
+      ),
+      (
+        cut(8, tp: 2, stage: .optimizer), "mesh.tp",
+        ["is 2, which goes with mesh.zeroStage 3 only", "mesh.tp 2, mesh.zeroStage 3"]
+      ),
+      (
+        cut(8, tp: 2, sp: 2), "mesh.sp",
+        ["is 2, which does not divide the 3 attention heads that mesh.tp 2 leaves a rank"]
+      ),
+      (
+        cut(4, tp: 4, heads: 8, ring: 2), "mesh.tp",
+        [
+          "does not divide the 2 ranks that mesh.ring 2 leaves",
+          "mesh.ring 2, mesh.sp 1, mesh.tp 2",
+        ]
+      ),
+      (cut(2, tp: 2, sequenceProblem: "cannot"), "mesh.tp", ["cannot", "mesh.zero 2, mesh.sp 1"]),
+    ]
+    for (search, key, parts) in cases {
+      #expect(search.problems.map(\.key) == [key], "\(search.problems)")
+      for part in parts {
+        #expect(search.problems.first?.message.contains(part) == true, "\(search.problems)")
+      }
+    }
+  }
+
   @Test func `what is refused says which rule failed and what is legal`() {
     let cases: [(MeshSearch, String, [String])] = [
       (search(8, sp: 4), "mesh.sp", ["does not divide the 6 attention heads", "mesh.zero 8"]),

@@ -171,6 +171,44 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
       $0.mesh.sp = .fixed(2)
       $0.model.textTokens = 5
     },
+    PlannedCase("cut weights", ranks: 2) { $0.mesh.tp = .fixed(2) },
+    PlannedCase("cut weights", ranks: 4) { $0.mesh.tp = .fixed(2) },
+    PlannedCase("cut weights, recomputed, many samples", ranks: 4) {
+      $0.mesh.tp = .fixed(2)
+      $0.model.recompute = true
+      $0.distill.guidance = 3
+      $0.batch.samples = 3
+    },
+    PlannedCase("cut weights of replicas", ranks: 4) {
+      $0.mesh.tp = .fixed(2)
+      $0.mesh.dp = .fixed(2)
+      $0.distill.alphaWeak = 0
+    },
+    PlannedCase("weights cut in four, fewer text tokens", ranks: 4) {
+      $0.model.heads = 4
+      $0.model.textTokens = 2
+      $0.mesh.tp = .fixed(4)
+    },
+    PlannedCase("weights cut in three", ranks: 6) {
+      $0.model.heads = 3
+      $0.mesh.tp = .fixed(3)
+      $0.batch.samples = 1
+    },
+    PlannedCase("cut weights of one block", ranks: 4) {
+      $0.model.doubleBlocks = 1
+      $0.model.singleBlocks = 0
+      $0.mesh.tp = .fixed(2)
+    },
+    PlannedCase("cut weights inside a ring of groups", ranks: 8) {
+      $0.model.heads = 4
+      $0.mesh.tp = .fixed(2)
+      $0.mesh.ring = .fixed(2)
+      $0.mesh.sp = .fixed(2)
+    },
+    PlannedCase("LCM with cut weights", ranks: 4) {
+      $0.distill.method = .lcm
+      $0.mesh.tp = .fixed(2)
+    },
     PlannedCase("LCM with a ring", ranks: 2) {
       $0.distill.method = .lcm
       $0.mesh.ring = .fixed(2)
@@ -294,8 +332,10 @@ private func updateByteCounts(of phase: String, in metrics: URL) throws -> [Int]
     // Every teach step is alike; the depth of rollouts makes those of distill differ.
     let teach = plan.costs.phases[0]
     #expect(sentByStep == Array(repeating: teach.updateByteCountPerStep, count: teach.stepCount))
-    let degrees = [plan.shape[.ring], plan.shape[.sp]]
-    guard degrees.contains(where: { $0 > 1 }), !degrees.contains(planned.rankCount) else { return }
+    let degrees = [plan.shape[.ring], plan.shape[.sp], plan.shape[.tp]]
+    guard degrees.contains(where: { $0 > 1 }), !degrees.contains(planned.rankCount),
+      plan.shape[.dp] == 1
+    else { return }
     let sent = measured.map { $0.map(\.activationByteCount) }
     #expect(sent.reduce(0) { $0 + $1[0] } == teach.stepCount * teach.activationByteCountPerStep)
     #expect(sent.allSatisfy { $0[1] > 0 })

@@ -19,6 +19,27 @@ package struct LowRankUpdate<Scalar: KernelScalar> {
   }
 }
 
+/// The inputs of a linear layer as its way back finds them.
+private struct KeptInputs<Scalar: KernelScalar> {
+  let widths: [Int]
+  private let rowCount: Int
+  private let inputs: [(elements: Tensor<Scalar>?, remaking: Remaking<Scalar>?)]
+
+  init(_ parts: [Value<Scalar>], rowCount: Int, widths: [Int]) {
+    self.widths = widths
+    self.rowCount = rowCount
+    inputs = parts.map { $0.remaking == nil ? ($0.tensor, nil) : (nil, $0.remaking) }
+  }
+
+  var matrices: [Matrix<Scalar>] {
+    zip(inputs, widths).compactMap { input, width in
+      (input.elements ?? input.remaking?.tensor).map {
+        Matrix($0.buffer, rows: rowCount, columns: width)
+      }
+    }
+  }
+}
+
 extension Tape {
   /// y = x Wᵀ + bias + scale · (x Aᵀ) Bᵀ.
   /// - Shapes: x […, K], weight [D, K] (further weight dimensions count as K), bias [D] → […, D].
@@ -36,14 +57,16 @@ extension Tape {
     parts: [Value<Scalar>], weight: Parameter<Scalar>, bias: Parameter<Scalar>? = nil,
     update: LowRankUpdate<Scalar>? = nil
   ) -> Value<Scalar> {
-    let outputWidth = weight.shape[0]
-    let inputWidth = weight.count / outputWidth
+    // Of the value: a pass may compute with a part of the weight.
+    let outputWidth = weight.value.shape[0]
+    let inputWidth = weight.value.count / outputWidth
     let widths = parts.map { $0.shape.last ?? 1 }
     let leading = parts[0].shape.dropLast()
     precondition(
       widths.reduce(0, +) == inputWidth && parts.allSatisfy { $0.shape.dropLast() == leading },
       "\(weight.name) takes width \(inputWidth), the input is \(parts.map(\.shape))")
     let rowCount = leading.reduce(1, *)
+    let kept = KeptInputs(parts, rowCount: rowCount, widths: widths)
     let inputs = zip(parts, widths).map { part, width in
       Matrix(part.tensor.buffer, rows: rowCount, columns: width)
     }
@@ -60,14 +83,14 @@ extension Tape {
       return record(output, from: values) { [unowned self] outputGradient, gradients in
         let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
         contribute(
-          dy, inputs: inputs, weight: weight, to: gradients, weightPlace: weightPlace)
+          dy, inputs: kept, weight: weight, to: gradients, weightPlace: weightPlace)
         biasPlace.flatMap(gradients.addend(of:)).map {
           Scalar.addColumnSums(of: outputGradient.buffer, rowCount: rowCount, to: $0)
         }
       }
     }
 
-    let rank = update.down.shape[0]
+    let rank = update.down.value.shape[0]
     let scale = Scalar(update.scale)
     let hidden = result([rowCount, rank])
     let hiddenMatrix = Matrix(hidden.buffer, rows: rowCount, columns: rank)
@@ -91,13 +114,13 @@ extension Tape {
       [unowned self] outputGradient, gradients in
       let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
       contribute(
-        dy, inputs: inputs, weight: weight, to: gradients, weightPlace: weightPlace)
+        dy, inputs: kept, weight: weight, to: gradients, weightPlace: weightPlace)
       let hiddenGradient = scratch([rowCount, rank])
       let dh = Matrix(hiddenGradient.buffer, rows: rowCount, columns: rank)
       Scalar.multiply(
         dy, up(), scale: scale, accumulating: false, precision: precision, into: dh)
       contribute(
-        dh, inputs: inputs, weight: update.down, to: gradients, weightPlace: downPlace)
+        dh, inputs: kept, weight: update.down, to: gradients, weightPlace: downPlace)
       if let upGradient = gradients.place(of: upPlace) {
         Scalar.multiply(
           dy.transposed, Matrix(hidden.buffer, rows: rowCount, columns: rank), scale: 1,
@@ -110,6 +133,25 @@ extension Tape {
     }
   }
 
+  /// y = x + bias, for a sum that a bias is not a part of.
+  /// - Shapes: x […, D], bias [D] → […, D].
+  package func add(_ x: Value<Scalar>, bias: Parameter<Scalar>) -> Value<Scalar> {
+    let width = bias.value.count
+    precondition(x.shape.last == width, "a bias of \(width) for \(x.shape)")
+    let rowCount = x.tensor.count / width
+    let output = result(x.shape)
+    output.buffer.copy(from: x.tensor.buffer)
+    for row in 0..<rowCount {
+      Scalar.add(1, bias.value.buffer, to: output.buffer[row * width..<(row + 1) * width])
+    }
+    return record(output, from: [x, weight(bias)]) { outputGradient, gradients in
+      gradients.addend(of: 1).map {
+        Scalar.addColumnSums(of: outputGradient.buffer, rowCount: rowCount, to: $0)
+      }
+      gradients.pass(outputGradient, to: [0])
+    }
+  }
+
   /// x_p and W_pᵀ.
   private func terms(
     _ inputs: [Matrix<Scalar>], _ weights: [Matrix<Scalar>]
@@ -119,10 +161,10 @@ extension Tape {
 
   /// dx_p += dy W_p; dW_p += dyᵀ x_p.
   private func contribute(
-    _ dy: Matrix<Scalar>, inputs: [Matrix<Scalar>], weight: Parameter<Scalar>,
+    _ dy: Matrix<Scalar>, inputs: KeptInputs<Scalar>, weight: Parameter<Scalar>,
     to gradients: InputGradients<Scalar>, weightPlace: Int
   ) {
-    let widths = inputs.map(\.columnCount)
+    let widths = inputs.widths
     for (index, part) in columns(of: weight.value, rows: dy.columnCount, widths).enumerated() {
       guard let dx = gradients.place(of: index) else { continue }
       Scalar.multiply(
@@ -131,8 +173,8 @@ extension Tape {
     }
     guard let weightGradient = gradients.place(of: weightPlace) else { return }
     let parts = columns(
-      of: Tensor(weightGradient.buffer, shape: weight.shape), rows: dy.columnCount, widths)
-    for (x, part) in zip(inputs, parts) {
+      of: Tensor(weightGradient.buffer, shape: weight.value.shape), rows: dy.columnCount, widths)
+    for (x, part) in zip(inputs.matrices, parts) {
       Scalar.multiply(
         dy.transposed, x, scale: 1, accumulating: weightGradient.accumulates,
         precision: precision, into: part)

@@ -15,6 +15,17 @@ package enum Initialization: Hashable, Sendable {
   case uniform(bound: Double)
 }
 
+/// How the ranks of a tensor-parallel group cut a parameter of a block among them, into even parts.
+/// - Source: Megatron-LM (1909.08053) §3.
+package enum ParameterCut: Hashable, Sendable {
+  /// Each has all of it.
+  case whole
+  /// By the first dimension: weight or bias of a column-parallel layer, whose outputs are cut.
+  case rows
+  /// By the second: a row-parallel layer, whose inputs are cut, each of these stretches by itself.
+  case columns([Int])
+}
+
 /// Name, shape and start of one parameter. Names are those of diffusers or PEFT (contract 4.4).
 package struct ParameterSpecification: Hashable, Sendable {
   package let name: String
@@ -22,14 +33,17 @@ package struct ParameterSpecification: Hashable, Sendable {
   package let initialization: Initialization
   /// The block that it belongs to, whose parameters come and go together; empty outside of blocks.
   package var block: String
+  package var cut: ParameterCut
 
   package init(
-    _ name: String, _ shape: [Int], _ initialization: Initialization, block: String = ""
+    _ name: String, _ shape: [Int], _ initialization: Initialization, block: String = "",
+    cut: ParameterCut = .whole
   ) {
     self.name = name
     self.shape = shape
     self.initialization = initialization
     self.block = block
+    self.cut = cut
   }
 }
 
@@ -40,6 +54,7 @@ package struct FlatLayout: Sendable {
     package let name: String
     package let shape: [Int]
     package let range: Range<Int>
+    package let cut: ParameterCut
   }
 
   /// A stretch of tensors of one block.
@@ -78,7 +93,8 @@ package struct FlatLayout: Sendable {
       let count = specification.shape.reduce(1, *)
       entries.append(
         Entry(
-          name: specification.name, shape: specification.shape, range: offset..<(offset + count)))
+          name: specification.name, shape: specification.shape, range: offset..<(offset + count),
+          cut: specification.cut))
       offset = Self.aligned(offset + count, to: Self.alignment)
       total += count
     }

@@ -7,6 +7,7 @@ package import Tensors
 /// One tensor that a layer reads; trainable while it has a gradient.
 package final class Parameter<Scalar: KernelScalar> {
   package let name: String
+  /// Of all of it; where a pass computes with parts, `value` has the shape of one.
   package let shape: [Int]
   /// Whether its elements stay where they are; if not, nothing may keep them beyond its block.
   let isKept: Bool

@@ -4,6 +4,9 @@
 // A block is entered before it runs, on the way there and on the way back. What lies outside of blocks
 // is entered around a whole pass and stays until `dropUnits`; of the blocks the last one stays until
 // another one comes, so that a pass that turns around does not load its last block twice.
+//
+// Where the source cuts parameters (tensor parallelism) a pass may ask for a block's part instead of all
+// of it: the shapes of values are then those of the parts, and so are the gradients that are handed over.
 
 import Basics
 package import DenseKernels
@@ -13,6 +16,8 @@ extension ParameterSet {
   /// A unit in memory.
   struct PresentUnit {
     let elements: Buffer<Scalar>
+    /// Whether it is this rank's part only.
+    let isPart: Bool
     /// How many are in the block now.
     var holderCount: Int
   }
@@ -31,18 +36,28 @@ extension ParameterSet {
   // MARK: Elements
 
   /// Has a block in memory until `leave`; an empty name: all that lies outside of blocks.
-  func enter(_ block: String) {
+  /// - Parameter isPart: whether this rank's part is enough.
+  func enter(_ block: String, isPart: Bool = false) {
     guard let source else { return }
     for unit in layout.units.indices where layout.units[unit].block == block {
-      if present[unit] != nil {
+      if let state = present[unit], state.isPart == isPart {
         present[unit]?.holderCount += 1
         continue
       }
+      require(
+        present[unit].map { $0.holderCount == 0 } ?? true,
+        "\(block) is running, and is wanted \(isPart ? "in part" : "whole") as well")
+      drop { other, _ in other == unit }
       if !block.isEmpty { drop { !layout.units[$0].block.isEmpty && $1.holderCount == 0 } }
       let elements = arena.allocate(
-        Scalar.self, count: layout.units[unit].range.count, booking: Booking(role, .parameters))
-      source.load(unit, into: elements)
-      show(elements, as: unit, holderCount: 1)
+        Scalar.self, count: isPart ? source.part(of: unit).count : layout.units[unit].range.count,
+        booking: Booking(role, .parameters))
+      if isPart {
+        source.loadPart(of: unit, into: elements)
+      } else {
+        source.load(unit, into: elements)
+      }
+      show(elements, as: unit, isPart: isPart, holderCount: 1)
     }
   }
 
@@ -54,14 +69,15 @@ extension ParameterSet {
 
   /// Loads what a pass loads, in its order, and computes nothing: where the ranks of a group run unequal
   /// numbers of passes, all of them take part in loading.
-  package func attendPass() {
+  /// - Parameter isPart: whether the pass computes with parts of blocks.
+  package func attendPass(isPart: Bool = false) {
     enter("")
     var blocks: [String] = []
     for unit in layout.units where !unit.block.isEmpty && !blocks.contains(unit.block) {
       blocks.append(unit.block)
     }
     for block in blocks {
-      enter(block)
+      enter(block, isPart: isPart)
       leave(block)
     }
     leave("")
@@ -82,13 +98,21 @@ extension ParameterSet {
     }
   }
 
-  private func show(_ elements: Buffer<Scalar>, as unit: Int, holderCount: Int) {
-    present[unit] = PresentUnit(elements: elements, holderCount: holderCount)
+  private func show(
+    _ elements: Buffer<Scalar>, as unit: Int, isPart: Bool = false, holderCount: Int
+  ) {
+    present[unit] = PresentUnit(elements: elements, isPart: isPart, holderCount: holderCount)
+    for (index, place) in zip(layout.units[unit].entries, places(in: unit, isPart: isPart)) {
+      parameters[index].elements = Tensor(elements[place.range], shape: place.shape)
+    }
+  }
+
+  /// Where the parameters of a unit lie in its memory, and their shapes there.
+  private func places(in unit: Int, isPart: Bool) -> [(range: Range<Int>, shape: [Int])] {
+    if isPart, let source { return source.part(of: unit).entries }
     let origin = layout.units[unit].range.lowerBound
-    for index in layout.units[unit].entries {
-      let entry = layout.entries[index]
-      let range = entry.range.lowerBound - origin..<entry.range.upperBound - origin
-      parameters[index].elements = Tensor(elements[range], shape: entry.shape)
+    return layout.entries[layout.units[unit].entries].map {
+      ($0.range.lowerBound - origin..<$0.range.upperBound - origin, $0.shape)
     }
   }
 
@@ -125,7 +149,8 @@ extension ParameterSet {
 
   /// From now on each unit has memory for its gradient only while its block is on the way back, and then
   /// hands it over. `finishUnitGradients` is due when all is differentiated.
-  /// - Parameter handOver: takes the gradient of a unit, flat; nil stands for zero.
+  /// - Parameter handOver: takes the gradient of a unit, or of this rank's part where the block ran with
+  ///   that, flat; nil stands for zero.
   package func bindGradients(
     handingOver handOver: @escaping (_ unit: Int, _ gradient: Buffer<Scalar>?) -> Void
   ) {
@@ -147,33 +172,32 @@ extension ParameterSet {
   }
 
   /// Gives a block memory for its gradients.
-  func openGradients(_ block: String) {
+  func openGradients(_ block: String, isPart: Bool = false) {
     guard unitGradients != nil else { return }
     for (index, unit) in layout.units.enumerated() where unit.block == block {
       require(
         unitGradients?.finished.contains(index) == false,
         "the gradient of \(block.isEmpty ? "what is outside of blocks" : block) was handed over: it "
           + "runs twice in one differentiation")
+      let isPart = isPart && source != nil
       let buffer = arena.allocate(
-        Scalar.self, count: unit.range.count, booking: Booking(role, .gradients))
+        Scalar.self, count: isPart ? source?.part(of: index).count ?? 0 : unit.range.count,
+        booking: Booking(role, .gradients))
       unitGradients?.open[index] = buffer
-      for entry in unit.entries {
-        let range = layout.entries[entry].range
-        let origin = unit.range.lowerBound
+      for (entry, place) in zip(unit.entries, places(in: index, isPart: isPart)) {
         parameters[entry].accumulatedGradient?.lend(
-          Tensor(
-            buffer[range.lowerBound - origin..<range.upperBound - origin],
-            shape: layout.entries[entry].shape))
+          Tensor(buffer[place.range], shape: place.shape))
       }
     }
   }
 
   /// Hands over the gradients of a block.
-  func closeGradients(_ block: String) {
+  func closeGradients(_ block: String, isPart: Bool = false) {
     guard let gradients = unitGradients else { return }
     for (index, unit) in layout.units.enumerated() where unit.block == block {
       guard let buffer = gradients.open[index] else { trap("\(block) has no open gradient") }
-      completeGradients(unit.entries, in: buffer, from: unit.range.lowerBound)
+      completeGradients(
+        unit.entries, at: places(in: index, isPart: isPart).map(\.range), in: buffer)
       for entry in unit.entries { parameters[entry].accumulatedGradient?.takeBack() }
       unitGradients?.open[index] = nil
       unitGradients?.finished.insert(index)
@@ -187,19 +211,20 @@ extension Tape {
   ///
   /// - Parameters:
   ///   - block: its name in the specifications; empty: what lies outside of blocks, around a pass.
+  ///   - isPart: whether it computes with this rank's part of the parameters.
   ///   - isDifferentiated: whether the way back comes through here.
   package func inBlock<Result>(
-    _ block: String, of sets: [ParameterSet<Scalar>], isDifferentiated: Bool,
+    _ block: String, of sets: [ParameterSet<Scalar>], isPart: Bool = false, isDifferentiated: Bool,
     _ body: () throws -> Result
   ) rethrows -> Result {
     let sets = sets.filter(\.comesAndGoes)
     guard !sets.isEmpty else { return try body() }
     let turnsBack = isRecording && isDifferentiated
-    for set in sets { set.enter(block) }
+    for set in sets { set.enter(block, isPart: isPart) }
     if turnsBack {
       onWayBack {
         for set in sets.reversed() {
-          set.closeGradients(block)
+          set.closeGradients(block, isPart: isPart)
           set.leave(block)
         }
       }
@@ -209,8 +234,8 @@ extension Tape {
       if turnsBack {
         onWayBack {
           for set in sets {
-            set.enter(block)
-            set.openGradients(block)
+            set.enter(block, isPart: isPart)
+            set.openGradients(block, isPart: isPart)
           }
         }
       }

@@ -153,17 +153,18 @@ package final class ParameterSet<Scalar: KernelScalar> {
   /// Zeroes the gradients that nothing has contributed to, and the padding between them.
   package func completeGradients() {
     guard let gradients else { return }
-    completeGradients(layout.entries.indices, in: gradients, from: 0)
+    completeGradients(layout.entries.indices, at: layout.entries.map(\.range), in: gradients)
   }
 
-  /// The same for some entries, in memory that begins at an element of the flat vector.
-  func completeGradients(_ entries: Range<Int>, in buffer: Buffer<Scalar>, from origin: Int) {
+  /// The same for some entries, which lie at these places of `buffer`.
+  func completeGradients(
+    _ entries: Range<Int>, at places: [Range<Int>], in buffer: Buffer<Scalar>
+  ) {
     var end = 0
-    for index in entries {
+    for (index, place) in zip(entries, places) {
       parameters[index].accumulatedGradient?.clearIfUntouched()
-      let range = layout.entries[index].range
-      buffer[end..<range.lowerBound - origin].clear()
-      end = range.upperBound - origin
+      buffer[end..<place.lowerBound].clear()
+      end = place.upperBound
     }
     buffer[end..<buffer.count].clear()
   }

@@ -12,4 +12,22 @@ package protocol UnitSource<Scalar>: AnyObject {
 
   /// Keeps what has become of a unit.
   func keep(_ unit: Int, _ elements: Buffer<Scalar>)
+
+  /// What this rank has of a unit where a pass computes with parts of parameters.
+  func part(of unit: Int) -> UnitPart
+  /// Fills `elements` with this part.
+  func loadPart(of unit: Int, into elements: Buffer<Scalar>)
+}
+
+/// Where the parameters of a unit lie in memory that holds a part of each.
+package struct UnitPart: Sendable {
+  /// Elements in memory, padding included.
+  package let count: Int
+  /// By entry of the unit.
+  package let entries: [(range: Range<Int>, shape: [Int])]
+
+  package init(count: Int, entries: [(range: Range<Int>, shape: [Int])]) {
+    self.count = count
+    self.entries = entries
+  }
 }

@@ -6,7 +6,6 @@ import DenseKernels
 struct DoubleStreamBlock<Scalar: KernelScalar> {
   let scope: LayerScope<Scalar>
   let stem: TransformerStem<Scalar>
-  let configuration: HunyuanVideoConfiguration
 
   /// - Shapes: video [B, L, D], text [B, T, D] (or own tokens of both), condition [B, D] → the two streams.
   func forward(
@@ -17,8 +16,9 @@ struct DoubleStreamBlock<Scalar: KernelScalar> {
     let videoModulation = Modulation(scope, "norm1.linear", condition, epsilon: epsilon)
     let textModulation = Modulation(scope, "norm1_context.linear", condition, epsilon: epsilon)
 
-    let x = videoModulation.enterAttention(video)
-    let y = textModulation.enterAttention(text)
+    let (videoSegment, textSegment) = ([stem.segments[0]], [stem.segments[1]])
+    let x = scope.gathered(videoModulation.enterAttention(video), videoSegment)
+    let y = scope.gathered(textModulation.enterAttention(text), textSegment)
     let query = tape.concatenate(
       [
         normed(scope, "attn.norm_q", scope.linear("attn.to_q", x), rotated: true),
@@ -33,16 +33,16 @@ struct DoubleStreamBlock<Scalar: KernelScalar> {
       [scope.linear("attn.to_v", x), scope.linear("attn.add_v_proj", y)], along: 1)
     let attended = stem.attention(tape, query: query, key: key, value: value)
 
-    let videoCount = video.shape[1]
+    let videoCount = x.shape[1]
     let videoPart = tape.slice(attended, along: 1, 0..<videoCount)
     let textPart = tape.slice(attended, along: 1, videoCount..<attended.shape[1])
     let videoMiddle = videoModulation.leaveAttention(
-      video, scope.linear("attn.to_out.0", videoPart))
+      video, scope.rowLinear("attn.to_out.0", parts: [videoPart], videoSegment))
     let textMiddle = textModulation.leaveAttention(
-      text, scope.linear("attn.to_add_out", textPart))
+      text, scope.rowLinear("attn.to_add_out", parts: [textPart], textSegment))
     return [
-      videoModulation.mlp(scope("ff"), videoMiddle),
-      textModulation.mlp(scope("ff_context"), textMiddle),
+      videoModulation.mlp(scope("ff"), videoMiddle, videoSegment),
+      textModulation.mlp(scope("ff_context"), textMiddle, textSegment),
     ]
   }
 
@@ -51,6 +51,6 @@ struct DoubleStreamBlock<Scalar: KernelScalar> {
   ) -> Value<Scalar> {
     scope.tape.headNorm(
       x, gain: scope.parameter(name + ".weight"), rotation: rotated ? stem.rotation : nil,
-      headCount: configuration.attentionHeadCount, epsilon: HunyuanVideoConfiguration.epsilon)
+      headCount: stem.attention.headCount, epsilon: HunyuanVideoConfiguration.epsilon)
   }
 }

@@ -54,19 +54,21 @@ extension HunyuanVideoConfiguration {
 
   private func doubleBlockParameters(_ index: Int) -> [ParameterSpecification] {
     Layout("transformer_blocks.\(index)")
-      .linear("norm1.linear", [6 * width, width], zero: true)
-      .linear("norm1_context.linear", [6 * width, width], zero: true)
+      .linear("norm1.linear", [6 * width, width], zero: true, cut: .rows)
+      .linear("norm1_context.linear", [6 * width, width], zero: true, cut: .rows)
       .gain("attn.norm_q", attentionHeadWidth)
       .gain("attn.norm_k", attentionHeadWidth)
-      .linears(["attn.to_q", "attn.to_k", "attn.to_v"], [width, width])
-      .linears(["attn.add_k_proj", "attn.add_v_proj", "attn.add_q_proj"], [width, width])
-      .linears(["attn.to_out.0", "attn.to_add_out"], [width, width])
+      .linears(["attn.to_q", "attn.to_k", "attn.to_v"], [width, width], cut: .rows)
+      .linears(
+        ["attn.add_k_proj", "attn.add_v_proj", "attn.add_q_proj"], [width, width], cut: .rows
+      )
+      .linears(["attn.to_out.0", "attn.to_add_out"], [width, width], cut: .columns([width]))
       .gain("attn.norm_added_q", attentionHeadWidth)
       .gain("attn.norm_added_k", attentionHeadWidth)
-      .linear("ff.net.0.proj", [mlpWidth, width])
-      .linear("ff.net.2", [width, mlpWidth])
-      .linear("ff_context.net.0.proj", [mlpWidth, width])
-      .linear("ff_context.net.2", [width, mlpWidth])
+      .linear("ff.net.0.proj", [mlpWidth, width], cut: .rows)
+      .linear("ff.net.2", [width, mlpWidth], cut: .columns([mlpWidth]))
+      .linear("ff_context.net.0.proj", [mlpWidth, width], cut: .rows)
+      .linear("ff_context.net.2", [width, mlpWidth], cut: .columns([mlpWidth]))
       .blockSpecifications
   }
 
@@ -74,10 +76,10 @@ extension HunyuanVideoConfiguration {
     Layout("single_transformer_blocks.\(index)")
       .gain("attn.norm_q", attentionHeadWidth)
       .gain("attn.norm_k", attentionHeadWidth)
-      .linears(["attn.to_q", "attn.to_k", "attn.to_v"], [width, width])
-      .linear("norm.linear", [3 * width, width], zero: true)
-      .linear("proj_mlp", [mlpWidth, width])
-      .linear("proj_out", [width, width + mlpWidth])
+      .linears(["attn.to_q", "attn.to_k", "attn.to_v"], [width, width], cut: .rows)
+      .linear("norm.linear", [3 * width, width], zero: true, cut: .rows)
+      .linear("proj_mlp", [mlpWidth, width], cut: .rows)
+      .linear("proj_out", [width, width + mlpWidth], cut: .columns([width, mlpWidth]))
       .blockSpecifications
   }
 }

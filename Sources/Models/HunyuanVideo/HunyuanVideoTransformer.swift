@@ -41,15 +41,14 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
     tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
     recomputedShare: Double = 0, sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
-    let scope = LayerScope(tape, parameters, adapter: adapter)
+    let scope = LayerScope(tape, parameters, adapter: adapter, tensor: sequence?.tensor)
     let stem = stem(scope, inputs, sequence: sequence)
     var (video, text) = runDoubleBlocks(scope, stem, recomputedShare: recomputedShare)
     if configuration.singleBlockCount > 0 {
       var joint = tape.concatenate([video, text], along: 1)  // [B, L+T, D]
       for index in 0..<configuration.singleBlockCount {
         let name = "single_transformer_blocks.\(index)"
-        let block = SingleStreamBlock(
-          scope: scope(name), stem: stem, configuration: configuration)
+        let block = SingleStreamBlock(scope: scope(name), stem: stem)
         joint =
           scope.run(
             name, [joint, stem.condition],
@@ -101,12 +100,16 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
     }
     let patches = own(grid.patches(of: inputs.hiddenStates, on: tape))
     let rotation = rotation(of: grid)
+    let tensor = scope.tensor
+    // Queries and keys are those of own tokens, or of the group's.
+    let rotated =
+      tensor?.groupRange(of: grid.tokenCount) ?? sequence?.ownRange(of: grid.tokenCount)
     return TransformerStem(
       grid: grid, video: scope.linear("x_embedder.proj", patches), text: own(text),
       condition: tape.apply(.silu, to: condition),
-      rotation: sequence.map { rotation.tokens($0.ownRange(of: grid.tokenCount)) } ?? rotation,
+      rotation: rotated.map { rotation.tokens($0) } ?? rotation,
       attention: JointAttention(
-        headCount: configuration.attentionHeadCount,
+        headCount: configuration.attentionHeadCount / (tensor?.degree ?? 1),
         mask: inputs.jointMask(videoCount: grid.tokenCount),
         segments: [grid.tokenCount, inputs.textCount], sequence: sequence))
   }
@@ -127,7 +130,7 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
     var streams = [stem.video, stem.text]
     for index in 0..<configuration.doubleBlockCount {
       let name = "transformer_blocks.\(index)"
-      let block = DoubleStreamBlock(scope: scope(name), stem: stem, configuration: configuration)
+      let block = DoubleStreamBlock(scope: scope(name), stem: stem)
       streams = scope.run(
         name, streams + [stem.condition],
         recompute: isInEvenShare(index, share: recomputedShare)
@@ -164,4 +167,6 @@ struct TransformerStem<Scalar: KernelScalar> {
   let condition: Value<Scalar>
   let rotation: RotaryTable<Scalar>
   let attention: JointAttention<Scalar>
+  /// Video and text tokens of a sample, all parts together.
+  var segments: [Int] { attention.segments }
 }

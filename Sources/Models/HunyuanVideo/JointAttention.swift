@@ -4,13 +4,14 @@ import Autodiff
 import DenseKernels
 
 struct JointAttention<Scalar: KernelScalar> {
+  /// Own heads where the weights are cut among ranks.
   let headCount: Int
   let mask: AttentionMask?
   /// Video and text tokens of a sample, all parts together.
   let segments: [Int]
   let sequence: (any SequenceParallel<Scalar>)?
 
-  /// - Shapes: query, key, value [B, L+T, N·K], or own tokens of both → the same.
+  /// - Shapes: query, key, value [B, L+T, N·K], or own tokens of both, or own heads of the group's → the same.
   func callAsFunction(
     _ tape: Tape<Scalar>, query: Value<Scalar>, key: Value<Scalar>, value: Value<Scalar>
   ) -> Value<Scalar> {

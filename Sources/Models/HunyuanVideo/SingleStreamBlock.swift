@@ -6,7 +6,6 @@ import DenseKernels
 struct SingleStreamBlock<Scalar: KernelScalar> {
   let scope: LayerScope<Scalar>
   let stem: TransformerStem<Scalar>
-  let configuration: HunyuanVideoConfiguration
 
   /// - Shapes: joint [B, L+T, D] with the text at the tail, condition [B, D] → [B, L+T, D].
   func forward(
@@ -14,10 +13,11 @@ struct SingleStreamBlock<Scalar: KernelScalar> {
   ) -> Value<Scalar> {
     let scope = scope.on(tape)
     let epsilon = HunyuanVideoConfiguration.epsilon
-    let headCount = configuration.attentionHeadCount
-    let modulation = tape.chunks(scope.linear("norm.linear", condition), count: 3)
-    let x = tape.layerNorm(
+    let headCount = stem.attention.headCount
+    let modulation = tape.chunks(scope.joined(scope.linear("norm.linear", condition)), count: 3)
+    let normalized = tape.layerNorm(
       joint, scale: modulation[1], shift: modulation[0], epsilon: epsilon)
+    let x = scope.gathered(normalized, stem.segments)
     let query = tape.headNorm(
       scope.linear("attn.to_q", x), gain: scope.parameter("attn.norm_q.weight"),
       rotation: stem.rotation, headCount: headCount, epsilon: epsilon)
@@ -28,6 +28,7 @@ struct SingleStreamBlock<Scalar: KernelScalar> {
       tape, query: query, key: key, value: scope.linear("attn.to_v", x))
     let mlp = tape.apply(.geluTanh, to: scope.linear("proj_mlp", x))
     return tape.gatedResidual(
-      joint, gate: modulation[2], scope.linear("proj_out", parts: [attended, mlp]))
+      joint, gate: modulation[2],
+      scope.rowLinear("proj_out", parts: [attended, mlp], stem.segments))
   }
 }

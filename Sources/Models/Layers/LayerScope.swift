@@ -9,26 +9,29 @@ struct LayerScope<Scalar: KernelScalar> {
   let tape: Tape<Scalar>
   let parameters: ParameterSet<Scalar>
   let adapter: Adapter<Scalar>?
+  /// Who has the other parts of the weights of blocks; nil: nobody, they are whole.
+  let tensor: (any TensorParallel<Scalar>)?
   let path: String
 
   init(
     _ tape: Tape<Scalar>, _ parameters: ParameterSet<Scalar>, adapter: Adapter<Scalar>? = nil,
-    path: String = ""
+    tensor: (any TensorParallel<Scalar>)? = nil, path: String = ""
   ) {
     self.tape = tape
     self.parameters = parameters
     self.adapter = adapter
+    self.tensor = tensor
     self.path = path
   }
 
   /// The scope of a submodule.
   func callAsFunction(_ name: String) -> LayerScope {
-    LayerScope(tape, parameters, adapter: adapter, path: full(name))
+    LayerScope(tape, parameters, adapter: adapter, tensor: tensor, path: full(name))
   }
 
   /// The same place on another tape.
   func on(_ tape: Tape<Scalar>) -> LayerScope {
-    LayerScope(tape, parameters, adapter: adapter, path: path)
+    LayerScope(tape, parameters, adapter: adapter, tensor: tensor, path: path)
   }
 
   func parameter(_ name: String) -> Parameter<Scalar> { parameters[full(name)] }
@@ -43,7 +46,9 @@ struct LayerScope<Scalar: KernelScalar> {
     let isDifferentiated =
       sets.contains(where: \.isTrainable) || inputs.contains(where: \.isTracked)
     func run(_ tape: Tape<Scalar>, _ inputs: [Value<Scalar>]) -> [Value<Scalar>] {
-      tape.inBlock(block, of: sets, isDifferentiated: isDifferentiated) { body(tape, inputs) }
+      tape.inBlock(
+        block, of: sets, isPart: tensor != nil, isDifferentiated: isDifferentiated
+      ) { body(tape, inputs) }
     }
     // Where nothing wants a gradient, nothing would be stored anyway.
     guard recompute && isDifferentiated else { return run(tape, inputs) }
@@ -55,11 +60,13 @@ struct LayerScope<Scalar: KernelScalar> {
   }
 
   /// A linear layer of inputs side by side.
-  func linear(_ name: String, parts: [Value<Scalar>]) -> Value<Scalar> {
+  func linear(
+    _ name: String, parts: [Value<Scalar>], hasBias: Bool = true
+  ) -> Value<Scalar> {
     let module = full(name)
     return tape.linear(
-      parts: parts, weight: parameters[module + ".weight"], bias: parameters[module + ".bias"],
-      update: adapter?.update(of: module))
+      parts: parts, weight: parameters[module + ".weight"],
+      bias: hasBias ? parameters[module + ".bias"] : nil, update: adapter?.update(of: module))
   }
 
   /// Two linear layers with an activation between them.

@@ -11,18 +11,22 @@ struct Layout {
   init(_ path: String) { self.path = path }
 
   /// Weight and bias of a linear or patch layer; the first size is the output width.
-  func linear(_ name: String, _ shape: [Int], zero: Bool = false) -> Layout {
+  /// - Parameter cut: of the weight; a bias is cut with the rows, and whole otherwise.
+  func linear(
+    _ name: String, _ shape: [Int], zero: Bool = false, cut: ParameterCut = .whole
+  ) -> Layout {
     let inputWidth = shape.dropFirst().reduce(1, *)
     let start: Initialization =
       zero ? .zeros : .uniform(bound: 1 / Double(inputWidth).squareRoot())
     return adding([
-      ParameterSpecification(full(name, "weight"), shape, start),
-      ParameterSpecification(full(name, "bias"), [shape[0]], start),
+      ParameterSpecification(full(name, "weight"), shape, start, cut: cut),
+      ParameterSpecification(
+        full(name, "bias"), [shape[0]], start, cut: cut == .rows ? .rows : .whole),
     ])
   }
 
-  func linears(_ names: [String], _ shape: [Int]) -> Layout {
-    names.reduce(self) { $0.linear($1, shape) }
+  func linears(_ names: [String], _ shape: [Int], cut: ParameterCut = .whole) -> Layout {
+    names.reduce(self) { $0.linear($1, shape, cut: cut) }
   }
 
   func layerNorm(_ name: String, _ width: Int) -> Layout {

@@ -16,7 +16,7 @@ struct Modulation<Scalar: KernelScalar> {
     _ scope: LayerScope<Scalar>, _ name: String, _ condition: Value<Scalar>, epsilon: Double
   ) {
     tape = scope.tape
-    parts = tape.chunks(scope.linear(name, condition), count: 6)
+    parts = tape.chunks(scope.joined(scope.linear(name, condition)), count: 6)
     self.epsilon = epsilon
   }
 
@@ -28,9 +28,14 @@ struct Modulation<Scalar: KernelScalar> {
     tape.gatedResidual(x, gate: parts[2], attended)
   }
 
-  func mlp(_ scope: LayerScope<Scalar>, _ x: Value<Scalar>) -> Value<Scalar> {
-    let hidden = tape.layerNorm(x, scale: parts[4], shift: parts[3], epsilon: epsilon)
+  /// - Parameter segments: of all tokens; needed where the ranks of a group cut the weights.
+  func mlp(
+    _ scope: LayerScope<Scalar>, _ x: Value<Scalar>, _ segments: [Int] = []
+  ) -> Value<Scalar> {
+    let normalized = tape.layerNorm(x, scale: parts[4], shift: parts[3], epsilon: epsilon)
+    let hidden = tape.apply(
+      .geluTanh, to: scope.linear("net.0.proj", scope.gathered(normalized, segments)))
     return tape.gatedResidual(
-      x, gate: parts[5], scope.mlp("net.0.proj", .geluTanh, "net.2", hidden))
+      x, gate: parts[5], scope.rowLinear("net.2", parts: [hidden], segments))
   }
 }

@@ -11,6 +11,9 @@ package import DenseKernels
 package protocol SequenceParallel<Scalar>: AnyObject {
   associatedtype Scalar: KernelScalar
 
+  /// The same, where the ranks also cut the weights of blocks; nil: each block is computed with whole ones.
+  var tensor: (any TensorParallel<Scalar>)? { get }
+
   /// Own tokens of a segment of `tokenCount`: contiguous, perhaps none.
   func ownRange(of tokenCount: Int) -> Range<Int>
 
@@ -29,4 +32,8 @@ package protocol SequenceParallel<Scalar>: AnyObject {
   func gatherTokens(
     _ x: Value<Scalar>, tokenCount: Int, on tape: Tape<Scalar>
   ) -> Value<Scalar>
+}
+
+extension SequenceParallel {
+  package var tensor: (any TensorParallel<Scalar>)? { nil }
 }

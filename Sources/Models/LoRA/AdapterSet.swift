@@ -89,8 +89,12 @@ extension AdapterConfiguration {
       let names = Self.factorNames(of: target)
       let start = Initialization.uniform(bound: 1 / Double(inputWidth).squareRoot())
       return [
-        ParameterSpecification(names.down, [rank, inputWidth], start, block: layer.block),
-        ParameterSpecification(names.up, [outputWidth, rank], .zeros, block: layer.block),
+        ParameterSpecification(
+          names.down, [rank, inputWidth], start, block: layer.block,
+          cut: layer.cut == .rows ? .whole : layer.cut),
+        ParameterSpecification(
+          names.up, [outputWidth, rank], .zeros, block: layer.block,
+          cut: layer.cut == .rows ? .rows : .whole),
       ]
     }
   }

@@ -5,16 +5,31 @@
 import Basics
 import MeshLayout
 
-/// The part of the tokens that a rank of a sequence-parallel group runs.
+/// The part of the tokens that a rank of a sequence-parallel group runs, and of the weights of blocks.
 struct SequencePart: Hashable {
   /// Around the ring, and among those that have one part of it and exchange heads.
   let ringRank: Int
   let ringDegree: Int
   let rank: Int
   let degree: Int
+  /// Among those that cut weights, and these tokens, among them.
+  let tensorRank: Int
+  let tensorDegree: Int
+
+  init(rank: Int, shape: MeshShape) {
+    let place = shape.coordinates(of: rank)
+    (ringRank, ringDegree) = (place[.ring, default: 0], shape[.ring])
+    (self.rank, degree) = (place[.sp, default: 0], shape[.sp])
+    (tensorRank, tensorDegree) = (place[.tp, default: 0], shape[.tp])
+  }
 
   /// Own tokens of a segment.
   func count(of tokenCount: Int) -> Int {
+    evenRange(of: groupCount(of: tokenCount), part: tensorRank, partCount: tensorDegree).count
+  }
+
+  /// Tokens of a segment that those have who cut weights among them.
+  func groupCount(of tokenCount: Int) -> Int {
     evenRange(of: ringCount(of: tokenCount), part: rank, partCount: degree).count
   }
 
@@ -38,6 +53,8 @@ struct NetworkTwin {
   var part: SequencePart?
 
   private var width: Int { sizes.width }
+  /// How many ranks cut the weights of blocks.
+  private var cut: Int { part?.tensorDegree ?? 1 }
 
   /// - Shapes: noisy B·C·F·H·W → the same.
   func velocity(
@@ -177,6 +194,7 @@ struct NetworkTwin {
         query: query, key: key, value: value, headCount: sizes.headCount,
         sampleCount: sampleCount, width: width)
     }
+    let width = width / cut
     guard part.degree > 1 else {
       return ringAttention(
         tape, part, query: query, key: key, value: value, sampleCount: sampleCount)
@@ -203,7 +221,8 @@ struct NetworkTwin {
     _ tape: TapeTwin, _ part: SequencePart, query: ValueTwin, key: ValueTwin, value: ValueTwin,
     sampleCount: Int
   ) -> ValueTwin {
-    let (headCount, width) = (sizes.headCount / part.degree, width / part.degree)
+    let degree = part.degree * cut
+    let (headCount, width) = (sizes.headCount / degree, width / degree)
     guard part.ringDegree > 1 else {
       return tape.attention(
         query: query, key: key, value: value, headCount: headCount, sampleCount: sampleCount,
@@ -245,13 +264,18 @@ struct NetworkTwin {
       video, width: width, scale: modulation[0], shift: modulation[1])
     let patches = linear(tape, normalized, from: width, to: sizes.outChannels * sizes.patchVolume)
     guard let part else { return tape.permuted(patches) }
-    // The group's part of the ring, then all of it.
+    // The tokens of those who cut weights together, the group's part of the ring, then all of it.
     var gathered = patches
+    let tokenSize = sampleCount * sizes.outChannels * sizes.patchVolume
+    if part.tensorDegree > 1 {
+      gathered = tape.gatherTokens(
+        gathered, to: tokenSize * part.groupCount(of: sizes.videoTokenCount),
+        peerCount: part.tensorDegree - 1)
+    }
     if part.degree > 1 {
       gathered = tape.gatherTokens(
-        patches,
-        to: patches.count / part.count(of: sizes.videoTokenCount)
-          * part.ringCount(of: sizes.videoTokenCount), peerCount: part.degree - 1)
+        gathered, to: tokenSize * part.ringCount(of: sizes.videoTokenCount),
+        peerCount: part.degree - 1)
     }
     if part.ringDegree > 1 {
       gathered = tape.gatherTokens(
@@ -267,9 +291,9 @@ struct NetworkTwin {
     let isDifferentiated = wantsGradient(inputs)
     let sets = sets
     func run(_ tape: TapeTwin, _ inputs: [ValueTwin]) -> [ValueTwin] {
-      ParametersTwin.inBlock(block, of: sets, on: tape, isDifferentiated: isDifferentiated) {
-        body(tape, inputs)
-      }
+      ParametersTwin.inBlock(
+        block, of: sets, isPart: cut > 1, on: tape, isDifferentiated: isDifferentiated
+      ) { body(tape, inputs) }
     }
     guard isInEvenShare(block, share: recomputedShare) && isDifferentiated else {
       return run(tape, inputs)
@@ -282,30 +306,37 @@ struct NetworkTwin {
   private func doubleBlock(
     _ tape: TapeTwin, video: ValueTwin, text: ValueTwin, condition: ValueTwin, sampleCount: Int
   ) -> [ValueTwin] {
-    let videoModulation = tape.chunks(
-      linear(tape, condition, from: width, to: 6 * width), count: 6)
-    let textModulation = tape.chunks(
-      linear(tape, condition, from: width, to: 6 * width), count: 6)
-    let x = tape.layerNorm(
-      video, width: width, scale: videoModulation[1], shift: videoModulation[0])
-    let y = tape.layerNorm(
-      text, width: width, scale: textModulation[1], shift: textModulation[0])
+    let videoModulation = modulation(tape, condition, count: 6)
+    let textModulation = modulation(tape, condition, count: 6)
+    let (videoCount, textCount) = ([sizes.videoTokenCount], [sizes.textTokenCount])
+    let x = gathered(
+      tape,
+      tape.layerNorm(
+        video, width: width, scale: videoModulation[1], shift: videoModulation[0]),
+      videoCount, sampleCount)
+    let y = gathered(
+      tape,
+      tape.layerNorm(text, width: width, scale: textModulation[1], shift: textModulation[0]),
+      textCount, sampleCount)
     let query = tape.concatenate([
-      normed(tape, square(tape, x)), normed(tape, square(tape, y)),
+      normed(tape, heads(tape, x)), normed(tape, heads(tape, y)),
     ])
     let key = tape.concatenate([
-      normed(tape, square(tape, x)), normed(tape, square(tape, y)),
+      normed(tape, heads(tape, x)), normed(tape, heads(tape, y)),
     ])
-    let value = tape.concatenate([square(tape, x), square(tape, y)])
+    let value = tape.concatenate([heads(tape, x), heads(tape, y)])
     let attended = jointAttention(
       tape, query: query, key: key, value: value, sampleCount: sampleCount)
-    let videoPart = tape.slice(attended, count: video.count)
-    let textPart = tape.slice(attended, count: text.count)
+    let videoPart = tape.slice(attended, count: x.count / cut)
+    let textPart = tape.slice(attended, count: y.count / cut)
     let videoMiddle = tape.gatedResidual(
-      video, gate: videoModulation[2], square(tape, videoPart))
-    let textMiddle = tape.gatedResidual(text, gate: textModulation[2], square(tape, textPart))
+      video, gate: videoModulation[2],
+      rowLinear(tape, [videoPart], from: width, to: video.count))
+    let textMiddle = tape.gatedResidual(
+      text, gate: textModulation[2], rowLinear(tape, [textPart], from: width, to: text.count))
     let results = [
-      mlp(tape, videoMiddle, videoModulation), mlp(tape, textMiddle, textModulation),
+      mlp(tape, videoMiddle, videoModulation, videoCount, sampleCount),
+      mlp(tape, textMiddle, textModulation, textCount, sampleCount),
     ]
     withExtendedLifetime((x, y, query, key, value, attended)) {}
     withExtendedLifetime((videoModulation, textModulation, videoPart, textPart)) {}
@@ -313,14 +344,17 @@ struct NetworkTwin {
   }
 
   private func mlp(
-    _ tape: TapeTwin, _ x: ValueTwin, _ modulation: [ValueTwin]
+    _ tape: TapeTwin, _ x: ValueTwin, _ modulation: [ValueTwin], _ segments: [Int],
+    _ sampleCount: Int
   ) -> ValueTwin {
-    let hidden = tape.layerNorm(x, width: width, scale: modulation[4], shift: modulation[3])
+    let hidden = gathered(
+      tape, tape.layerNorm(x, width: width, scale: modulation[4], shift: modulation[3]),
+      segments, sampleCount)
     let result = tape.gatedResidual(
       x, gate: modulation[5],
-      adapted(
-        tape, tape.apply(adapted(tape, hidden, from: width, to: sizes.mlpWidth)),
-        from: sizes.mlpWidth, to: width))
+      rowLinear(
+        tape, [tape.apply(adapted(tape, hidden, from: width, to: sizes.mlpWidth / cut))],
+        from: sizes.mlpWidth, to: x.count))
     withExtendedLifetime(hidden) {}
     return result
   }
@@ -328,19 +362,18 @@ struct NetworkTwin {
   private func singleBlock(
     _ tape: TapeTwin, joint: ValueTwin, condition: ValueTwin, sampleCount: Int
   ) -> ValueTwin {
-    let modulation = tape.chunks(
-      linear(tape, condition, from: width, to: 3 * width), count: 3)
-    let x = tape.layerNorm(joint, width: width, scale: modulation[1], shift: modulation[0])
-    let query = normed(tape, square(tape, x))
-    let key = normed(tape, square(tape, x))
+    let modulation = modulation(tape, condition, count: 3)
+    let x = gathered(
+      tape, tape.layerNorm(joint, width: width, scale: modulation[1], shift: modulation[0]),
+      [sizes.videoTokenCount, sizes.textTokenCount], sampleCount)
+    let query = normed(tape, heads(tape, x))
+    let key = normed(tape, heads(tape, x))
     let attended = jointAttention(
-      tape, query: query, key: key, value: square(tape, x), sampleCount: sampleCount)
-    let mlp = tape.apply(adapted(tape, x, from: width, to: sizes.mlpWidth))
+      tape, query: query, key: key, value: heads(tape, x), sampleCount: sampleCount)
+    let mlp = tape.apply(adapted(tape, x, from: width, to: sizes.mlpWidth / cut))
     let result = tape.gatedResidual(
       joint, gate: modulation[2],
-      tape.linear(
-        parts: [attended, mlp], from: width + sizes.mlpWidth, to: width, isTrainable: isTrainable,
-        update: adapter))
+      rowLinear(tape, [attended, mlp], from: width + sizes.mlpWidth, to: joint.count))
     withExtendedLifetime((modulation, x, query, key, attended, mlp)) {}
     return result
   }
@@ -363,8 +396,40 @@ struct NetworkTwin {
       x, from: inputWidth, to: outputWidth, isTrainable: isTrainable, update: adapter)
   }
 
-  private func square(_ tape: TapeTwin, _ x: ValueTwin) -> ValueTwin {
-    adapted(tape, x, from: width, to: width)
+  /// Queries, keys or values of own heads.
+  private func heads(_ tape: TapeTwin, _ x: ValueTwin) -> ValueTwin {
+    adapted(tape, x, from: width, to: width / cut)
+  }
+
+  // MARK: Cut weights
+
+  private func modulation(
+    _ tape: TapeTwin, _ condition: ValueTwin, count: Int
+  ) -> [ValueTwin] {
+    let columns = linear(tape, condition, from: width, to: count * width / cut)
+    return tape.chunks(
+      cut == 1 ? columns : tape.gather(columns, to: columns.count * cut, peerCount: cut - 1),
+      count: count)
+  }
+
+  /// Own tokens to all ranks that cut weights with this one.
+  private func gathered(
+    _ tape: TapeTwin, _ x: ValueTwin, _ segments: [Int], _ sampleCount: Int
+  ) -> ValueTwin {
+    guard let part, cut > 1 else { return x }
+    let tokenCount = segments.reduce(0) { $0 + part.groupCount(of: $1) }
+    return tape.gatherTwice(x, to: sampleCount * tokenCount * width, peerCount: cut - 1)
+  }
+
+  /// A row-parallel layer; `inputWidth` is that of all ranks, `count` the elements of own tokens.
+  private func rowLinear(
+    _ tape: TapeTwin, _ parts: [ValueTwin], from inputWidth: Int, to count: Int
+  ) -> ValueTwin {
+    let sums = tape.linear(
+      parts: parts, from: inputWidth / cut, to: width, isTrainable: isTrainable, update: adapter)
+    if cut == 1 { return sums }
+    return tape.addBias(
+      tape.scatterSum(sums, to: count, peerCount: cut - 1), isTrainable: isTrainable)
   }
 
   // MARK: Conditions

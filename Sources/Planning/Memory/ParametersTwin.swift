@@ -10,6 +10,8 @@ struct ShardGroupTwin {
   let rankCount: Int
   let stage: ZeroStage
   let exchange: ExchangeTwin
+  /// How many neighboring ranks cut the weights of blocks among them.
+  var tensorDegree = 1
   /// Nil where there is one replica.
   var replicas: ReplicasTwin?
 }
@@ -29,9 +31,11 @@ final class ParametersTwin {
   let elementCount: Int
   private let isBlock: [Bool]
   private let group: ShardGroupTwin
+  /// Empty where weights are not cut.
+  private let slicedUnits: [SlicedUnit]
   /// All elements, or a shard; stands for parameters that stay in memory.
   let held: PlannedLedger.Block
-  private var present: [Int: (block: PlannedLedger.Block, holderCount: Int)] = [:]
+  private var present: [Int: (block: PlannedLedger.Block, isPart: Bool, holderCount: Int)] = [:]
   private var open: [Int: PlannedLedger.Block] = [:]
   /// Bytes of the weights kept packed; 0: they are not kept.
   var packedByteCount = 0
@@ -46,8 +50,9 @@ final class ParametersTwin {
     let elementCount = units.reduce(0) { $0 + $1.elementCount }
     self.elementCount = elementCount
     isBlock = units.map(\.isBlock)
-    // As `ShardGroup.stage(_:of:)`.
-    stage = units.count > 1 ? group.stage : min(group.stage, .gradients)
+    // As `ShardGroup.stage(of:)`.
+    stage =
+      units.count > 1 || group.tensorDegree > 1 ? group.stage : min(group.stage, .gradients)
     var end = 0
     let ranges = units.map { unit in
       defer { end += unit.elementCount }
@@ -56,6 +61,12 @@ final class ParametersTwin {
     let sharding = UnitSharding(
       units: group.stage == .optimizer ? [0..<elementCount] : ranges, shardCount: group.rankCount)
     self.sharding = sharding
+    slicedUnits =
+      group.tensorDegree == 1
+      ? []
+      : zip(units, sharding.partitions).map {
+        SlicedUnit($0.tensors, partition: $1, degree: group.tensorDegree)
+      }
     held = ledger.allocate(
       stage == .parameters ? sharding.count(of: group.rank) : elementCount, role, .parameters)
   }
@@ -74,21 +85,37 @@ final class ParametersTwin {
 
   // MARK: Elements
 
-  func enter(_ block: Int?) {
+  /// Draws all elements, unit by unit where the set is not whole.
+  func initialize() {
+    guard stage == .parameters else { return }
+    dropUnits()
+    for unit in sharding.units { _ = ledger.allocate(unit.count, role, .parameters) }
+  }
+
+  /// - Parameter isPart: whether this rank's part is enough.
+  func enter(_ block: Int?, isPart: Bool = false) {
     guard stage == .parameters else { return }
     for unit in units(block) {
-      if present[unit] != nil {
+      if present[unit]?.isPart == isPart {
         present[unit]?.holderCount += 1
         continue
       }
+      present[unit] = nil
       if block != nil {
         for (other, state) in present where isBlock[other] && state.holderCount == 0 {
           present[other] = nil
         }
       }
-      present[unit] = (ledger.allocate(sharding.units[unit].count, role, .parameters), 1)
-      gather(unit)
+      present[unit] = (
+        ledger.allocate(memoryCount(unit, isPart: isPart), role, .parameters), isPart, 1
+      )
+      gather(unit, isPart: isPart)
     }
+  }
+
+  /// Elements of a unit in memory.
+  private func memoryCount(_ unit: Int, isPart: Bool) -> Int {
+    isPart ? slicedUnits[unit].slice(of: group.rank).count : sharding.units[unit].count
   }
 
   func leave(_ block: Int?) {
@@ -99,7 +126,7 @@ final class ParametersTwin {
   func attendPass() {
     enter(nil)
     for block in isBlock.filter(\.self).indices {
-      enter(block)
+      enter(block, isPart: group.tensorDegree > 1)
       leave(block)
     }
     leave(nil)
@@ -117,8 +144,13 @@ final class ParametersTwin {
     }
   }
 
-  /// This rank's elements of a unit go to all others.
-  private func gather(_ unit: Int) {
+  /// This rank's elements of a unit go to all others, or to each what it computes with.
+  private func gather(_ unit: Int, isPart: Bool = false) {
+    if isPart {
+      group.exchange.gatherPart(sharding.partitions[unit])
+      ledger.updateByteCount += Double(4 * slicedUnits[unit].loadCount(from: group.rank))
+      return
+    }
     let own = sharding.partitions[unit].range(of: group.rank).count
     ledger.updateByteCount += Double(4 * own * (group.rankCount - 1))
   }
@@ -131,7 +163,9 @@ final class ParametersTwin {
   /// - Returns: what lives until `finishGradients`.
   func beginGradients() -> [PlannedLedger.Block] {
     guard stage >= .gradients else { return [] }
-    if isBlock.count == 1 { return [ledger.allocate(elementCount, role, .gradients)] }
+    if isBlock.count == 1, stage == .gradients {
+      return [ledger.allocate(elementCount, role, .gradients)]
+    }
     handsOver = true
     return []
   }
@@ -141,10 +175,10 @@ final class ParametersTwin {
     handsOver = false
   }
 
-  func openGradients(_ block: Int?) {
+  func openGradients(_ block: Int?, isPart: Bool = false) {
     guard handsOver else { return }
     for unit in units(block) {
-      open[unit] = ledger.allocate(sharding.units[unit].count, role, .gradients)
+      open[unit] = ledger.allocate(memoryCount(unit, isPart: isPart), role, .gradients)
     }
   }
 
@@ -163,6 +197,11 @@ final class ParametersTwin {
 
   private func reduceScatter(_ unit: Int) {
     let partition = sharding.partitions[unit]
+    if group.tensorDegree > 1 {
+      group.exchange.reducePart(partition, neighborhoodCount: group.rankCount / group.tensorDegree)
+      ledger.updateByteCount += Double(4 * slicedUnits[unit].gradientCount(from: group.rank))
+      return
+    }
     group.exchange.reduceScatter(partition)
     ledger.updateByteCount += Double(4 * (partition.count - partition.range(of: group.rank).count))
   }
@@ -190,13 +229,13 @@ final class ParametersTwin {
 
   /// Runs a block of some sets, as `Tape.inBlock` does.
   static func inBlock<Result>(
-    _ block: Int?, of sets: [ParametersTwin], on tape: TapeTwin, isDifferentiated: Bool,
-    _ body: () -> Result
+    _ block: Int?, of sets: [ParametersTwin], isPart: Bool = false, on tape: TapeTwin,
+    isDifferentiated: Bool, _ body: () -> Result
   ) -> Result {
     let sets = sets.filter(\.comesAndGoes)
     guard !sets.isEmpty else { return body() }
     let turnsBack = tape.isRecording && isDifferentiated
-    for set in sets { set.enter(block) }
+    for set in sets { set.enter(block, isPart: isPart) }
     if turnsBack {
       tape.onWayBack {
         for set in sets.reversed() {
@@ -210,8 +249,8 @@ final class ParametersTwin {
       if turnsBack {
         tape.onWayBack {
           for set in sets {
-            set.enter(block)
-            set.openGradients(block)
+            set.enter(block, isPart: isPart)
+            set.openGradients(block, isPart: isPart)
           }
         }
       }

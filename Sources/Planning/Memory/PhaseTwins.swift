@@ -65,12 +65,13 @@ struct PhaseTwins {
     }
     var group = ShardGroupTwin(
       rank: place.rank, rankCount: place.rankCount, stage: place.zeroStage,
-      exchange: exchange(place.rank))
+      exchange: exchange(place.rank), tensorDegree: part?.tensorDegree ?? 1)
     if place.replicaCount > 1 {
       group.replicas = ReplicasTwin(
         rank: place.replica, rankCount: place.replicaCount, exchange: exchange(place.replica))
     }
     let base = ParametersTwin(ledger, role: .base, units: sizes.networkUnits, group: group)
+    base.initialize()
     if keepsPackedWeights { base.packedByteCount = sizes.packedWeightByteCount }
     // Partial sums of the step before are kept for the next one, into the next phase too.
     base.reduceScatter()
@@ -194,6 +195,7 @@ struct PhaseTwins {
       head: sizes.headElementCount > 0
         ? weights(stage, .fake, [PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)])
         : nil)
+    roles.adapter.initialize()
     let generatorOptimizer = OptimizerTwin(
       roles.generator, hasAverage: sizes.keepsGeneratorAverage)
     let critics = [roles.adapter] + (roles.head.map { [$0] } ?? [])

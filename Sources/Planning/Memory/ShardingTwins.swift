@@ -23,14 +23,37 @@ final class ExchangeTwin {
     return max(min(even, longest), min(partition.blockLength, longest))
   }
 
+  /// Room for a piece of a bucket.
+  func gatherPart(_ partition: ShardPartition) { partials.append(takeRoom(partition)) }
+
+  /// The same, and partial sums in the tree over neighborhoods of ranks that have all parts.
+  func reducePart(_ partition: ShardPartition, neighborhoodCount: Int) {
+    let room = takeRoom(partition)
+    if !partition.range(of: rank).isEmpty { sum(neighborhoodCount, pieceCount: room.count) }
+    partials.append(room)
+  }
+
+  private func takeRoom(_ partition: ShardPartition) -> PlannedLedger.Block {
+    let pieceCount = Self.pieceCount(partition, bucketByteCount: bucketByteCount)
+    partials = partials.filter { $0.count == pieceCount }
+    return takePartial(pieceCount)
+  }
+
+  private func takePartial(_ pieceCount: Int) -> PlannedLedger.Block {
+    partials.popLast() ?? ledger.allocate(pieceCount, .common, .exchange)
+  }
+
   /// Partial sums live in the tree over ranks: at most log₂(size) + 2 pieces.
   func reduceScatter(_ partition: ShardPartition) {
     let pieceCount = Self.pieceCount(partition, bucketByteCount: bucketByteCount)
     partials = partials.filter { $0.count == pieceCount }
     if partition.shardCount == 1 || partition.range(of: rank).isEmpty { return }
+    sum(partition.shardCount, pieceCount: pieceCount)
+  }
+
+  private func sum(_ termCount: Int, pieceCount: Int) {
     let sum = treeReduce(
-      count: partition.shardCount,
-      operand: { _ in partials.popLast() ?? ledger.allocate(pieceCount, .common, .exchange) },
+      count: termCount, operand: { _ in takePartial(pieceCount) },
       combine: { left, right in
         partials.append(right)
         return left

@@ -11,20 +11,34 @@ import MeshLayout
 struct ValueTwin {
   let block: PlannedLedger.Block
   fileprivate let node: Int?
+  /// Linear layers do not keep the elements.
+  fileprivate let remaking: RemakingTwin?
 
-  init(constant block: PlannedLedger.Block) {
-    self.block = block
-    node = nil
-  }
+  init(constant block: PlannedLedger.Block) { self.init(block, node: nil) }
 
-  fileprivate init(_ block: PlannedLedger.Block, node: Int?) {
+  fileprivate init(_ block: PlannedLedger.Block, node: Int?, remaking: RemakingTwin? = nil) {
     self.block = block
     self.node = node
+    self.remaking = remaking
   }
 
   var count: Int { block.count }
   var isTracked: Bool { node != nil }
   var detached: ValueTwin { ValueTwin(constant: block) }
+}
+
+/// Elements that are gathered again on the way back.
+private final class RemakingTwin {
+  private let source: PlannedLedger.Block
+  private let make: () -> PlannedLedger.Block
+  private var block: PlannedLedger.Block?
+
+  init(of source: PlannedLedger.Block, _ make: @escaping () -> PlannedLedger.Block) {
+    self.source = source
+    self.make = make
+  }
+
+  func use() { if block == nil { block = make() } }
 }
 
 /// A low-rank update of a linear layer.
@@ -48,6 +62,9 @@ final class TapeTwin {
     /// Inputs that the output's gradient is handed on to.
     let passed: [Int]
     let saved: [PlannedLedger.Block]
+    /// What the way back needs made again; held, but not needed, where no weight wants a gradient.
+    let remakings: [RemakingTwin]
+    let needsRemaking: Bool
     /// Elements of scratch tensors that the way back holds at once.
     let scratch: [Int]
     /// Elements of a scratch tensor that is needed where input 0 has a gradient already.
@@ -75,12 +92,17 @@ final class TapeTwin {
   let ledger: PlannedLedger
   let role: PlannedRole
   let isRecording: Bool
+  private let isRecomputing: Bool
   private var nodes: [Node] = []
 
-  init(_ ledger: PlannedLedger, role: PlannedRole, isRecording: Bool = true) {
+  init(
+    _ ledger: PlannedLedger, role: PlannedRole, isRecording: Bool = true,
+    isRecomputing: Bool = false
+  ) {
     self.ledger = ledger
     self.role = role
     self.isRecording = isRecording
+    self.isRecomputing = isRecomputing
   }
 
   func result(_ count: Int) -> PlannedLedger.Block { ledger.allocate(count, role, .activations) }
@@ -96,8 +118,9 @@ final class TapeTwin {
   /// Notes an operation; `wantsParameterGradient` stands for inputs that are trainable parameters.
   private func record(
     _ output: PlannedLedger.Block, from inputs: [ValueTwin], wantsParameterGradient: Bool = false,
-    passingTo passed: [Int] = [], saving saved: [PlannedLedger.Block] = [], scratch: [Int] = [],
-    scratchToAdd: Int? = nil, operationCount: Double = 0, sentByteCount: Double = 0
+    passingTo passed: [Int] = [], saving saved: [PlannedLedger.Block] = [],
+    remaking remakings: [RemakingTwin] = [], scratch: [Int] = [], scratchToAdd: Int? = nil,
+    operationCount: Double = 0, sentByteCount: Double = 0
   ) -> ValueTwin {
     guard isRecording, wantsParameterGradient || inputs.contains(where: \.isTracked) else {
       return ValueTwin(constant: output)
@@ -108,7 +131,8 @@ final class TapeTwin {
         step: .operation(
           Operation(
             inputs: inputs.map { input in input.node.map { nodes[$0].gradient } },
-            passed: passed, saved: saved, scratch: scratch, scratchToAdd: scratchToAdd,
+            passed: passed, saved: saved, remakings: remakings,
+            needsRemaking: wantsParameterGradient, scratch: scratch, scratchToAdd: scratchToAdd,
             operationCount: operationCount, sentByteCount: sentByteCount))))
     return ValueTwin(output, node: nodes.count - 1)
   }
@@ -130,7 +154,8 @@ final class TapeTwin {
   ) -> ValueTwin {
     let rowCount = parts.reduce(0) { $0 + $1.count } / inputWidth
     let isTracked = parts.contains(where: \.isTracked)
-    let blocks = parts.map(\.block)
+    let blocks = parts.filter { $0.remaking == nil }.map(\.block)
+    let remakings = parts.compactMap(\.remaking)
     let product = 2 * Double(rowCount) * Double(inputWidth) * Double(outputWidth)
     let output = result(rowCount * outputWidth)
     ledger.operationCount += product
@@ -138,7 +163,7 @@ final class TapeTwin {
     guard let update else {
       return record(
         output, from: parts, wantsParameterGradient: isTrainable, saving: blocks,
-        operationCount: wanted * product)
+        remaking: remakings, operationCount: wanted * product)
     }
     let hidden = result(rowCount * update.rank)
     let down = 2 * Double(rowCount) * Double(inputWidth) * Double(update.rank)
@@ -147,7 +172,7 @@ final class TapeTwin {
     let ways = (isTracked ? 1.0 : 0) + (update.isTrainable ? 1 : 0)
     return record(
       output, from: parts, wantsParameterGradient: isTrainable || update.isTrainable,
-      saving: blocks + [hidden], scratch: [rowCount * update.rank],
+      saving: blocks + [hidden], remaking: remakings, scratch: [rowCount * update.rank],
       operationCount: wanted * product + up + ways * down + (update.isTrainable ? up : 0))
   }
 
@@ -295,6 +320,42 @@ final class TapeTwin {
       sentByteCount: 4 * (passed + 2 * Double(allCount - blockCounts[rank])))
   }
 
+  /// Own tokens or columns to the ranks that cut weights with this one; on the way back their sum.
+  func gather(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
+    let output = result(count)
+    ledger.sentByteCount += 4 * Double(peerCount * x.count)
+    return record(
+      output, from: [x], scratch: [x.count], scratchToAdd: x.count,
+      sentByteCount: 4 * Double(count - x.count))
+  }
+
+  /// The same, gathered again on the way back instead of being kept, unless that follows at once.
+  func gatherTwice(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
+    let gathered = gather(x, to: count, peerCount: peerCount)
+    guard isRecording, !isRecomputing else { return gathered }
+    let remaking = RemakingTwin(of: x.block) { [ledger, role, byteCount = 4 * x.count] in
+      ledger.sentByteCount += Double(peerCount * byteCount)
+      return ledger.allocate(count, role, .activations)
+    }
+    return ValueTwin(gathered.block, node: gathered.node, remaking: remaking)
+  }
+
+  /// The adjoint of `gather`.
+  func scatterSum(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
+    let output = result(count)
+    let room = scratch(count)
+    ledger.sentByteCount += 4 * Double(x.count - count)
+    withExtendedLifetime(room) {}
+    return record(
+      output, from: [x], scratchToAdd: x.count, sentByteCount: 4 * Double(peerCount * count))
+  }
+
+  /// A bias that is no part of a product.
+  func addBias(_ x: ValueTwin, isTrainable: Bool) -> ValueTwin {
+    let output = result(x.count)
+    return record(output, from: [x], wantsParameterGradient: isTrainable, passingTo: [0])
+  }
+
   /// Own tokens to all ranks.
   func gatherTokens(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
     let output = result(count)
@@ -321,7 +382,7 @@ final class TapeTwin {
       Node(
         gradient: Gradient(0),
         step: .recomputation(outputs: outputNodes) { [ledger, role] outputGradients in
-          let again = TapeTwin(ledger, role: role)
+          let again = TapeTwin(ledger, role: role, isRecomputing: true)
           let leaves = zip(kept, gradients).map { kept, gradient in
             let block = kept.block
             return gradient.map { again.leaf(block, gradient: $0) } ?? ValueTwin(constant: block)
@@ -384,6 +445,7 @@ final class TapeTwin {
     if let count = operation.scratchToAdd, operation.inputs[0]?.block != nil {
       scratch.append(self.scratch(count))
     }
+    if operation.needsRemaking { operation.remakings.forEach { $0.use() } }
     for (index, input) in operation.inputs.enumerated() where !operation.passed.contains(index) {
       input.map(provide)
     }

@@ -200,7 +200,11 @@ extension RunConfiguration {
       "mesh.ring", \.mesh.ring,
       "Ranks that share the tokens of a microbatch, each attending with its queries to the keys and "
         + "values of all, which go round (ring attention); any degree, also times sp. auto: 1."),
-    .degree("mesh.tp", \.mesh.tp, "Tensor parallel degree."),
+    .degree(
+      "mesh.tp", \.mesh.tp,
+      "Ranks that cut the weights of blocks among them, and share the tokens between blocks (tensor "
+        + "parallelism); with zeroStage 3; tp × sp divides the heads, tp the MLP's hidden units. auto: 1."
+    ),
     .degree("mesh.stages", \.mesh.stages, "Stages that the blocks are cut into."),
     .word(
       "mesh.stageKind", \.mesh.stageKind, among: ["pipeline"], "What a stage is."),

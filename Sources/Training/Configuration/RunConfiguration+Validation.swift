@@ -95,13 +95,11 @@ extension RunConfiguration {
     check.require("log.everySeconds", log.everySeconds > 0, "must be positive")
     check.problems += exchange.validate().map { ConfigurationProblem("", $0) }
 
-    for (key, degree) in [("tp", mesh.tp), ("stages", mesh.stages)] {
-      check.require(
-        "mesh.\(key)", degree == .auto || degree == .fixed(1),
-        "this version places dp, zero, ring and sp only: leave it auto or 1")
-    }
+    check.require(
+      "mesh.stages", mesh.stages == .auto || mesh.stages == .fixed(1),
+      "this version places dp, zero, ring, sp and tp only: leave it auto or 1")
     for (key, degree) in [
-      ("dp", mesh.dp), ("zero", mesh.zero), ("ring", mesh.ring), ("sp", mesh.sp),
+      ("dp", mesh.dp), ("zero", mesh.zero), ("ring", mesh.ring), ("sp", mesh.sp), ("tp", mesh.tp),
     ] {
       if case .fixed(let count) = degree {
         check.require("mesh.\(key)", count >= 1, "must be auto or at least 1, found \(count)")
@@ -191,6 +189,7 @@ extension RunConfiguration {
     // What is wrong by itself is told once.
     let isSound = [
       batch.microbatches, model.heads, search.dp, search.zero ?? 1, search.ring, search.sp ?? 1,
+      search.tp,
     ].allSatisfy { $0 > 0 }
     if isSound {
       check.problems += search.problems.map { ConfigurationProblem($0.key, $0.message) }
@@ -199,14 +198,15 @@ extension RunConfiguration {
   }
 
   /// The layouts that this configuration leaves open for a number of ranks.
-  func meshSearch(rankCount: Int, headCount: Int) -> MeshSearch {
+  /// - Parameter mlpWidth: 0: not known yet.
+  func meshSearch(rankCount: Int, headCount: Int, mlpWidth: Int = 0) -> MeshSearch {
     func fixed(_ degree: Degree) -> Int? {
       if case .fixed(let count) = degree { count } else { nil }
     }
     return MeshSearch(
       rankCount: rankCount, microbatchCount: batch.microbatches, headCount: headCount,
-      dp: fixed(mesh.dp) ?? 1, zero: fixed(mesh.zero), ring: fixed(mesh.ring) ?? 1,
-      sp: fixed(mesh.sp),
+      mlpWidth: mlpWidth, dp: fixed(mesh.dp) ?? 1, zero: fixed(mesh.zero),
+      ring: fixed(mesh.ring) ?? 1, sp: fixed(mesh.sp), tp: fixed(mesh.tp) ?? 1,
       stage: fixed(mesh.zeroStage).flatMap(ZeroStage.init(rawValue:)),
       sequenceProblem: distill.lambdaAdversarial > 0
         ? "shares tokens, which the discriminator's head cannot in this version: "

@@ -252,7 +252,9 @@ package struct DistillPhase {
       // Where a pass loads blocks from all ranks, those with fewer silent passes take part in the rest.
       let peers = context.peers(of: microbatch)
       let deepest = peers.map { self.depth(step: step, microbatch: $0) }.max() ?? depth
-      for _ in depth..<deepest { generator.parameters.attendPass() }
+      for _ in depth..<deepest {
+        generator.parameters.attendPass(isPart: context.sequence?.tensor != nil)
+      }
     }
     return rollout.generate(
       depth: depth,

@@ -1,6 +1,6 @@
 // Decides which rank holds what, before anything is allocated. All ranks hold W, adapter and generator, or a
 // shard of each at stage 3, and a shard of the optimizer state and averages; they share microbatches, and
-// tokens where `mesh.sp` or `mesh.ring` is more than 1.
+// tokens where `mesh.sp`, `mesh.ring` or `mesh.tp` is more than 1, with `mesh.tp` also the weights of blocks.
 
 import Autodiff
 import Basics
@@ -77,7 +77,8 @@ package enum Coordinator {
   ) throws -> RunPlan {
     let sizes = try WorkloadSizes(configuration)
     let search = configuration.meshSearch(
-      rankCount: rankCount, headCount: sizes.network.headCount)
+      rankCount: rankCount, headCount: sizes.network.headCount,
+      mlpWidth: sizes.network.mlpWidth)
     let problems = search.problems
     guard problems.isEmpty else {
       throw ConfigurationError(problems.map { ConfigurationProblem($0.key, $0.message) })
@@ -113,8 +114,10 @@ package enum Coordinator {
       shape[.sp] > 1 ? "\(shape[.sp]) of them its heads" : nil,
       shape[.ring] > 1 ? "keys and values going round \(shape[.ring])" : nil,
     ].compactMap(\.self).joined(separator: ", ")
-    return "\(shape.sequenceDegree) ranks share the tokens of a microbatch, in attention "
-      + "\(attention), so sums run in another order and bits are not those of one rank; \(state)\(replicas)"
+    return "\(shape.sequenceDegree) ranks share the tokens of a microbatch"
+      + (attention.isEmpty ? "" : ", in attention \(attention)")
+      + (shape[.tp] > 1 ? ", inside blocks \(shape[.tp]) of them the weights" : "")
+      + ", so sums run in another order and bits are not those of one rank; \(state)\(replicas)"
   }
 
   private static func state(_ shape: MeshShape, _ rankCount: Int) -> String {
@@ -225,6 +228,9 @@ extension RunConfiguration {
 extension FlatLayout {
   /// Its units as the planner wants them.
   var plannedUnits: [PlannedUnit] {
-    units.map { PlannedUnit(isBlock: !$0.block.isEmpty, elementCount: $0.range.count) }
+    units.map {
+      PlannedUnit(
+        isBlock: !$0.block.isEmpty, elementCount: $0.range.count, tensors: cutTensors(of: $0))
+    }
   }
 }

@@ -40,7 +40,7 @@ package final class RunContext {
   let isStopRequested: () -> Bool
   /// Whether W and the generator are kept packed where products read bfloat16.
   private let keepsPackedWeights: Bool
-  /// What moves activations: by the ring, and by all-to-all.
+  /// What moves activations: by the ring, by all-to-all, and between ranks that cut weights.
   private var tokenExchanges: [TokenExchange] = []
   /// Where activations are kept outside of memory.
   private var activationStore: FileActivationStore<Float>?
@@ -81,7 +81,7 @@ package final class RunContext {
           arena.allocate(Float.self, count: count, booking: Booking(.common, .exchange))
         })
     }
-    // `dp`, `zero`, `ring` and `sp` are placed, from the slowest to the fastest.
+    // `dp`, `zero`, `ring`, `sp` and `tp` are placed, from the slowest to the fastest.
     let replicaSize = transport.size / shape[.dp]
     let (replica, place) = transport.rank.quotientAndRemainder(dividingBy: replicaSize)
     if shape[.dp] > 1 {
@@ -110,6 +110,11 @@ package final class RunContext {
         [unowned self] in exchangeInPass($0)
       }
     }
+    if shape[.tp] > 1 {
+      sequence = TensorSequence(try tokenExchange(along: .tp), inside: sequence) {
+        [unowned self] in exchangeInPass($0)
+      }
+    }
   }
 
   /// - Collective: over the transport.
@@ -133,7 +138,7 @@ package final class RunContext {
   package var shardGroup: ShardGroup {
     ShardGroup(
       transport: exchange.transport, exchange: exchange, replicas: replicas, arena: arena,
-      stage: shape.zeroStage
+      stage: shape.zeroStage, tensorDegree: shape[.tp]
     ) { [unowned self] body in exchangeInPass(body) }
   }
 

@@ -43,9 +43,11 @@ extension RunPlan {
 
   /// One line for each layout: bytes, operations of the busiest rank, words on the wire.
   private var layouts: [String] {
-    candidates.map { candidate in
+    let names = candidates.map { "  \($0.shape)" }
+    let width = names.map(\.count).max() ?? 0
+    return zip(names, candidates).map { name, candidate in
       var text =
-        "  \(candidate.shape)".padding(toLength: 28, withPad: " ", startingAt: 0)
+        name.padding(toLength: max(28, width + 2), withPad: " ", startingAt: 0)
         + "\(ReportText.bytes(candidate.peakByteCountPerRank)) per rank, "
         + "\(Self.format(candidate.operationCount / 1e12)) TFLOP on the busiest, "
         + "\(ReportText.bytes(Int(candidate.sentByteCount))) sent in all"

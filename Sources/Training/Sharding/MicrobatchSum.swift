@@ -36,7 +36,7 @@ package struct GradientTarget {
   /// Makes the network trainable; what comes together is in `partial` after `finish`.
   fileprivate func begin(_ partial: Buffer<Float>, arena: Arena) {
     guard let reducer else { return parameters.bindGradients(to: partial, isCleared: false) }
-    guard parameters.layout.units.count > 1 else {
+    guard parameters.layout.units.count > 1 || !parameters.isWhole else {
       let flat = arena.allocate(
         Float.self, count: parameters.layout.count, booking: Booking(parameters.role, .gradients))
       return parameters.bindGradients(to: flat, isCleared: false)

@@ -1,6 +1,7 @@
 // The ranks that share the state of networks among them, by which stage of ZeRO, and the replicas of it.
 
 package import Autodiff
+import Basics
 import DenseKernels
 package import Exchange
 package import MeshLayout
@@ -17,18 +18,25 @@ package struct ShardGroup {
   package let arena: Arena
   /// One rank shares nothing: it has stage 1.
   package let stage: ZeroStage
+  /// How many neighboring ranks cut the weights of blocks among them; more than 1 at stage 3 only.
+  package let tensorDegree: Int
   /// Runs what may fail in the middle of a pass, and keeps the failure for the next agreement.
   package let attempt: (() throws -> Void) -> Void
 
   package init(
     transport: any Transport, exchange: BucketExchange, replicas: BucketExchange? = nil,
-    arena: Arena, stage: ZeroStage = .optimizer, attempt: @escaping (() throws -> Void) -> Void
+    arena: Arena, stage: ZeroStage = .optimizer, tensorDegree: Int = 1,
+    attempt: @escaping (() throws -> Void) -> Void
   ) {
     self.transport = transport
     self.exchange = exchange
     self.replicas = replicas
     self.arena = arena
     self.stage = transport.size == 1 ? .optimizer : stage
+    self.tensorDegree = tensorDegree
+    require(
+      tensorDegree == 1 || stage == .parameters,
+      "\(tensorDegree) ranks cut weights that each holds whole")
     self.attempt = attempt
   }
 
@@ -36,7 +44,7 @@ package struct ShardGroup {
   package func parameters(
     _ specifications: [ParameterSpecification], role: MemoryRole
   ) -> ParameterSet<Float> {
-    guard Self.stage(stage, of: FlatLayout(specifications)) == .parameters else {
+    guard stage(of: FlatLayout(specifications)) == .parameters else {
       return ParameterSet(specifications, in: arena, role: role)
     }
     return ParameterSet(
@@ -44,9 +52,9 @@ package struct ShardGroup {
       source: ParameterShard(FlatLayout(specifications), role: role, group: self))
   }
 
-  /// A network without blocks is small, and is never brought in by parts.
-  static func stage(_ stage: ZeroStage, of layout: FlatLayout) -> ZeroStage {
-    layout.units.count > 1 ? stage : min(stage, .gradients)
+  /// A network of one unit is small, and is never brought in by blocks, unless as a part.
+  func stage(of layout: FlatLayout) -> ZeroStage {
+    layout.units.count > 1 || tensorDegree > 1 ? stage : min(stage, .gradients)
   }
 
   /// Who owns what: at stage 1 contiguous ranges of the whole vector, later a part of each unit.
@@ -57,6 +65,47 @@ package struct ShardGroup {
   }
 }
 
+extension FlatLayout {
+  /// The tensors of a unit with the cuts that tensor parallelism makes.
+  func cutTensors(of unit: Unit) -> [CutTensor] {
+    entries[unit.entries].map { entry in
+      let range =
+        entry.range.lowerBound - unit.range.lowerBound..<entry.range.upperBound
+        - unit.range.lowerBound
+      return switch entry.cut {
+      case .whole: CutTensor(range: range)
+      case .rows: CutTensor(range: range, stretches: [range.count])
+      case .columns(let stretches):
+        CutTensor(range: range, rowCount: entry.shape[0], stretches: stretches)
+      }
+    }
+  }
+
+  /// Who owns what of each unit, and who computes with what.
+  func slicedUnits(_ sharding: UnitSharding, degree: Int) -> [SlicedUnit] {
+    zip(units, sharding.partitions).map {
+      SlicedUnit(
+        cutTensors(of: $0), partition: $1, degree: degree, alignment: FlatLayout.alignment)
+    }
+  }
+
+  /// What a rank computes with of a unit, tensor by tensor.
+  func part(of unit: Int, _ sliced: SlicedUnit, rank: Int) -> UnitPart {
+    let slice = sliced.slice(of: rank)
+    return UnitPart(
+      count: slice.count,
+      entries: zip(entries[units[unit].entries], slice.tensors).map { entry, range in
+        var shape = entry.shape
+        switch entry.cut {
+        case .whole: break
+        case .rows: shape[0] /= sliced.degree
+        case .columns: shape[1] /= sliced.degree
+        }
+        return (range, shape)
+      })
+  }
+}
+
 /// This rank's elements of a network, of which no rank holds all.
 /// - Source: ZeRO (1910.02054) stage 3; PyTorch FSDP (2304.11277) §3.
 final class ParameterShard: UnitSource {
@@ -64,11 +113,16 @@ final class ParameterShard: UnitSource {
   private let sharding: UnitSharding
   private let stretches: [UnitSharding.Stretch]
   private let group: ShardGroup
+  private let layout: FlatLayout
+  /// By unit; one part where the weights are not cut.
+  let slicedUnits: [SlicedUnit]
 
   init(_ layout: FlatLayout, role: MemoryRole, group: ShardGroup) {
     self.group = group
+    self.layout = layout
     sharding = group.sharding(of: layout)
     stretches = sharding.stretches(of: group.transport.rank)
+    slicedUnits = layout.slicedUnits(sharding, degree: group.tensorDegree)
     elements = group.arena.allocate(
       Float.self, count: sharding.count(of: group.transport.rank),
       booking: Booking(role, .parameters), zeroed: true)
@@ -80,6 +134,18 @@ final class ParameterShard: UnitSource {
       try group.exchange.allGather(
         elements[stretches[unit].local], partition: sharding.partitions[unit], into: target,
         kind: .parameters)
+    }
+  }
+
+  func part(of unit: Int) -> UnitPart {
+    layout.part(of: unit, slicedUnits[unit], rank: group.transport.rank)
+  }
+
+  /// - Collective: over the group.
+  func loadPart(of unit: Int, into target: Buffer<Float>) {
+    group.attempt {
+      try group.exchange.gatherPart(
+        of: slicedUnits[unit], elements[stretches[unit].local], into: target)
     }
   }
 

@@ -23,7 +23,7 @@ package struct ShardedParameters {
   package init(_ parameters: ParameterSet<Float>, group: ShardGroup) {
     self.parameters = parameters
     self.group = group
-    stage = ShardGroup.stage(group.stage, of: parameters.layout)
+    stage = group.stage(of: parameters.layout)
     sharding = group.sharding(of: parameters.layout)
     stretches = sharding.stretches(of: group.transport.rank)
     shard = parameters.source as? ParameterShard
@@ -68,13 +68,16 @@ package struct ShardedParameters {
   }
 
   /// The same for one unit.
-  /// - Parameter gradient: of the unit; nil stands for zero on all ranks.
+  /// - Parameter gradient: of the unit, or of what this rank computes with; nil stands for zero on all ranks.
   /// - Collective: over the group.
   func reduceScatter(
     unit: Int, _ gradient: Buffer<Float>?, into target: Buffer<Float>
   ) throws {
     let own = target[stretches[unit].local]
     guard let gradient else { return own.clear() }
+    if let shard, group.tensorDegree > 1 {
+      return try group.exchange.reducePart(of: shard.slicedUnits[unit], gradient, into: own)
+    }
     try group.exchange.reduceScatter(
       gradient, partition: sharding.partitions[unit], into: own)
   }

@@ -1,4 +1,5 @@
-// The ranks of one axis that share the tokens of a sample: what Ulysses and the ring have in common.
+// The ranks of one axis that share the tokens of a sample: what Ulysses, the ring and tensor parallelism have
+// in common.
 //
 // Passes of a network cannot throw. What fails in an exchange is handed to `attempt`, which keeps it for
 // the next agreement of the ranks; until then the numbers mean nothing and nothing of them is saved.
@@ -43,6 +44,24 @@ struct TokenGroup<Scalar: KernelScalar> {
       move(
         outputGradient.buffer[first..<outputGradient.count], tokenCount * width, dx.buffer,
         own.count * width, sampleCount, own.count * width)
+    }
+  }
+
+  /// An exchange of x for a tensor of `shape`, and the one that is its way back.
+  func record(
+    _ x: Value<Scalar>, _ shape: [Int], on tape: Tape<Scalar>,
+    forward: (Buffer<Scalar>, Buffer<Scalar>) throws -> Void,
+    backward: @escaping (Buffer<Scalar>, Buffer<Scalar>) throws -> Void
+  ) -> Value<Scalar> {
+    let output = tape.result(shape)
+    attempt { try forward(x.tensor.buffer, output.buffer) }
+    // Of the input only its shape is kept.
+    return tape.record(output, from: [x]) {
+      [attempt, inputShape = x.shape, unowned tape] outputGradient, gradients in
+      guard let dx = gradients.place(of: 0) else { return }
+      let back = dx.accumulates ? tape.scratch(inputShape).buffer : dx.buffer
+      attempt { try backward(outputGradient.buffer, back) }
+      if dx.accumulates { Scalar.add(1, back, to: dx.buffer) }
     }
   }
 }

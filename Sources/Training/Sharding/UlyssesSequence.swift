@@ -76,7 +76,7 @@ package final class UlyssesSequence<Scalar: KernelScalar>: SequenceParallel {
   ) -> Value<Scalar> {
     let layout = group.layout(x, segments, width: x.shape[2])
     let exchange = group.exchange
-    return record(
+    return group.record(
       x, [layout.sampleCount, layout.tokenCount, layout.partWidth], on: tape,
       forward: { try exchange.scatterHeads($0, layout: layout, into: $1) },
       backward: { try exchange.gatherHeads($0, layout: layout, into: $1) })
@@ -89,25 +89,9 @@ package final class UlyssesSequence<Scalar: KernelScalar>: SequenceParallel {
     let layout = group.layout(x, segments, width: x.shape[2] * group.degree)
     let own = layout.tokenCount(of: group.rank)
     let exchange = group.exchange
-    return record(
+    return group.record(
       x, [layout.sampleCount, own, layout.width], on: tape,
       forward: { try exchange.gatherHeads($0, layout: layout, into: $1) },
       backward: { try exchange.scatterHeads($0, layout: layout, into: $1) })
-  }
-
-  private func record(
-    _ x: Value<Scalar>, _ shape: [Int], on tape: Tape<Scalar>,
-    forward: (Buffer<Scalar>, Buffer<Scalar>) throws -> Void,
-    backward: @escaping (Buffer<Scalar>, Buffer<Scalar>) throws -> Void
-  ) -> Value<Scalar> {
-    let output = tape.result(shape)
-    let attempt = group.attempt
-    attempt { try forward(x.tensor.buffer, output.buffer) }
-    return tape.record(output, from: [x]) { [unowned tape] outputGradient, gradients in
-      guard let dx = gradients.place(of: 0) else { return }
-      let back = dx.accumulates ? tape.scratch(x.shape).buffer : dx.buffer
-      attempt { try backward(outputGradient.buffer, back) }
-      if dx.accumulates { Scalar.add(1, back, to: dx.buffer) }
-    }
   }
 }

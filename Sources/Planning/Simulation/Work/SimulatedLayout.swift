@@ -80,7 +80,8 @@ package struct SimulatedLayout: Equatable, Hashable, Sendable, CustomStringConve
     return parts.reduce(0) { $0 + ($1.0 ? $1.1 : 0) }
   }
 
-  /// Whether the worker runs it today: replicas, ZeRO 1 to 3, Ulysses and ring, nothing overlapped.
+  /// Whether the worker runs it today: replicas, ZeRO 1 to 3, Ulysses and ring, nothing overlapped. Where it cuts
+  /// weights it shards its state over those ranks too, which is not what is simulated.
   package func runsToday(microbatchCount: Int) -> Bool {
     shape[.tp] == 1 && stageCount == 1 && !overlaps
       && (zeroStage <= 1 || microbatchCount.isMultiple(of: dataDegree))

@@ -1,0 +1,167 @@
+// Units whose elements are shared among all ranks of a group, while each rank computes with a part of them
+// (tensor parallelism): owners send every rank what it needs, and get back its gradients.
+//
+// Ranks come in neighborhoods of as many as there are parts. Elements that all parts have get a term of the
+// gradient from every rank: these are summed in rank order within a neighborhood, and neighborhoods in the
+// tree. So for one number of parts the bits do not depend on the number of neighborhoods they are spread over,
+// where that is a power of two.
+
+package import DenseKernels
+package import MeshLayout
+import MessagePassing
+import ProcessMesh
+
+extension BucketExchange {
+  /// Puts this rank's part of a unit, of which every rank owns a shard, into `part`.
+  ///
+  /// - Collective: over the group; the unit must agree.
+  /// - Precondition: `shard` has the length of the own range, `part` at least that of the slice.
+  /// - Throws: what the transport throws; `CompressionError` when a message is damaged.
+  /// - Cost: `unit.loadCount(from: rank)` words before coding; room for a piece of a bucket.
+  package func gatherPart(
+    of unit: SlicedUnit, _ shard: Buffer<Float>, into part: Buffer<Float>,
+    kind: TrafficKind = .parameters
+  ) throws {
+    requireShard(shard, unit.partition, transport)
+    let (rank, size) = (transport.rank, transport.size)
+    let slice = unit.slice(of: rank)
+    let plan = BucketPlan(unit.partition, byteCount: configuration.bucketByteCount)
+    let room = takeRoom(plan)
+    defer { partials.append(room) }
+    let origin = unit.partition.range(of: rank).lowerBound
+    try runPipelined(
+      .allGather, kind, plan.bucketCount,
+      code: { bucket, sent in
+        let piece = plan.piece(bucket, of: rank)
+        let messages = unit.slices.enumerated().map { index, slice in
+          let peerCount = size / unit.degree - (index == rank % unit.degree ? 1 : 0)
+          if peerCount == 0 { return Payload([]) }
+          let words = pack(slice.rows(in: piece), of: shard, from: origin, into: room)
+          return encode(words, .allGather, kind, peerCount: peerCount, &sent)
+        }
+        return .toEach(
+          (0..<size).map { $0 == rank ? Payload([]) : messages[$0 % unit.degree] })
+      },
+      finish: { bucket, payloads, received in
+        for peer in 0..<size {
+          let rows = slice.rows(in: plan.piece(bucket, of: peer))
+          let words = room[0..<rows.reduce(0) { $0 + $1.count }]
+          if peer == rank {
+            _ = pack(rows, of: shard, from: origin, into: room)
+          } else {
+            try decode(payloads[peer], from: peer, kind, bucket, into: words, &received)
+          }
+          var next = 0
+          for row in rows {
+            Float.copyRows(
+              words[next..<words.count], stride: row.width,
+              to: part[row.localStart..<part.count], stride: row.localStride,
+              rowCount: row.rowCount, width: row.width)
+            next += row.count
+          }
+        }
+      })
+  }
+
+  /// Sums the gradients of all ranks' parts at the owners of the elements.
+  ///
+  /// - Collective: over the group; the unit must agree.
+  /// - Precondition: as `gatherPart`.
+  /// - Throws: as `gatherPart`.
+  /// - Cost: `unit.gradientCount(from: rank)` words before coding; room for a piece of a bucket, and the
+  ///   partial sums of a tree.
+  package func reducePart(
+    of unit: SlicedUnit, _ part: Buffer<Float>, into shard: Buffer<Float>,
+    kind: TrafficKind = .gradients
+  ) throws {
+    requireShard(shard, unit.partition, transport)
+    let (rank, size) = (transport.rank, transport.size)
+    let slice = unit.slice(of: rank)
+    let plan = BucketPlan(unit.partition, byteCount: configuration.bucketByteCount)
+    let room = takeRoom(plan)
+    defer { partials.append(room) }
+    try runPipelined(
+      .reduceScatter, kind, plan.bucketCount,
+      code: { bucket, sent in
+        .toEach(
+          (0..<size).map { peer in
+            if peer == rank { return Payload([]) }
+            let rows = slice.rows(in: plan.piece(bucket, of: peer))
+            let words = packPart(rows, of: part, into: room)
+            return encode(words, .reduceScatter, kind, peerCount: 1, &sent)
+          })
+      },
+      finish: { bucket, payloads, received in
+        let own = plan.piece(bucket, of: rank)
+        if own.isEmpty { return }
+        let sum = try treeReduce(
+          count: size / unit.degree,
+          operand: { neighborhood throws -> Buffer<Float> in
+            let partial = takePartial(count: plan.pieceWordCount)
+            partial[0..<own.count].clear()
+            for index in 0..<unit.degree {
+              let peer = neighborhood * unit.degree + index
+              let rows = unit.slices[index].rows(in: own)
+              let words = room[0..<rows.reduce(0) { $0 + $1.count }]
+              if peer == rank {
+                _ = packPart(rows, of: part, into: room)
+              } else {
+                try decode(payloads[peer], from: peer, kind, bucket, into: words, &received)
+              }
+              var next = 0
+              for row in rows {
+                Float.addRows(
+                  words[next..<words.count], stride: row.width,
+                  to: partial[row.start - own.lowerBound..<own.count], stride: row.stride,
+                  rowCount: row.rowCount, width: row.width)
+                next += row.count
+              }
+            }
+            return partial
+          },
+          combine: { left, right throws -> Buffer<Float> in
+            Float.add(1, right[0..<own.count], to: left[0..<own.count])
+            partials.append(right)
+            return left
+          })
+        shard[plan.localPiece(bucket, of: rank)].copy(from: sum[0..<own.count])
+        partials.append(sum)
+      })
+  }
+
+  // MARK: Parts
+
+  /// Room for any piece of a bucket, from the pool of partial sums.
+  private func takeRoom(_ plan: BucketPlan) -> Buffer<Float> {
+    partials = partials.filter { $0.count == plan.pieceWordCount }
+    return takePartial(count: plan.pieceWordCount)
+  }
+
+  /// Rows of a unit, of which `source` holds the elements from `origin` on, one after the other.
+  private func pack(
+    _ rows: [StridedRows], of source: Buffer<Float>, from origin: Int, into room: Buffer<Float>
+  ) -> Buffer<Float> {
+    var next = 0
+    for row in rows {
+      Float.copyRows(
+        source[row.start - origin..<source.count], stride: row.stride,
+        to: room[next..<room.count], stride: row.width, rowCount: row.rowCount, width: row.width)
+      next += row.count
+    }
+    return room[0..<next]
+  }
+
+  /// The same of memory that holds a part.
+  private func packPart(
+    _ rows: [StridedRows], of part: Buffer<Float>, into room: Buffer<Float>
+  ) -> Buffer<Float> {
+    var next = 0
+    for row in rows {
+      Float.copyRows(
+        part[row.localStart..<part.count], stride: row.localStride,
+        to: room[next..<room.count], stride: row.width, rowCount: row.rowCount, width: row.width)
+      next += row.count
+    }
+    return room[0..<next]
+  }
+}

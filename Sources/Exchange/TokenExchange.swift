@@ -105,6 +105,35 @@ package final class TokenExchange {
     }
   }
 
+  /// Adds up what all ranks have for each token, in the order of ranks: the adjoint of `gatherTokens`.
+  ///
+  /// - Shapes: y [B, tokens, width] → x [B, own tokens, width].
+  /// - Parameter room: as large as x; its content is lost.
+  /// - Collective: over the group; the layout must agree.
+  /// - Throws: as `scatterHeads`.
+  /// - Cost: sends all of y but the own tokens.
+  package func sumTokens<Scalar: KernelScalar>(
+    _ y: Buffer<Scalar>, layout: TokenLayout, room: Buffer<Scalar>, into x: Buffer<Scalar>
+  ) throws {
+    requireCounts(
+      own: x.count, layout.sampleCount * layout.tokenCount(of: transport.rank) * layout.width,
+      all: y.count, layout.sampleCount * layout.tokenCount * layout.width, layout)
+    try exchange(Scalar.self) { peer, bytes in
+      var offset = 0
+      for place in Self.places(of: peer, layout, width: layout.width) {
+        offset += y[place].packRows(
+          1, width: place.count, stride: place.count, into: &bytes, at: offset)
+      }
+      return offset
+    } receive: { peer, bytes in
+      let target = peer == 0 ? x : room
+      _ = target.unpackRows(1, width: x.count, stride: x.count, from: bytes, at: 0)
+      if peer > 0 { Scalar.add(1, room, to: x) }
+    } elementCount: { _, to in
+      layout.sampleCount * layout.tokenCount(of: to) * layout.width
+    }
+  }
+
   // MARK: Parts
 
   /// Where the tokens of a part lie in a tensor of all tokens, as ranges of elements, sample by sample.

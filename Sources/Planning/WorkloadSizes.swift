@@ -5,6 +5,8 @@ package struct NetworkSizes: Codable, Equatable, Sendable {
   package var headCount: Int
   package var headWidth: Int
   package var mlpWidth: Int
+  package var form: NetworkForm
+  /// Of two streams; of a multimodal network all blocks.
   package var doubleBlockCount: Int
   package var singleBlockCount: Int
   package var refinerBlockCount: Int
@@ -22,7 +24,8 @@ package struct NetworkSizes: Codable, Equatable, Sendable {
   package var latentWidth: Int
 
   package init(
-    headCount: Int, headWidth: Int, mlpWidth: Int, doubleBlockCount: Int, singleBlockCount: Int,
+    headCount: Int, headWidth: Int, mlpWidth: Int,
+    form: NetworkForm = .doubleAndSingleStream, doubleBlockCount: Int, singleBlockCount: Int,
     refinerBlockCount: Int, inChannels: Int, outChannels: Int, patchVolume: Int,
     textTokenCount: Int, textWidth: Int, pooledWidth: Int, hasGuidanceEmbedding: Bool,
     latentFrames: Int, latentHeight: Int, latentWidth: Int
@@ -30,6 +33,7 @@ package struct NetworkSizes: Codable, Equatable, Sendable {
     self.headCount = headCount
     self.headWidth = headWidth
     self.mlpWidth = mlpWidth
+    self.form = form
     self.doubleBlockCount = doubleBlockCount
     self.singleBlockCount = singleBlockCount
     self.refinerBlockCount = refinerBlockCount
@@ -51,6 +55,8 @@ package struct NetworkSizes: Codable, Equatable, Sendable {
   var latentArea: Int { latentFrames * latentHeight * latentWidth }
   /// L: video tokens of a sample.
   package var videoTokenCount: Int { latentArea / patchVolume }
+  /// S: video tokens of a latent frame, where patches are of one frame.
+  var frameTokenCount: Int { latentFrames == 0 ? 0 : videoTokenCount / latentFrames }
   /// Elements of a latent.
   var latentCount: Int { outChannels * latentArea }
 }

@@ -1,6 +1,6 @@
 // The conditioned transformer over sizes: the twin of Models/HunyuanVideo, Conditioning and
 // Discriminator, operation by operation. Names follow those files; B samples, L video tokens, T text
-// tokens, D width.
+// tokens, D width. The blocks of Vchitect-2.0: NetworkTwin+Multimodal.swift.
 
 import Basics
 import MeshLayout
@@ -37,7 +37,7 @@ struct NetworkTwin {
   /// Nil: all tokens.
   var part: SequencePart?
 
-  private var width: Int { sizes.width }
+  var width: Int { sizes.width }
 
   /// - Shapes: noisy B·C·F·H·W → the same.
   func velocity(
@@ -45,7 +45,14 @@ struct NetworkTwin {
   ) -> ValueTwin {
     inPass(tape, noisy) {
       let inputs = inputs(tape, noisy: noisy, sampleCount: sampleCount)
-      let output = forward(tape, inputs, sampleCount: sampleCount, recomputedShare: recomputedShare)
+      let output =
+        switch sizes.form {
+        case .doubleAndSingleStream:
+          forward(tape, inputs, sampleCount: sampleCount, recomputedShare: recomputedShare)
+        case .multimodal(let form):
+          multimodalForward(
+            tape, inputs, form, sampleCount: sampleCount, recomputedShare: recomputedShare)
+        }
       withExtendedLifetime(inputs) {}
       return output
     }
@@ -57,6 +64,12 @@ struct NetworkTwin {
   ) -> ValueTwin {
     inPass(tape, noisy) {
       let inputs = inputs(tape, noisy: noisy, sampleCount: sampleCount)
+      if case .multimodal(let form) = sizes.form {
+        let features = multimodalFeatures(
+          tape, inputs, form, sampleCount: sampleCount, recomputedShare: recomputedShare)
+        withExtendedLifetime(inputs) {}
+        return features
+      }
       let stem = stem(tape, inputs, sampleCount: sampleCount)
       let video = runDoubleBlocks(
         tape, stem, sampleCount: sampleCount, recomputedShare: recomputedShare)[0]
@@ -79,7 +92,7 @@ struct NetworkTwin {
       nil, of: sets, on: tape, isDifferentiated: wantsGradient([noisy]), body)
   }
 
-  private struct Inputs {
+  struct Inputs {
     let hiddenStates: ValueTwin
     let text: ValueTwin
     let pooled: ValueTwin
@@ -259,7 +272,7 @@ struct NetworkTwin {
     return tape.permuted(gathered)
   }
 
-  private func run(
+  func run(
     _ block: Int, _ tape: TapeTwin, _ inputs: [ValueTwin], recomputedShare: Double,
     _ body: @escaping (TapeTwin, [ValueTwin]) -> [ValueTwin]
   ) -> [ValueTwin] {
@@ -311,7 +324,7 @@ struct NetworkTwin {
     return results
   }
 
-  private func mlp(
+  func mlp(
     _ tape: TapeTwin, _ x: ValueTwin, _ modulation: [ValueTwin]
   ) -> ValueTwin {
     let hidden = tape.layerNorm(x, width: width, scale: modulation[4], shift: modulation[3])
@@ -349,26 +362,26 @@ struct NetworkTwin {
   }
 
   /// A linear layer that no adapter changes.
-  private func linear(
+  func linear(
     _ tape: TapeTwin, _ x: ValueTwin, from inputWidth: Int, to outputWidth: Int
   ) -> ValueTwin {
     tape.linear(x, from: inputWidth, to: outputWidth, isTrainable: isTrainable)
   }
 
-  private func adapted(
+  func adapted(
     _ tape: TapeTwin, _ x: ValueTwin, from inputWidth: Int, to outputWidth: Int
   ) -> ValueTwin {
     tape.linear(
       x, from: inputWidth, to: outputWidth, isTrainable: isTrainable, update: adapter)
   }
 
-  private func square(_ tape: TapeTwin, _ x: ValueTwin) -> ValueTwin {
+  func square(_ tape: TapeTwin, _ x: ValueTwin) -> ValueTwin {
     adapted(tape, x, from: width, to: width)
   }
 
   // MARK: Conditions
 
-  private func conditionEmbedding(
+  func conditionEmbedding(
     _ tape: TapeTwin, pooled: ValueTwin, pooledWidth: Int, sampleCount: Int, hasGuidance: Bool
   ) -> ValueTwin {
     var embedding = sinusoidal(tape, sampleCount: sampleCount)

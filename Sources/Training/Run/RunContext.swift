@@ -95,9 +95,9 @@ package final class RunContext {
       sequence = RingSequence(try tokenExchange(along: .ring)) { [unowned self] in attempt($0) }
     }
     if shape[.sp] > 1 {
-      sequence = UlyssesSequence(try tokenExchange(along: .sp), inside: sequence) {
-        [unowned self] in attempt($0)
-      }
+      sequence = UlyssesSequence(
+        try tokenExchange(along: .sp), inside: sequence, plan: configuration.mesh.sequencePlan
+      ) { [unowned self] in attempt($0) }
     }
   }
 

@@ -11,7 +11,7 @@ package import Autodiff
 package import DenseKernels
 package import Exchange
 import MeshLayout
-import Models
+package import Models
 import ProcessMesh
 import Tensors
 
@@ -26,6 +26,8 @@ package final class RingSequence<Scalar: KernelScalar>: SequenceParallel {
   }
 
   package func ownRange(of tokenCount: Int) -> Range<Int> { group.ownRange(of: tokenCount) }
+
+  package var headExchange: (any HeadExchange<Scalar>)? { nil }
 
   package func gatherTokens(
     _ x: Value<Scalar>, tokenCount: Int, on tape: Tape<Scalar>

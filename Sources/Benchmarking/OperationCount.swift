@@ -39,23 +39,26 @@ package struct OperationCount: Equatable, Sendable {
 
   /// - Parameter adapterRank: 0 where none runs; all linears of the blocks are adapted.
   package init(_ model: BenchmarkModel, adapterRank: Int = 0) {
-    let sizes = model.configuration
-    let structure: (double: Int, single: Int, refiner: Int)
-    switch sizes.blockStructure {
+    switch model.configuration.blockStructure {
     case .doubleAndSingleStream(let double, let single, let refiner):
-      structure = (double, single, refiner)
-    case .multimodal(let count, let variant, _):
       self.init(
-        multimodal: model, blockCount: count, variant: variant, adapterRank: adapterRank)
-      return
+        model, adapterRank: adapterRank, double: Double(double), single: Double(single),
+        refiner: Double(refiner))
+    case .multimodal(let count, let variant, _):
+      self.init(model, adapterRank: adapterRank, multimodal: Double(count), variant)
     }
+  }
+
+  /// Of HunyuanVideo, by numbers of its blocks.
+  private init(
+    _ model: BenchmarkModel, adapterRank: Int, double: Double, single: Double, refiner: Double
+  ) {
+    let sizes = model.configuration
     let batch = Double(model.sampleCount)
     let (d, m) = (Double(sizes.width), Double(sizes.mlpWidth))
     let (l, t) = (Double(model.videoTokenCount), Double(model.textTokenCount))
     let (e, p) = (Double(sizes.textEmbeddingWidth), Double(sizes.pooledProjectionWidth))
     let patch = Double(sizes.patchVolume)
-    let (double, single) = (Double(structure.double), Double(structure.single))
-    let refiner = Double(structure.refiner)
     let sinusoid = 256 * d + d * d
 
     let ends =
@@ -73,10 +76,10 @@ package struct OperationCount: Equatable, Sendable {
       * (double * (8 * d + 2 * (d + m)) + single * (6 * d + (d + m) + (2 * d + m)))
   }
 
-  /// Of a Vchitect-2.0 transformer.
+  /// Of Vchitect-2.0, by the number of its blocks.
   private init(
-    multimodal model: BenchmarkModel, blockCount: Int,
-    variant: VchitectConfiguration.BlockVariant, adapterRank: Int
+    _ model: BenchmarkModel, adapterRank: Int, multimodal blocks: Double,
+    _ variant: VchitectConfiguration.BlockVariant
   ) {
     let sizes = model.configuration
     let batch = Double(model.sampleCount)
@@ -94,7 +97,6 @@ package struct OperationCount: Equatable, Sendable {
       case (.v2, true): (10, 6)
       case (.v2, false): (6, 5)
       }
-    let blocks = Double(blockCount)
     let squareRows =
       frames * (blocks * s * squares.image + (blocks - 1) * t * squares.text + 2 * t)
     let mlpRows = frames * (blocks * s + (blocks - 1) * t)

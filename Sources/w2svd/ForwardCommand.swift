@@ -9,7 +9,7 @@ struct ForwardCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "forward",
     abstract:
-      "Runs a model folder on tensors from a file, for comparison with diffusers or the released code.",
+      "Runs a model folder on tensors from a file, to be compared with diffusers or the release.",
     discussion: """
       The inputs are named as the arguments of diffusers' forward: hidden_states, timestep, \
       encoder_hidden_states, encoder_attention_mask if the model has one (default: all valid), \
@@ -17,7 +17,8 @@ struct ForwardCommand: ParsableCommand {
       grad.<parameter> and grad.hidden_states, all F32.
       """)
 
-  @Option(help: ArgumentHelp("A folder of a HunyuanVideo or Vchitect-2.0 transformer.", valueName: "dir"))
+  @Option(
+    help: ArgumentHelp("A folder of a HunyuanVideo or Vchitect-2.0 transformer.", valueName: "dir"))
   var model: String
 
   @Option(help: ArgumentHelp("Input tensors.", valueName: "in.safetensors"))

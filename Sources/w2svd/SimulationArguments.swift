@@ -5,6 +5,7 @@ import Benchmarking
 import Evaluation
 import Foundation
 import MeshLayout
+import Models
 import Planning
 import Training
 

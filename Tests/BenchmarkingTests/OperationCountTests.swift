@@ -55,7 +55,9 @@ private var oddModel: BenchmarkModel {
 }
 
 /// The same of Vchitect-2.0.
-private func oddVchitect(_ variant: VchitectConfiguration.BlockVariant, frames: Int) -> BenchmarkModel {
+private func oddVchitect(
+  _ variant: VchitectConfiguration.BlockVariant, frames: Int
+) -> BenchmarkModel {
   var configuration = VchitectConfiguration()
   configuration.variant = variant
   (configuration.attentionHeadCount, configuration.attentionHeadWidth) = (3, 20)

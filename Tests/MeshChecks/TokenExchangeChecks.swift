@@ -11,6 +11,7 @@ package let tokenExchangeChecks: [MeshCheck] = [
   MeshCheck("scattered heads are all tokens of the own heads", checkScatteredHeads),
   MeshCheck("gathering heads undoes scattering them and is its adjoint", checkInverseAndAdjoint),
   MeshCheck("gathered tokens are the whole on every rank", checkGatheredTokens),
+  MeshCheck("summing tokens is the adjoint of gathering them", checkSummedTokens),
   MeshCheck("exchanged activations are as many bytes as the formula says", checkActivationTraffic),
 ]
 
@@ -94,6 +95,25 @@ private func checkGatheredTokens(_ transport: any Transport) throws {
     try exchange.gatherTokens(
       Buffer(ownTokens(layout, of: transport.rank).map { Float($0) }), layout: layout, into: target)
     try expectEqual(target.array, whole, "\(count) tokens")
+  }
+}
+
+private func checkSummedTokens(_ transport: any Transport) throws {
+  let exchange = TokenExchange(transport: transport)
+  for count in [1, 5, 16] {
+    let layout = TokenLayout(
+      sampleCount: 2, segments: [count], width: 5, partCount: transport.size)
+    // Rank r has r + 1 times the element: the sum is p (p + 1) / 2 times it.
+    let whole = (0..<2).flatMap { sample in
+      (0..<count).flatMap { token in (0..<5).map { element(sample, token, $0) } }
+    }
+    let own = ownTokens(layout, of: transport.rank)
+    let sum = Buffer([Double](repeating: .nan, count: own.count))
+    try exchange.sumTokens(
+      Buffer(whole.map { Double(transport.rank + 1) * $0 }), layout: layout,
+      room: Buffer([Double](repeating: .nan, count: own.count)), into: sum)
+    let factor = Double(transport.size * (transport.size + 1) / 2)
+    try expectEqual(sum.array, own.map { factor * $0 }, "\(count) tokens")
   }
 }
 

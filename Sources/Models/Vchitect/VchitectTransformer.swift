@@ -65,7 +65,8 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
     let tape = scope.tape
     let exchange = sequence?.headExchange
     precondition(
-      sequence == nil || exchange != nil, "keys of Multimodal Diffusion Blocks do not go round a ring")
+      sequence == nil || exchange != nil,
+      "keys of Multimodal Diffusion Blocks do not go round a ring")
     let grid = PatchGrid(
       latents: inputs.hiddenStates.shape,
       patch: [1, configuration.patchSize, configuration.patchSize])

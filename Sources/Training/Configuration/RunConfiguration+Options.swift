@@ -52,7 +52,8 @@ extension RunConfiguration {
     .integer(
       "model.headWidth", \.model.headWidth, "elements", "Width of a head; a multiple of 16."),
     .integer(
-      "model.doubleBlocks", \.model.doubleBlocks, "blocks", "Dual-stream blocks; of vchitect all blocks."),
+      "model.doubleBlocks", \.model.doubleBlocks, "blocks",
+      "Dual-stream blocks; of vchitect all blocks."),
     .integer("model.singleBlocks", \.model.singleBlocks, "blocks", "Single-stream blocks."),
     .integer("model.refinerBlocks", \.model.refinerBlocks, "blocks", "Token refiner blocks."),
     .number("model.mlpRatio", \.model.mlpRatio, "", "Hidden width of an MLP over the model width."),
@@ -201,7 +202,8 @@ extension RunConfiguration {
     .choice(
       "mesh.sequencePlan", \.mesh.sequencePlan,
       "What vchitect exchanges over sp ranks: spatial, the tokens of that branch and the text of first "
-        + "frames; all, the tokens of every branch. Other architectures have one attention a block."),
+        + "frames; all, the tokens of every branch. Other architectures have one attention a block."
+    ),
     .degree(
       "mesh.ring", \.mesh.ring,
       "Ranks that share the tokens of a microbatch, each attending with its queries to the keys and "

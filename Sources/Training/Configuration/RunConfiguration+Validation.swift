@@ -115,7 +115,9 @@ extension RunConfiguration {
     check.require(
       "mesh.memoryPerRank", mesh.memoryPerRank >= 0,
       "must be 0 (no limit) or a number of bytes, found \(mesh.memoryPerRank)")
-    if model.checkpoint.isEmpty && check.problems.allSatisfy({ !$0.key.hasPrefix("model.") }) {
+    if model.checkpoint.isEmpty, (1...4_096).contains(model.heads),
+      (1...512).contains(model.headWidth)
+    {
       check.problems += problems(with: transformer)
     }
     // Products of values that are wrong by themselves say nothing new, and may not be representable.
@@ -193,7 +195,8 @@ extension RunConfiguration {
       check.require(
         "data.size", data.size / 4 <= side,
         "is \(data.size), which makes latents of \(data.size / 4) rows, but positions of this "
-          + "\(transformer.architecture.rawValue) model reach to \(side): set it to at most \(4 * side)")
+          + "\(transformer.architecture.rawValue) model reach to \(side): set it to at most \(4 * side)"
+      )
     }
     if transformer.architecture == .vchitect, case .fixed(let ring) = mesh.ring {
       check.require(

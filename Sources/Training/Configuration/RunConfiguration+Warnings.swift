@@ -58,13 +58,15 @@ extension RunConfiguration {
           because: "model.architecture is hunyuan-video")
       case .vchitect:
         idle(
-          ["singleBlocks", "refinerBlocks", "mlpRatio", "guidanceEmbedding"].map { "model.\($0)" },
-          because: "model.architecture is vchitect")
+          ["singleBlocks", "refinerBlocks", "mlpRatio", "guidanceEmbedding"].map {
+            "model.\($0)"
+          }, because: "model.architecture is vchitect")
       }
     } else {
       idle(
         [
-          "architecture", "variant", "spatialGain", "heads", "headWidth", "doubleBlocks", "singleBlocks", "refinerBlocks", "mlpRatio",
+          "architecture", "variant", "spatialGain", "heads", "headWidth", "doubleBlocks",
+          "singleBlocks", "refinerBlocks", "mlpRatio",
           "textWidth", "pooledWidth", "guidanceEmbedding",
         ].map { "model.\($0)" }, because: "model.checkpoint brings its own sizes")
     }

@@ -63,7 +63,8 @@ package struct ConditionTexts {
         throw ConditionTexts.problem(
           "\(reader.path) has texts of \(storedTokenCount) tokens, but this model, which has no text mask, "
             + "takes texts of \(tokenCount), as many as its null text: set model.textTokens to at least "
-            + "\(storedTokenCount), where model.checkpoint brings no null text, or give shorter texts")
+            + "\(storedTokenCount), where model.checkpoint brings no null text, or give shorter texts"
+        )
       }
       if reader.tensors.contains(where: { $0.name == ConditionTexts.maskName }) {
         let mask = try reader.declaration(of: ConditionTexts.maskName).shape

@@ -16,8 +16,14 @@ import Testing
 
 @testable import Training
 
+/// A network with inputs and what a loss pulls at, on one rank or on several that share its tokens.
+protocol SharedTokensCase: Sendable {
+  /// The output, and the gradient of ⟨output, seed⟩ by the flat vector of the parameters.
+  func run(sequence: (any SequenceParallel<Double>)?) -> (output: [Double], gradient: [Double])
+}
+
 /// A network in Float64 with gates open, its inputs, and what a loss pulls at.
-struct SharedTokensExample {
+struct SharedTokensExample: SharedTokensCase {
   let configuration: HunyuanVideoConfiguration
   let sampleCount: Int
   let textCount: Int
@@ -92,14 +98,18 @@ extension SharedTokensExample {
         sampleCount: sampleCount, textCount: textCount, masked: masked, recompute: recompute)
     }
   }
+}
 
+extension SharedTokensCase {
   /// Expects of `ring` × `sp` parts what one has, up to the order of sums.
-  func expectAgreement(ring: Int, sp: Int, location: SourceLocation = #_sourceLocation) throws {
+  func expectAgreement(
+    ring: Int, sp: Int, plan: SequencePlan = .spatial, location: SourceLocation = #_sourceLocation
+  ) throws {
     let alone = run(sequence: nil)
     #expect(alone.gradient.contains { $0 != 0 }, sourceLocation: location)
     let parts = try InProcessMesh.run(size: ring * sp) { transport in
       var failure: (any Error)?
-      let sequence = try Self.sequence(ring: ring, sp: sp, transport) { body in
+      let sequence = try Self.sequence(ring: ring, sp: sp, plan, transport) { body in
         do { try body() } catch { failure = error }
       }
       let result = run(sequence: sequence)
@@ -113,13 +123,13 @@ extension SharedTokensExample {
       parts.reduce(0) { $0 + $1.gradient[index] }
     }
     #expect(
-      Self.distance(sum, alone.gradient) < 1e-12, "ring \(ring), sp \(sp) of \(self)",
-      sourceLocation: location)
+      Self.distance(sum, alone.gradient) < 1e-12,
+      "ring \(ring), sp \(sp), \(plan) of \(self)", sourceLocation: location)
   }
 
   /// The sequence of a rank: `sp` is the faster axis.
   private static func sequence(
-    ring: Int, sp: Int, _ transport: any Transport,
+    ring: Int, sp: Int, _ plan: SequencePlan, _ transport: any Transport,
     attempt: @escaping (() throws -> Void) -> Void
   ) throws -> any SequenceParallel<Double> {
     let around = RingSequence<Double>(
@@ -130,7 +140,7 @@ extension SharedTokensExample {
     return UlyssesSequence<Double>(
       TokenExchange(
         transport: try transport.split(color: transport.rank / sp, key: transport.rank)),
-      inside: ring > 1 ? around : nil, attempt: attempt)
+      inside: ring > 1 ? around : nil, plan: plan, attempt: attempt)
   }
 
   private static func distance(_ found: [Double], _ expected: [Double]) -> Double {
@@ -186,13 +196,16 @@ struct SharedTokensRun {
   }
 
   /// Expects losses and weights of one rank, up to the order of sums in fp32.
-  func expectAgreement(with alone: SharedTokensRun, location: SourceLocation = #_sourceLocation) {
+  /// - Parameter bound: what weights may differ by, over the largest of them.
+  func expectAgreement(
+    with alone: SharedTokensRun, bound: Float = 1e-4, location: SourceLocation = #_sourceLocation
+  ) {
     // One rank of each group speaks for its microbatches: each is counted once, in order.
     #expect(alone.losses == [0, 1, 2, 3] && losses == alone.losses, sourceLocation: location)
     let scale = alone.weights.reduce(0) { max($0, abs($1)) }
     let worst = zip(alone.weights, weights).reduce(0) { max($0, abs($1.0 - $1.1)) }
     #expect(
-      worst <= 1e-4 * scale && weights.allSatisfy(\.isFinite),
+      worst <= bound * scale && weights.allSatisfy(\.isFinite),
       "weights differ by \(worst) of \(scale)", sourceLocation: location)
     // Sums of other parts have other bits: the tokens were shared.
     #expect(alone.weights != weights, sourceLocation: location)

@@ -191,7 +191,10 @@ struct ConditionedTransformerTests {
     for sample in 0..<3 {
       let alone = example.velocity(
         noisy.rows(sample..<(sample + 1)), [times[sample]], [conditions[sample]])
-      #expect(alone.array == together.rows(sample..<(sample + 1)).array)
+      // Products of more rows are blocked in other ways: rounding alone remains.
+      #expect(
+        difference(
+          alone.array, together.rows(sample..<(sample + 1)).array, absolute: 1e-12) == nil)
     }
   }
 

@@ -116,9 +116,9 @@ import Testing
   @Test func `what it is taught it learns`() throws {
     try withTemporaryFolder { folder in
       let learning = configuration {
-        $0.model.headWidth = 32
-        $0.teach.steps = 80
-        $0.teach.learningRate = 5e-3
+        ($0.model.heads, $0.model.headWidth) = (2, 32)
+        ($0.teach.steps, $0.teach.warmupSteps, $0.teach.learningRate) = (120, 2, 1e-2)
+        $0.batch.samples = 2
         $0.checkpoint.everySteps = 1_000
       }
       _ = try TinyRun.start(learning, in: folder, ranks: 2)
@@ -132,7 +132,7 @@ import Testing
       }
       let taught = losses.filter { $0.0 == TeachPhase.name }.map(\.1)
       let distilled = losses.filter { $0.0 == DistillPhase.name }.map(\.1)
-      #expect(taught.count == 80 && distilled.count == 5)
+      #expect(taught.count == 120 && distilled.count == 5)
       for loss in taught + distilled { #expect(loss.isFinite) }
       // The velocity of a fresh network is zero, so the loss starts at the variance of noise and latents.
       let (first, last) = (taught.prefix(10), taught.suffix(10))

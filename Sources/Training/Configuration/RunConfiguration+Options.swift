@@ -47,7 +47,8 @@ extension RunConfiguration {
         + "that share them."),
     .number(
       "model.spatialGain", \.model.spatialGain, "",
-      "Factor of the spatial branch of a vchitect block of form v2; the released sampler has 1.1."),
+      "Factor of the spatial branch of a vchitect block of form v2; the released sampler has 1.1 "
+        + "(w2svd sample --spatial-gain)."),
     .integer("model.heads", \.model.heads, "heads", "Attention heads."),
     .integer(
       "model.headWidth", \.model.headWidth, "elements", "Width of a head; a multiple of 16."),

@@ -3,6 +3,7 @@
 import Autodiff
 import Checkpoints
 import DenseKernels
+import Diffusion
 import Foundation
 import Models
 import Tensors
@@ -137,6 +138,18 @@ import Testing
       // The velocity of a fresh network is zero, so the loss starts at the variance of noise and latents.
       let (first, last) = (taught.prefix(10), taught.suffix(10))
       #expect(last.reduce(0, +) < 0.8 * first.reduce(0, +), "\(taught)")
+
+      // What it learned has a spatial branch that can be turned up.
+      var request = ClipRequest(
+        run: try StoredRun(folder.path),
+        sampler: NamedSampler(.teacher, steps: 4, rule: .euler, shift: 3), image: nil, count: 1)
+      let clip = try request.clips(configuration: learning)[0]
+      request.spatialGain = 1
+      #expect(try request.clips(configuration: learning)[0] == clip)
+      request.spatialGain = 2
+      #expect(try request.clips(configuration: learning)[0] != clip)
+      request.spatialGain = -1
+      #expect(throws: ModelError.self) { try request.clips(configuration: learning) }
     }
   }
 

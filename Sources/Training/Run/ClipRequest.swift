@@ -58,7 +58,8 @@ package struct ClipRequest: Sendable {
       throw JobError(
         exitCode: .configuration,
         "--spatial-gain is \(spatialGain), but the run's model is "
-          + "\(network.configuration.architecture.rawValue), which has no such factor: leave it out")
+          + "\(network.configuration.architecture.rawValue), which has no such factor: leave it out"
+      )
     }
     configuration.spatialGain = spatialGain
     return ConditionedTransformer(

@@ -63,13 +63,17 @@ package final class Tape<Scalar: KernelScalar> {
   /// How linear layers and attention read their operands.
   package let precision: ProductPrecision
   package let isRecording: Bool
+  private let store: (any ActivationStore<Scalar>)?
   private var nodes: [Node] = []
 
-  /// - Parameter isRecording: false runs the same forward code and stores nothing for a gradient.
+  /// - Parameters:
+  ///   - isRecording: false runs the same forward code and stores nothing for a gradient.
+  ///   - store: where inputs of recomputed blocks wait for the way back; nil: in memory.
   package init(
     arena: Arena, role: MemoryRole, precision: ProductPrecision = .float32,
-    isRecording: Bool = true
+    isRecording: Bool = true, store: (any ActivationStore<Scalar>)? = nil
   ) {
+    self.store = store
     self.arena = arena
     self.role = role
     self.precision = precision
@@ -166,15 +170,16 @@ package final class Tape<Scalar: KernelScalar> {
 
     let block = nodes.count
     let outputNodes = outputs.indices.map { block + 1 + $0 }
-    let tensors = inputs.map(\.tensor)
+    let kept = inputs.map { keep($0.tensor) }
     let gradients = inputs.map { input in input.node.map { nodes[$0].gradient } }
     nodes.append(
       Node(
         gradient: Gradient(shape: []),
         step: .recomputation(outputs: outputNodes) { [arena, role, precision] outputGradients in
           let again = Tape(arena: arena, role: role, precision: precision)
-          let leaves = zip(tensors, gradients).map { tensor, gradient in
-            gradient.map { again.leaf(tensor, gradient: $0) } ?? Value(constant: tensor)
+          let leaves = zip(kept, gradients).map { kept, gradient in
+            let tensor = kept.tensor
+            return gradient.map { again.leaf(tensor, gradient: $0) } ?? Value(constant: tensor)
           }
           let results = body(again, leaves)
           again.backward(
@@ -186,6 +191,12 @@ package final class Tape<Scalar: KernelScalar> {
       nodes.append(Node(gradient: Gradient(shape: output.shape), step: .recomputedOutput))
     }
     return zip(outputs, outputNodes).map { Value($0.tensor, node: $1) }
+  }
+
+  private func keep(_ tensor: Tensor<Scalar>) -> KeptInput<Scalar> {
+    store?.store(tensor.buffer, booking: Booking(role, .activations)).map {
+      .stored($0, shape: tensor.shape)
+    } ?? .inMemory(tensor)
   }
 
   /// Has `body` run when the way back comes to this place.

@@ -33,11 +33,17 @@ INLINE __m512 multiply_add(Words words, __m512 sum, __m512i a, __m512i b) {
                          : _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
 }
 
-// One tile of c. a: word p of row r at a[r · row + p · step]; b: 32 words per p. words, row, step and
-// vectors (16 columns each) are constants where this is inlined.
-INLINE void tile(Words words, const uint32_t *a, size_t row, size_t step, const uint32_t *b,
-                 size_t depth, const float *bias, float *c, size_t c_row, size_t rows,
-                 size_t columns, int vectors, float scale, int accumulating) {
+// A panel of b: `depth` times 32 words.
+typedef struct {
+  const uint32_t *words;
+  size_t depth;
+} Panel;
+
+// One tile of c. a: word p of row r at a[r · row + p · step]; b: two panels, one after the other along k.
+// words, row, step and vectors (16 columns each) are constants where this is inlined.
+INLINE void tile(Words words, const uint32_t *a, size_t row, size_t step, const Panel panels[2],
+                 const float *bias, float *c, size_t c_row, size_t rows, size_t columns, int vectors,
+                 float scale, int accumulating) {
   __m512 sum[TILE_ROWS][2];
   UNROLLED for (int r = 0; r < TILE_ROWS; r++) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
   // The tile of c is fetched while the sums are formed: its rows lie far apart.
@@ -47,12 +53,15 @@ INLINE void tile(Words words, const uint32_t *a, size_t row, size_t step, const 
     if (vectors > 1) __builtin_prefetch(c + r * c_row + 16, 1);
     __builtin_prefetch(c + r * c_row + columns - 1, 1);
   }
-  for (size_t p = 0; p < depth; p++, a += step, b += TILE_COLUMNS) {
-    const __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + 16);
-    UNROLLED for (int r = 0; r < TILE_ROWS; r++) {
-      const __m512i x = _mm512_set1_epi32((int)a[r * row]);
-      sum[r][0] = multiply_add(words, sum[r][0], x, b0);
-      if (vectors > 1) sum[r][1] = multiply_add(words, sum[r][1], x, b1);
+  for (int part = 0; part < 2; part++) {
+    const uint32_t *b = panels[part].words;
+    for (size_t p = panels[part].depth; p > 0; p--, a += step, b += TILE_COLUMNS) {
+      const __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + 16);
+      UNROLLED for (int r = 0; r < TILE_ROWS; r++) {
+        const __m512i x = _mm512_set1_epi32((int)a[r * row]);
+        sum[r][0] = multiply_add(words, sum[r][0], x, b0);
+        if (vectors > 1) sum[r][1] = multiply_add(words, sum[r][1], x, b1);
+      }
     }
   }
   const __m512 factor = _mm512_set1_ps(scale);
@@ -69,14 +78,14 @@ INLINE void tile(Words words, const uint32_t *a, size_t row, size_t step, const 
   }
 }
 
-typedef void Tile(const uint32_t *a, const uint32_t *b, size_t depth, const float *bias, float *c,
+typedef void Tile(const uint32_t *a, const Panel panels[2], const float *bias, float *c,
                   size_t c_row, size_t rows, size_t columns, float scale, int accumulating);
 
 #define TILE(name, words, row, step, vectors)                                                   \
-  TARGET static void name(const uint32_t *a, const uint32_t *b, size_t depth,                   \
-                          const float *bias, float *c, size_t c_row, size_t rows,               \
-                          size_t columns, float scale, int accumulating) {                      \
-    tile(words, a, row, step, b, depth, bias, c, c_row, rows, columns, vectors, scale,          \
+  TARGET static void name(const uint32_t *a, const Panel panels[2], const float *bias,          \
+                          float *c, size_t c_row, size_t rows, size_t columns, float scale,     \
+                          int accumulating) {                                                   \
+    tile(words, a, row, step, panels, bias, c, c_row, rows, columns, vectors, scale,            \
          accumulating);                                                                         \
   }
 TILE(float_rows_wide, FLOATS, ROW_STRIDE, 1, 2)
@@ -216,10 +225,37 @@ static inline Stretch stretch_of(size_t words, size_t term_start, size_t term_in
   return (Stretch){start - term_start, beyond(end, start), beyond(start, k0) / words};
 }
 
+// Packs the k from k0 on, `length` of them, of the b of all terms that have one, for columns from j0 on:
+// panels `next` words apart, beginning `skipped` words along k into the block.
+INLINE void pack_b(Words words, const struct w2svd_term *terms, size_t term_count, int crossed,
+                   size_t k0, size_t length, size_t skipped, size_t j0, size_t width, size_t next,
+                   uint32_t *packed) {
+  for (size_t t = 0, start = 0; t < term_count; start += terms[t++].inner) {
+    const Stretch k = stretch_of(words, start, terms[t].inner, k0, length);
+    const size_t stride = terms[t].b_stride;
+    if (k.count == 0 || !terms[t].b) continue;
+    uint32_t *const panel = packed + (k.offset - skipped) * TILE_COLUMNS;
+    if (crossed)
+      for (size_t j = 0; j < width; j += TILE_COLUMNS)
+        cross_lines(words, terms[t].b + (j0 + j) * stride + k.first, stride, width - j, k.count,
+                    panel + j / TILE_COLUMNS * next);
+    else
+      interleave(words, terms[t].b + k.first * stride + j0, stride, width, k.count, next, panel);
+  }
+}
+
+// Has one of `parts` parts of `count` words brought near. They may lie beyond an allocation's end, which is
+// harmless.
+static inline void fetch_part(const uint32_t *words, size_t count, size_t part, size_t parts) {
+  const size_t length = (count / 16 + parts - 1) / parts * 16;
+  for (size_t line = 0; line < length; line += 16)
+    __builtin_prefetch(words + part * length + line, 0, 2);
+}
+
 INLINE void multiply(Words words, Tile *const tiles[2][2], const struct w2svd_term *terms,
-                     size_t term_count, int a_crossed, int b_crossed, const float *bias, float *c,
-                     size_t c_stride, size_t rows, size_t columns, float scale, int accumulating,
-                     void *workspace) {
+                     size_t term_count, const struct w2svd_packed *ahead, int a_crossed,
+                     int b_crossed, const float *bias, float *c, size_t c_stride, size_t rows,
+                     size_t columns, float scale, int accumulating, void *workspace) {
   size_t inner = 0;
   for (size_t t = 0; t < term_count; t++) inner += terms[t].inner;
   const size_t inner_block = block_size(inner, words * WORD_BLOCK, 16 * words);
@@ -230,23 +266,14 @@ INLINE void multiply(Words words, Tile *const tiles[2][2], const struct w2svd_te
     const size_t width = least(columns - j0, COLUMN_BLOCK);
     for (size_t k0 = 0; k0 < inner; k0 += inner_block) {
       const size_t length = least(inner - k0, inner_block), depth = (length + words - 1) / words;
-      const size_t next_b = depth * TILE_COLUMNS;
-      for (size_t t = 0, start = 0; t < term_count; start += terms[t++].inner) {
-        const Stretch k = stretch_of(words, start, terms[t].inner, k0, length);
-        const size_t stride = terms[t].b_stride;
-        uint32_t *const panel = packed_b + k.offset * TILE_COLUMNS;
-        if (k.count == 0) continue;
-        if (b_crossed)
-          for (size_t j = 0; j < width; j += TILE_COLUMNS)
-            cross_lines(words, terms[t].b + (j0 + j) * stride + k.first, stride, width - j,
-                        k.count, panel + j / TILE_COLUMNS * next_b);
-        else
-          interleave(words, terms[t].b + k.first * stride + j0, stride, width, k.count, next_b,
-                     panel);
-      }
+      // The first words of a block may have been packed ahead; the others are packed here.
+      const size_t ready = ahead ? (least(beyond(ahead->inner, k0), length) + words - 1) / words : 0;
+      const size_t next_b = (depth - ready) * TILE_COLUMNS;
+      pack_b(words, terms, term_count, b_crossed, k0, length, ready, j0, width, next_b, packed_b);
       for (size_t i0 = 0; i0 < rows; i0 += row_block) {
         const size_t height = least(rows - i0, row_block);
         const size_t next_a = a_crossed ? TILE_ROWS : (size_t)ROW_STRIDE * TILE_ROWS;
+        const size_t row_tiles = (height + TILE_ROWS - 1) / TILE_ROWS;
         for (size_t t = 0, start = 0; t < term_count; start += terms[t++].inner) {
           const Stretch k = stretch_of(words, start, terms[t].inner, k0, length);
           const size_t stride = terms[t].a_stride;
@@ -261,11 +288,22 @@ INLINE void multiply(Words words, Tile *const tiles[2][2], const struct w2svd_te
         for (size_t j = 0; j < width; j += TILE_COLUMNS) {
           const size_t tile_columns = least(width - j, TILE_COLUMNS);
           Tile *const tile = tiles[a_crossed != 0][tile_columns <= 16];
-          for (size_t i = 0; i < height; i += TILE_ROWS)
-            tile(packed_a + i / TILE_ROWS * next_a, packed_b + j / TILE_COLUMNS * next_b, depth,
+          const Panel panels[2] = {
+              {ready ? ahead->words + (j0 + j) / TILE_COLUMNS * ahead->panel_stride
+                           + k0 / words * TILE_COLUMNS
+                     : NULL,
+               ready},
+              {packed_b + j / TILE_COLUMNS * next_b, depth - ready}};
+          const uint32_t *next = ready ? panels[0].words + ahead->panel_stride : NULL;
+          for (size_t i = 0; i < height; i += TILE_ROWS) {
+            // What was packed ahead comes from beyond the second-level cache: each tile fetches a part
+            // of the next panel.
+            if (next) fetch_part(next, ready * TILE_COLUMNS, i / TILE_ROWS, row_tiles);
+            tile(packed_a + i / TILE_ROWS * next_a, panels,
                  bias && k0 == 0 ? bias + j0 + j : NULL, c + (i0 + i) * c_stride + j0 + j,
                  c_stride, least(height - i, TILE_ROWS), tile_columns, scale,
                  accumulating || k0 > 0);
+          }
         }
       }
     }
@@ -276,13 +314,13 @@ size_t w2svd_multiply_float_workspace(size_t rows, size_t inner, size_t columns)
   return workspace_size(FLOATS, rows, inner, columns);
 }
 
-TARGET void w2svd_multiply_float(const struct w2svd_term *terms, size_t term_count, int a_crossed,
-                                 int b_crossed, const float *bias, float *c, size_t c_stride,
-                                 size_t rows, size_t columns, float scale, int accumulating,
-                                 void *workspace) {
+TARGET void w2svd_multiply_float(const struct w2svd_term *terms, size_t term_count,
+                                 const struct w2svd_packed *ahead, int a_crossed, int b_crossed,
+                                 const float *bias, float *c, size_t c_stride, size_t rows,
+                                 size_t columns, float scale, int accumulating, void *workspace) {
   static Tile *const tiles[2][2] = {{float_rows_wide, float_rows_narrow},
                                     {float_crossed_wide, float_crossed_narrow}};
-  multiply(FLOATS, tiles, terms, term_count, a_crossed, b_crossed, bias, c, c_stride, rows,
+  multiply(FLOATS, tiles, terms, term_count, ahead, a_crossed, b_crossed, bias, c, c_stride, rows,
            columns, scale, accumulating, workspace);
 }
 
@@ -291,12 +329,13 @@ size_t w2svd_multiply_bfloat16_workspace(size_t rows, size_t inner, size_t colum
 }
 
 TARGET void w2svd_multiply_bfloat16(const struct w2svd_term *terms, size_t term_count,
-                                    int a_crossed, int b_crossed, const float *bias, float *c,
-                                    size_t c_stride, size_t rows, size_t columns, float scale,
-                                    int accumulating, void *workspace) {
+                                    const struct w2svd_packed *ahead, int a_crossed, int b_crossed,
+                                    const float *bias, float *c, size_t c_stride, size_t rows,
+                                    size_t columns, float scale, int accumulating,
+                                    void *workspace) {
   static Tile *const tiles[2][2] = {{bfloat_rows_wide, bfloat_rows_narrow},
                                     {bfloat_crossed_wide, bfloat_crossed_narrow}};
-  multiply(BFLOATS, tiles, terms, term_count, a_crossed, b_crossed, bias, c, c_stride, rows,
+  multiply(BFLOATS, tiles, terms, term_count, ahead, a_crossed, b_crossed, bias, c, c_stride, rows,
            columns, scale, accumulating, workspace);
 }
 
@@ -338,16 +377,14 @@ void w2svd_multiply_packed(int is_bfloat16, const uint32_t *a, int a_crossed, co
   const size_t next_a = a_crossed ? TILE_ROWS : (size_t)ROW_STRIDE * TILE_ROWS;
   const size_t row_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
   const size_t panel = depth * TILE_COLUMNS;
-  // The next panel comes from beyond the second-level cache where a head is long: each tile of this
-  // one fetches a part of it.
-  const size_t part = (panel / 16 + row_tiles - 1) / row_tiles * 16;
   for (size_t j = 0; j < columns; j += TILE_COLUMNS, b += panel) {
     const size_t tile_columns = least(columns - j, TILE_COLUMNS);
     Tile *const tile = tiles[is_bfloat16 != 0][a_crossed != 0][tile_columns <= 16];
+    const Panel panels[2] = {{b, depth}, {NULL, 0}};
     for (size_t i = 0; i < row_tiles; i++) {
-      for (size_t line = 0; line < part; line += 16)
-        __builtin_prefetch(b + panel + i * part + line, 0, 2);
-      tile(a + i * next_a, b, depth, NULL, c + i * TILE_ROWS * c_stride + j, c_stride,
+      // The next panel comes from beyond the second-level cache where a head is long.
+      fetch_part(b + panel, panel, i, row_tiles);
+      tile(a + i * next_a, panels, NULL, c + i * TILE_ROWS * c_stride + j, c_stride,
            least(rows - i * TILE_ROWS, TILE_ROWS), tile_columns, scale, accumulating);
     }
   }
@@ -360,11 +397,11 @@ int w2svd_has_bfloat16(void) { return 0; }
     (void)rows, (void)inner, (void)columns;                                                     \
     return 0;                                                                                   \
   }                                                                                             \
-  void name(const struct w2svd_term *terms, size_t term_count, int a_crossed, int b_crossed,    \
-            const float *bias, float *c, size_t c_stride, size_t rows, size_t columns,          \
-            float scale, int accumulating, void *workspace) {                                   \
-    (void)terms, (void)term_count, (void)a_crossed, (void)b_crossed, (void)bias, (void)c;       \
-    (void)c_stride, (void)rows, (void)columns, (void)scale, (void)accumulating;                 \
+  void name(const struct w2svd_term *terms, size_t term_count, const struct w2svd_packed *ahead, \
+            int a_crossed, int b_crossed, const float *bias, float *c, size_t c_stride,         \
+            size_t rows, size_t columns, float scale, int accumulating, void *workspace) {      \
+    (void)terms, (void)term_count, (void)ahead, (void)a_crossed, (void)b_crossed, (void)bias;   \
+    (void)c, (void)c_stride, (void)rows, (void)columns, (void)scale, (void)accumulating;        \
     (void)workspace;                                                                            \
     __builtin_trap();                                                                           \
   }

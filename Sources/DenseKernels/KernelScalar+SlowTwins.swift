@@ -25,11 +25,15 @@ extension KernelScalar {
   }
 
   package static func multiply(
-    sumOf terms: [(a: Matrix<Self>, b: Matrix<Self>)], addingToRows bias: Buffer<Self>?,
-    precision: ProductPrecision, into c: Matrix<Self>
+    sumOf terms: [(a: Matrix<Self>, b: Matrix<Self>)], packed _: PackedOperand?,
+    addingToRows bias: Buffer<Self>?, precision: ProductPrecision, into c: Matrix<Self>
   ) {
     multiplyInTurn(terms, addingToRows: bias, precision: precision, into: c)
   }
+
+  package static func packed(
+    _: Matrix<Self>, precision _: ProductPrecision, allocate _: (_ count: Int) -> Buffer<UInt32>
+  ) -> PackedOperand? { nil }
 
   /// One product after the other, then the bias.
   static func multiplyInTurn(

@@ -191,9 +191,15 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
     precision: ProductPrecision, into c: Matrix<Self>)
 
   /// c = Σ_t a_t b_t, plus bias in each row: one pass over c where the operands allow it.
+  /// - Parameter packed: the b of the first terms, one above the other, packed ahead.
   static func multiply(
-    sumOf terms: [(a: Matrix<Self>, b: Matrix<Self>)], addingToRows bias: Buffer<Self>?,
-    precision: ProductPrecision, into c: Matrix<Self>)
+    sumOf terms: [(a: Matrix<Self>, b: Matrix<Self>)], packed: PackedOperand?,
+    addingToRows bias: Buffer<Self>?, precision: ProductPrecision, into c: Matrix<Self>)
+
+  /// A right operand packed ahead; nil where that would speed nothing up.
+  static func packed(
+    _ b: Matrix<Self>, precision: ProductPrecision, allocate: (_ count: Int) -> Buffer<UInt32>
+  ) -> PackedOperand?
 
   /// x[r, :] += bias, for `rowCount` rows of `bias.count`.
   static func addBias(_ bias: Buffer<Self>, toRowsOf x: Buffer<Self>, rowCount: Int)
@@ -333,6 +339,14 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
 }
 
 extension KernelScalar {
+  /// `multiply` of operands that are not packed.
+  package static func multiply(
+    sumOf terms: [(a: Matrix<Self>, b: Matrix<Self>)], addingToRows bias: Buffer<Self>?,
+    precision: ProductPrecision, into c: Matrix<Self>
+  ) {
+    multiply(sumOf: terms, packed: nil, addingToRows: bias, precision: precision, into: c)
+  }
+
   /// `multiply` of operands as they are.
   package static func multiply(
     _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool, into c: Matrix<Self>

@@ -20,8 +20,8 @@ extension Float {
 
 extension Float {
   package static func multiply(
-    sumOf terms: [(a: Matrix<Self>, b: Matrix<Self>)], addingToRows bias: Buffer<Self>?,
-    precision: ProductPrecision, into c: Matrix<Self>
+    sumOf terms: [(a: Matrix<Self>, b: Matrix<Self>)], packed: PackedOperand?,
+    addingToRows bias: Buffer<Self>?, precision: ProductPrecision, into c: Matrix<Self>
   ) {
     let (rows, columns) = (c.rowCount, c.columnCount)
     let inners = terms.map { productSizes($0.a, $0.b, c).inner }
@@ -34,10 +34,18 @@ extension Float {
     guard let kernel, areAlike, inners.dropLast().allSatisfy({ $0 > 0 && $0 % 32 == 0 }) else {
       return multiplyInTurn(terms, addingToRows: bias, precision: precision, into: c)
     }
+    var packedCount = packed?.rowCount ?? 0
+    let products = unsafe zip(terms, inners).map { term, inner in
+      let isPacked = packedCount > 0
+      packedCount -= isPacked ? inner : 0
+      return unsafe ProductTerm(
+        StridedOperand(term.a), isPacked ? nil : StridedOperand(term.b), inner)
+    }
+    precondition(packedCount == 0, "what is packed ends inside a term of \(inners)")
     unsafe kernel.multiply(
-      zip(terms, inners).map { unsafe ProductTerm(StridedOperand($0.a), StridedOperand($0.b), $1) },
-      scale: 1, accumulating: false, bias: bias.map { unsafe UnsafePointer($0.base) },
-      into: c.buffer.base, stride: max(c.stride, columns, 1))
+      products, packed: packed, scale: 1, accumulating: false,
+      bias: bias.map { unsafe UnsafePointer($0.base) }, into: c.buffer.base,
+      stride: max(c.stride, columns, 1))
   }
 }
 
@@ -99,20 +107,25 @@ private struct ProductKernel {
   /// c = scale · Σ_t a_t b_t + bias, or c += it.
   @unsafe
   func multiply(
-    _ terms: [ProductTerm], scale: Float, accumulating: Bool, bias: UnsafePointer<Float>?,
-    into c: UnsafeMutablePointer<Float>, stride: Int
+    _ terms: [ProductTerm], packed: PackedOperand? = nil, scale: Float, accumulating: Bool,
+    bias: UnsafePointer<Float>?, into c: UnsafeMutablePointer<Float>, stride: Int
   ) {
+    if let packed {
+      precondition(
+        packed.precision == precision && packed.columnCount == columns,
+        "\(packed.columnCount) columns packed for \(packed.precision), the product has \(columns)")
+    }
     guard KernelThreads.count > 1, isWorthSplitting else {
       return unsafe run(
-        terms, scale: scale, accumulating: accumulating, bias: bias, into: c, stride: stride,
-        rows: rows, columns: columns)
+        terms, packed, scale: scale, accumulating: accumulating, bias: bias, into: c,
+        stride: stride, rows: rows, columns: columns)
     }
     if rows >= columns {
       KernelThreads.split((rows + Self.tileRows - 1) / Self.tileRows) { tiles in
         let first = tiles.lowerBound * Self.tileRows
         let count = min(rows, tiles.upperBound * Self.tileRows) - first
         unsafe run(
-          terms.map { unsafe ProductTerm($0.a.dropping(rows: first), $0.b, $0.inner) },
+          terms.map { unsafe ProductTerm($0.a.dropping(rows: first), $0.b, $0.inner) }, packed,
           scale: scale, accumulating: accumulating, bias: bias, into: c + first * stride,
           stride: stride, rows: count, columns: columns)
       }
@@ -123,8 +136,9 @@ private struct ProductKernel {
         unsafe run(
           terms.map {
             unsafe ProductTerm(
-              $0.a, $0.b.transposed.dropping(rows: first).transposed, $0.inner)
-          },
+              $0.a, $0.b.map { unsafe $0.transposed.dropping(rows: first).transposed },
+              $0.inner)
+          }, packed?.columns(first..<first + count),
           scale: scale, accumulating: accumulating, bias: bias.map { unsafe $0 + first },
           into: c + first, stride: stride, rows: rows, columns: count)
       }
@@ -141,22 +155,30 @@ private struct ProductKernel {
 
   @unsafe
   private func run(
-    _ terms: [ProductTerm], scale: Float, accumulating: Bool, bias: UnsafePointer<Float>?,
-    into c: UnsafeMutablePointer<Float>, stride: Int, rows: Int, columns: Int
+    _ terms: [ProductTerm], _ packed: PackedOperand?, scale: Float, accumulating: Bool,
+    bias: UnsafePointer<Float>?, into c: UnsafeMutablePointer<Float>, stride: Int, rows: Int,
+    columns: Int
   ) {
     let memory = UnsafeMutableRawPointer.allocate(byteCount: workspaceByteCount, alignment: 64)
     defer { unsafe memory.deallocate() }
     let kernel =
       unsafe precision == .float32 ? w2svd_multiply_float : w2svd_multiply_bfloat16
-    let (aCrossed, bCrossed) = unsafe (terms[0].a.isTransposed, terms[0].b.isTransposed)
+    let aCrossed = unsafe terms[0].a.isTransposed
+    let bCrossed = unsafe terms.compactMap { unsafe $0.b }.first?.isTransposed ?? false
     let parts = unsafe terms.map { term in
       unsafe w2svd_term(
-        a: term.a.base, a_stride: term.a.stride, b: term.b.base, b_stride: term.b.stride,
+        a: term.a.base, a_stride: term.a.stride, b: term.b?.base, b_stride: term.b?.stride ?? 0,
         inner: term.inner)
     }
-    unsafe kernel(
-      parts, parts.count, aCrossed ? 1 : 0, bCrossed ? 1 : 0, bias, c, stride, rows, columns, scale,
-      accumulating ? 1 : 0, memory)
+    func run(_ ahead: UnsafePointer<w2svd_packed>?) {
+      unsafe kernel(
+        parts, parts.count, ahead, aCrossed ? 1 : 0, bCrossed ? 1 : 0, bias, c, stride, rows,
+        columns, scale, accumulating ? 1 : 0, memory)
+    }
+    guard let packed else { return run(nil) }
+    let ahead = unsafe w2svd_packed(
+      words: packed.words.base, panel_stride: packed.panelStride, inner: packed.rowCount)
+    unsafe withUnsafePointer(to: ahead) { unsafe run($0) }
   }
 }
 
@@ -164,10 +186,11 @@ private struct ProductKernel {
 @unsafe
 struct ProductTerm {
   let a: StridedOperand
-  let b: StridedOperand
+  /// Nil: packed ahead.
+  let b: StridedOperand?
   let inner: Int
 
-  init(_ a: StridedOperand, _ b: StridedOperand, _ inner: Int) {
+  init(_ a: StridedOperand, _ b: StridedOperand?, _ inner: Int) {
     unsafe self.a = unsafe a
     unsafe self.b = unsafe b
     unsafe self.inner = inner

@@ -68,7 +68,8 @@ package enum CostModel {
       if let costs = seen[kind] { return costs }
       let twins = PhaseTwins(
         sizes: sizes, place: RankPlace(rank: rank, shape: shape),
-        microbatchCount: kind.microbatchCount, roundCount: shape[.zero], part: kind.part)
+        microbatchCount: kind.microbatchCount, roundCount: shape[.zero], part: kind.part,
+        keepsPackedWeights: sizes.keepsPackedWeights(shape))
       let costs = RankCosts(
         teach: twins.teach(), distill: twins.distill(), evaluate: twins.evaluate())
       seen[kind] = costs

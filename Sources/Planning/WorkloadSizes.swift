@@ -1,5 +1,7 @@
 // All that a cost depends on, as plain numbers.
 
+package import MeshLayout
+
 /// Sizes of one transformer, of the clips it sees and of the text it is told.
 package struct NetworkSizes: Codable, Equatable, Sendable {
   package var headCount: Int
@@ -57,6 +59,10 @@ package struct NetworkSizes: Codable, Equatable, Sendable {
   package var videoTokenCount: Int { latentArea / patchVolume }
   /// S: video tokens of a latent frame, where patches are of one frame.
   var frameTokenCount: Int { latentFrames == 0 ? 0 : videoTokenCount / latentFrames }
+  /// Tokens of a sample that a block's products see: of a multimodal network each frame has its text.
+  var rowCount: Int {
+    videoTokenCount + textTokenCount * (form == .doubleAndSingleStream ? 1 : latentFrames)
+  }
   /// Elements of a latent.
   var latentCount: Int { outChannels * latentArea }
 }
@@ -86,6 +92,10 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
   package var network: NetworkSizes
   /// The flat vector of W, padding included; the generator has as many.
   package var networkUnits: [PlannedUnit]
+  /// Bytes of W's weights as products read them; 0: nobody keeps them.
+  package var packedWeightByteCount = 0
+  /// Whether they are kept however many tokens meet them.
+  package var keepsPackedWeights = false
   package var adapterUnits: [PlannedUnit]
   package var adapterRank: Int
   /// 0 without adversarial term.
@@ -98,6 +108,8 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
   package var samplesPerMicrobatch: Int
   /// Share of the blocks that run again on the way back.
   package var recomputedShare: Double
+  /// Whether inputs of those blocks are kept in a file.
+  package var offloadsActivations = false
   package var teachStepCount: Int
 
   package var method: Method
@@ -152,6 +164,15 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
     self.keepsGeneratorAverage = keepsGeneratorAverage
     self.evaluationBatch = evaluationBatch
     self.bucketByteCount = bucketByteCount
+  }
+
+  /// Whether W and the generator are kept packed in a layout: where packing is a visible part of a product,
+  /// and their elements stay in memory.
+  package func keepsPackedWeights(_ shape: MeshShape) -> Bool {
+    let tokenCount = samplesPerMicrobatch * network.rowCount
+    let isWhole = shape.zeroStage != .parameters || shape.rankCount == shape[.dp]
+    return packedWeightByteCount > 0 && isWhole
+      && (keepsPackedWeights || tokenCount / shape.sequenceDegree <= 4_096)
   }
 
   package var networkElementCount: Int { networkUnits.reduce(0) { $0 + $1.elementCount } }

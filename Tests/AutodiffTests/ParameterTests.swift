@@ -43,4 +43,45 @@ struct ParameterTests {
     #expect(set["c"].value.array == [42])
     #expect(set.contains("c") && !set.contains("f"))
   }
+
+  /// Writes of every kind must reach the next pass: a copy of what the weight was would be a silent error.
+  @Test(arguments: ProductPrecision.allCases)
+  func `layers with weights kept packed see every change of them`(precision: ProductPrecision) {
+    let arena = Arena()
+    let layer = [
+      ParameterSpecification("l.weight", [40, 33], .normal(deviation: 1)),
+      ParameterSpecification("l.bias", [40], .zeros),
+    ]
+    let (plain, kept) = (
+      ParameterSet<Float>(layer, in: arena, role: .base),
+      ParameterSet<Float>(layer, in: arena, role: .generator)
+    )
+    kept.keepPackedWeights()
+    let stream = RandomStream(seed: 1, purpose: .tests)
+    let input = Tensor(Buffer(stream.normals(count: 9 * 33)), shape: [9, 33])
+    func output(_ set: ParameterSet<Float>) -> [Float] {
+      let tape = Tape<Float>(arena: arena, role: .common, precision: precision, isRecording: false)
+      return tape.linear(
+        Value(constant: input), weight: set["l.weight"], bias: set["l.bias"]
+      ).tensor.array
+    }
+    let writes: [(ParameterSet<Float>) -> Void] = [
+      { $0.initialize(seed: 5) }, { $0.values[3] = 7 },
+      { set in set.overwriteUnits { _ in set["l.weight"].value.buffer.fill(with: 0.5) } },
+      { set in
+        set["l.weight"].value.buffer[1] = -3
+        set.dropUnits()
+      },
+    ]
+    var outputs: Set<[Float]> = []
+    for write in writes {
+      for set in [plain, kept] { write(set) }
+      #expect(output(plain) == output(kept))
+      #expect(output(plain) == output(kept), "a second pass")
+      outputs.insert(output(kept))
+    }
+    #expect(outputs.count == writes.count)
+    let booked = arena.ledger.entries.first { $0.role == .generator && $0.category == .workspace }
+    #expect((booked?.liveByteCount ?? 0) == 4 * kept.layout.packedWordCount(precision))
+  }
 }

@@ -58,6 +58,11 @@ import Testing
         Float.multiply(
           sumOf: [(left, right)], addingToRows: bias, precision: precision, into: target)
         results.append(c.array)
+        let packed = Float.packed(right, precision: precision, allocate: Buffer.init(zeroed:))
+        Float.multiply(
+          sumOf: [(left, right)], packed: packed, addingToRows: bias, precision: precision,
+          into: target)
+        #expect(c.array == results.last)
       }
       return results
     }

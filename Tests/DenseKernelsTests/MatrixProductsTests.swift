@@ -1,6 +1,7 @@
-import DenseKernels
 import TestSupport
 import Testing
+
+@testable import DenseKernels
 
 struct MatrixProductsTests {
   struct Case: Sendable {
@@ -206,6 +207,44 @@ struct MatrixProductsTests {
           doubles(actual), [sums], absolute: bound, relative: bound,
           "\(inners) \(precision) \(transposes) \(hasBias)")
       }
+    }
+  }
+
+  /// The last terms are packed as they come; a block of 512 k begins in one and ends in the other.
+  @Test(
+    arguments: [[64, 32, 20], [480, 64], [512, 96], [1056, 32], [31], [2]],
+    ProductPrecision.allCases)
+  func `a right operand that was packed ahead gives the same bits`(
+    inners: [Int], precision: ProductPrecision
+  ) {
+    let rows = 250
+    for (columns, packedTerms) in [(50, 1), (1030, 1), (33, max(1, inners.count - 1))] {
+      let ready = inners.prefix(packedTerms).reduce(0, +)
+      // The packed terms are one weight, as W of inputs side by side.
+      let weight: Matrix<Float> = matrix(
+        Float.self, ready, columns, 7, isTransposed: true, 1)
+      var first = 0
+      let terms = inners.enumerated().map { index, inner in
+        defer { first += inner }
+        let b: Matrix<Float> =
+          first < ready
+          ? Matrix(
+            weight.buffer[first..<weight.buffer.count], rows: columns, columns: inner,
+            stride: weight.stride, isTransposed: true)
+          : matrix(Float.self, inner, columns, 5, isTransposed: true, 20 + index)
+        return (a: matrix(Float.self, rows, inner, 3, isTransposed: false, 10 + index), b: b)
+      }
+      let packed = Float.packed(weight, precision: precision, allocate: Buffer.init(zeroed:))
+      #expect((packed == nil) == !precision.hasKernel)
+      let bias: Buffer<Float> = normals(columns, 9)
+      let results = [nil, packed].map { packed in
+        let c: Buffer<Float> = poisoned(rows * columns)
+        Float.multiply(
+          sumOf: terms, packed: packed, addingToRows: bias, precision: precision,
+          into: Matrix(c, rows: rows, columns: columns))
+        return c.array
+      }
+      #expect(results[0] == results[1], "\(columns) columns, \(ready) packed")
     }
   }
 }

@@ -46,6 +46,15 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
     self.configuration = configuration
   }
 
+  /// Blocks enough, and tokens enough for their inputs to go.
+  private static func offload(_ configuration: inout RunConfiguration) {
+    configuration.model.recompute = true
+    configuration.model.offload = true
+    configuration.model.singleBlocks = 7
+    (configuration.data.size, configuration.data.shortSide) = (64, 64)
+    configuration.batch.samples = 3
+  }
+
   static let all = [
     PlannedCase("stored"),
     PlannedCase("stored", ranks: 2),
@@ -80,6 +89,19 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
       $0.data.frameCount = 5
       $0.batch.samples = 1
     },
+    PlannedCase("inputs of blocks in a file") { offload(&$0) },
+    PlannedCase("inputs of blocks in a file, shared tokens", ranks: 4) {
+      offload(&$0)
+      $0.mesh.sp = .fixed(2)
+      $0.distill.guidance = 3
+    },
+    PlannedCase("inputs of half of the blocks in a file, stage 3", ranks: 2) {
+      offload(&$0)
+      $0.model.recomputedShare = 0.5
+      $0.mesh.zeroStage = .fixed(3)
+      $0.distill.lambdaAdversarial = 0.1
+    },
+    PlannedCase("weights not packed", ranks: 2) { $0.compute.packedWeights = .off },
     PlannedCase("DMD2") { $0.distill.method = .dmd2 },
     PlannedCase("LCM", ranks: 2) { $0.distill.method = .lcm },
     PlannedCase("shared tokens", ranks: 2) { $0.mesh.sp = .fixed(2) },
@@ -196,6 +218,11 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
         $0.mesh.zeroStage = .fixed(2)
         $0.model.recompute = true
       },
+      planned("inputs of blocks in a file", ranks: 2) {
+        offload(&$0)
+        $0.model.doubleBlocks = 7
+      },
+      planned("weights not packed") { $0.compute.packedWeights = .off },
       planned("stage 3", ranks: 2) { $0.mesh.zeroStage = .fixed(3) },
       planned("stage 3, all terms", ranks: 4) {
         $0.mesh.zeroStage = .fixed(3)
@@ -270,14 +297,15 @@ private func measure(
     ? Reporter(style: .plain(interval: 1e9), output: { _ in }) : Reporter()
   try FileManager.default.createDirectory(at: runFolder.url, withIntermediateDirectories: true)
   try reporter.open(runFolder, resumingAt: nil)
+  let plan = try Coordinator.plan(configuration, rankCount: transport.size)
   let context = try RunContext(
-    configuration: configuration, folder: runFolder, transport: transport,
-    shape: try Coordinator.plan(configuration, rankCount: transport.size).shape,
-    reporter: reporter, isStopRequested: { false })
+    configuration: configuration, folder: runFolder, transport: transport, shape: plan.shape,
+    keepsPackedWeights: plan.keepsPackedWeights, reporter: reporter, isStopRequested: { false })
   let networks = Networks(
     configuration.transformer, nullTokenCount: configuration.model.textTokens,
-    makeParameters: context.shardGroup.parameters)
+    makeParameters: context.parameters)
   networks.configuration.initialize(networks.base.parameters, seed: 1)
+  try context.openActivationStore()
   let batches = TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0)
   func teach() throws {
     try TeachPhase(context: context, networks: networks, batches: batches)

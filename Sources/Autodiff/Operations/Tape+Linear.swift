@@ -52,14 +52,15 @@ extension Tape {
     var terms = terms(inputs, columns(of: weight.value, rows: outputWidth, widths))
     let values = parts + [self.weight(weight)] + (bias.map { [self.weight($0)] } ?? [])
     let (weightPlace, biasPlace) = (parts.count, bias.map { _ in parts.count + 1 })
+    let packed = weight.packed(precision)
     guard let update, update.scale != 0 else {
       Scalar.multiply(
-        sumOf: terms, addingToRows: bias?.value.buffer, precision: precision, into: y)
+        sumOf: terms, packed: packed, addingToRows: bias?.value.buffer, precision: precision,
+        into: y)
       return record(output, from: values) { [unowned self] outputGradient, gradients in
         let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
         contribute(
-          dy, inputs: inputs, weight: weight.value, to: gradients,
-          weightPlace: weightPlace)
+          dy, inputs: inputs, weight: weight, to: gradients, weightPlace: weightPlace)
         biasPlace.flatMap(gradients.addend(of:)).map {
           Scalar.addColumnSums(of: outputGradient.buffer, rowCount: rowCount, to: $0)
         }
@@ -83,21 +84,20 @@ extension Tape {
     }
     terms.append((hiddenMatrix, up().transposed))
     Scalar.multiply(
-      sumOf: terms, addingToRows: bias?.value.buffer, precision: precision, into: y)
+      sumOf: terms, packed: packed, addingToRows: bias?.value.buffer, precision: precision,
+      into: y)
     let (downPlace, upPlace) = (values.count, values.count + 1)
     return record(output, from: values + [self.weight(update.down), self.weight(update.up)]) {
       [unowned self] outputGradient, gradients in
       let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
       contribute(
-        dy, inputs: inputs, weight: weight.value, to: gradients,
-        weightPlace: weightPlace)
+        dy, inputs: inputs, weight: weight, to: gradients, weightPlace: weightPlace)
       let hiddenGradient = scratch([rowCount, rank])
       let dh = Matrix(hiddenGradient.buffer, rows: rowCount, columns: rank)
       Scalar.multiply(
         dy, up(), scale: scale, accumulating: false, precision: precision, into: dh)
       contribute(
-        dh, inputs: inputs, weight: update.down.value, to: gradients,
-        weightPlace: downPlace)
+        dh, inputs: inputs, weight: update.down, to: gradients, weightPlace: downPlace)
       if let upGradient = gradients.place(of: upPlace) {
         Scalar.multiply(
           dy.transposed, Matrix(hidden.buffer, rows: rowCount, columns: rank), scale: 1,
@@ -119,11 +119,11 @@ extension Tape {
 
   /// dx_p += dy W_p; dW_p += dyᵀ x_p.
   private func contribute(
-    _ dy: Matrix<Scalar>, inputs: [Matrix<Scalar>], weight: Tensor<Scalar>,
+    _ dy: Matrix<Scalar>, inputs: [Matrix<Scalar>], weight: Parameter<Scalar>,
     to gradients: InputGradients<Scalar>, weightPlace: Int
   ) {
     let widths = inputs.map(\.columnCount)
-    for (index, part) in columns(of: weight, rows: dy.columnCount, widths).enumerated() {
+    for (index, part) in columns(of: weight.value, rows: dy.columnCount, widths).enumerated() {
       guard let dx = gradients.place(of: index) else { continue }
       Scalar.multiply(
         dy, part, scale: 1, accumulating: dx.accumulates, precision: precision,

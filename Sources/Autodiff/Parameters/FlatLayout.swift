@@ -4,6 +4,8 @@
 // multiple of 4,096, so that a unit consists of whole leaves of the gradient norm's sum. Padding is zero
 // and stays zero.
 
+package import DenseKernels
+
 /// How a parameter starts.
 package enum Initialization: Hashable, Sendable {
   case zeros
@@ -92,6 +94,16 @@ package struct FlatLayout: Sendable {
     parameterCount = total
     precondition(
       Set(entries.map(\.name)).count == entries.count, "two parameters have the same name")
+  }
+
+  /// Words of 32 bits that the weights of linear layers take, kept packed.
+  package func packedWordCount(_ precision: ProductPrecision) -> Int {
+    entries.reduce(0) { sum, entry in
+      guard entry.name.hasSuffix(".weight"), entry.shape.count > 1 else { return sum }
+      let count = PackedOperand.wordCount(
+        rows: entry.range.count / entry.shape[0], columns: entry.shape[0], precision: precision)
+      return sum + (count ?? 0)
+    }
   }
 
   private static func aligned(_ count: Int, to alignment: Int) -> Int {

@@ -12,6 +12,8 @@ package final class Parameter<Scalar: KernelScalar> {
   let isKept: Bool
   var elements: Tensor<Scalar>?
   var accumulatedGradient: Gradient<Scalar>?
+  /// Where a packed copy of it is kept; nil: nowhere.
+  var packing: WeightPacking<Scalar>?
 
   init(_ entry: FlatLayout.Entry, in flat: Buffer<Scalar>?) {
     name = entry.name
@@ -27,6 +29,11 @@ package final class Parameter<Scalar: KernelScalar> {
   package var value: Tensor<Scalar> {
     guard let elements else { trap("\(name) is not in memory: its block was not entered") }
     return elements
+  }
+
+  /// Its transpose as the right operand of products, if that is kept.
+  func packed(_ precision: ProductPrecision) -> PackedOperand? {
+    packing?.operand(value, precision: precision)
   }
 
   /// Where its gradient is accumulated; nil while it is frozen.

@@ -67,11 +67,12 @@ extension ParameterSet {
     leave("")
   }
 
-  /// Lets go of all units, because the elements change or will not be needed soon.
+  /// Lets go of all units and packed weights, because the elements change or will not be needed soon.
   /// - Precondition: no block is running.
   package func dropUnits() {
     require(present.values.allSatisfy { $0.holderCount == 0 }, "a block is still running")
     drop { _, _ in true }
+    dropPackedWeights()
   }
 
   private func drop(where isDroppable: (Int, PresentUnit) -> Bool) {
@@ -94,8 +95,8 @@ extension ParameterSet {
   /// Lets `body` write the parameters, unit by unit where the set is not whole.
   /// - Parameter body: gets the places of parameters whose elements, cleared, are in memory.
   package func overwriteUnits(_ body: (_ entries: Range<Int>) throws -> Void) rethrows {
-    guard let source else { return try body(layout.entries.indices) }
     dropUnits()
+    guard let source else { return try body(layout.entries.indices) }
     for (index, unit) in layout.units.enumerated() {
       let elements = arena.allocate(
         Scalar.self, count: unit.range.count, booking: Booking(role, .parameters), zeroed: true)

@@ -56,11 +56,28 @@ package final class ParameterSet<Scalar: KernelScalar> {
 
   package var isWhole: Bool { whole != nil }
 
-  /// The flat vector.
+  /// The flat vector. Whoever takes it may write it, so packed weights are let go.
   /// - Precondition: the set is whole.
   package var values: Buffer<Scalar> {
     guard let whole else { trap("a set of \(layout.count) elements is not whole in memory") }
+    dropPackedWeights()
     return whole
+  }
+
+  // MARK: Packed weights
+
+  /// From now on weights stay packed from their first use until `dropUnits`: for passes of few tokens.
+  /// Nothing changes where the set is not whole. The bits are the same.
+  /// - Cost: memory of `FlatLayout.packedWordCount`.
+  package func keepPackedWeights() {
+    guard isWhole else { return }
+    for parameter in parameters where parameter.shape.count > 1 {
+      parameter.packing = WeightPacking(arena: arena, role: role)
+    }
+  }
+
+  func dropPackedWeights() {
+    for parameter in parameters { parameter.packing?.drop() }
   }
 
   /// - Precondition: there is a parameter of this name.

@@ -42,23 +42,29 @@ void w2svd_gated_residual_backward(const float *dy, const float *gate, const flo
 // all terms but the last a multiple of 32; the workspace has as many bytes as said for the sum of the
 // inner_t, which smaller sizes never exceed, aligned to 64. The first needs AVX-512
 // (w2svd_has_avx512); the second takes its operands rounded to bfloat16 and needs vdpbf16ps.
+// `ahead`: what w2svd_pack_panels made of the b of the first terms, one above the other, or null; their
+// `b` is null then. Its panels may be a stretch of a wider operand's. Same bits either way.
 struct w2svd_term {
   const float *a;
   size_t a_stride;
   const float *b;
   size_t b_stride, inner;
 };
+struct w2svd_packed {
+  const uint32_t *words;
+  size_t panel_stride, inner;
+};
 size_t w2svd_multiply_float_workspace(size_t rows, size_t inner, size_t columns);
-void w2svd_multiply_float(const struct w2svd_term *terms, size_t term_count, int a_crossed,
-                          int b_crossed, const float *bias, float *c, size_t c_stride,
-                          size_t rows, size_t columns, float scale, int accumulating,
-                          void *workspace);
+void w2svd_multiply_float(const struct w2svd_term *terms, size_t term_count,
+                          const struct w2svd_packed *ahead, int a_crossed, int b_crossed,
+                          const float *bias, float *c, size_t c_stride, size_t rows,
+                          size_t columns, float scale, int accumulating, void *workspace);
 int w2svd_has_bfloat16(void);
 size_t w2svd_multiply_bfloat16_workspace(size_t rows, size_t inner, size_t columns);
-void w2svd_multiply_bfloat16(const struct w2svd_term *terms, size_t term_count, int a_crossed,
-                             int b_crossed, const float *bias, float *c, size_t c_stride,
-                             size_t rows, size_t columns, float scale, int accumulating,
-                             void *workspace);
+void w2svd_multiply_bfloat16(const struct w2svd_term *terms, size_t term_count,
+                             const struct w2svd_packed *ahead, int a_crossed, int b_crossed,
+                             const float *bias, float *c, size_t c_stride, size_t rows,
+                             size_t columns, float scale, int accumulating, void *workspace);
 
 // Products of operands that were packed ahead; AVX-512, and vdpbf16ps for bfloat16. Words of 32 bits:
 // a float, or two bfloat16 that follow each other along the sum.

@@ -64,6 +64,8 @@ package protocol TransformerConfiguration: Hashable, Codable, Sendable {
   var parameterSpecifications: [ParameterSpecification] { get }
   /// Attention and MLP linears of all blocks, in the order of the network: what a LoRA adapts.
   var adaptableModules: [String] { get }
+  /// Linears that the release has and no pass over a clip reads.
+  var idleModules: [String] { get }
   /// Tensors that its folders hold beside the parameters; a reader takes them only to compare.
   var constantTensors: [ConstantTensor] { get }
 
@@ -80,6 +82,7 @@ package protocol TransformerConfiguration: Hashable, Codable, Sendable {
 extension TransformerConfiguration {
   package var architecture: Architecture { Self.architecture }
   package var takesTextMask: Bool { Self.takesTextMask }
+  package var idleModules: [String] { [] }
   package var constantTensors: [ConstantTensor] { [] }
   package var largestLatentSide: Int? { nil }
 
@@ -144,6 +147,13 @@ extension VchitectConfiguration: TransformerConfiguration {
   package var largestLatentSide: Int? { positionTableSize * patchSize }
   package var blockStructure: BlockStructure {
     .multimodal(count: blockCount, variant: variant, spatialGain: spatialGain)
+  }
+
+  /// The last block's text has no queries and no results.
+  package var idleModules: [String] {
+    let attention = "transformer_blocks.\(blockCount - 1).attn"
+    return ["\(attention).add_q_proj"]
+      + (variant == .v2 ? ["\(attention).to_add_out_temporal"] : [])
   }
 
   /// The position table, a buffer of the released weights.

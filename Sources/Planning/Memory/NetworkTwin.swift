@@ -88,7 +88,8 @@ struct NetworkTwin {
   private func inPass(
     _ tape: TapeTwin, _ noisy: ValueTwin, _ body: () -> ValueTwin
   ) -> ValueTwin {
-    ParametersTwin.inBlock(
+    parameters.pack()
+    return ParametersTwin.inBlock(
       nil, of: sets, on: tape, isDifferentiated: wantsGradient([noisy]), body)
   }
 

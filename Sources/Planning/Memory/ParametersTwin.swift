@@ -33,6 +33,9 @@ final class ParametersTwin {
   let held: PlannedLedger.Block
   private var present: [Int: (block: PlannedLedger.Block, holderCount: Int)] = [:]
   private var open: [Int: PlannedLedger.Block] = [:]
+  /// Bytes of the weights kept packed; 0: they are not kept.
+  var packedByteCount = 0
+  private var packed: PlannedLedger.Block?
   /// Whether gradients are handed over unit by unit now.
   private var handsOver = false
 
@@ -102,7 +105,17 @@ final class ParametersTwin {
     leave(nil)
   }
 
-  func dropUnits() { present.removeAll() }
+  func dropUnits() {
+    present.removeAll()
+    packed = nil
+  }
+
+  /// The weights are packed by the first pass that uses them.
+  func pack() {
+    if packed == nil && packedByteCount > 0 {
+      packed = ledger.allocate(packedByteCount / 4, role, .workspace)
+    }
+  }
 
   /// This rank's elements of a unit go to all others.
   private func gather(_ unit: Int) {

@@ -42,6 +42,8 @@ struct PhaseTwins {
   let roundCount: Int
   /// What it has of the tokens of them in training; nil: all.
   let part: SequencePart?
+  /// Whether W and the generator are kept packed.
+  let keepsPackedWeights: Bool
 
   private var network: NetworkSizes { sizes.network }
   private var sampleCount: Int { sizes.samplesPerMicrobatch }
@@ -57,6 +59,7 @@ struct PhaseTwins {
 
   private func stage() -> Stage {
     let ledger = PlannedLedger()
+    if sizes.offloadsActivations { ledger.activationStore = ActivationStoreTwin(ledger) }
     func exchange(_ rank: Int) -> ExchangeTwin {
       ExchangeTwin(ledger, rank: rank, bucketByteCount: sizes.bucketByteCount)
     }
@@ -68,6 +71,7 @@ struct PhaseTwins {
         rank: place.replica, rankCount: place.replicaCount, exchange: exchange(place.replica))
     }
     let base = ParametersTwin(ledger, role: .base, units: sizes.networkUnits, group: group)
+    if keepsPackedWeights { base.packedByteCount = sizes.packedWeightByteCount }
     // Partial sums of the step before are kept for the next one, into the next phase too.
     base.reduceScatter()
     base.sumOverReplicas()
@@ -79,7 +83,11 @@ struct PhaseTwins {
   private func weights(
     _ stage: Stage, _ role: PlannedRole, _ units: [PlannedUnit]
   ) -> ParametersTwin {
-    ParametersTwin(stage.ledger, role: role, units: units, group: stage.group)
+    let parameters = ParametersTwin(stage.ledger, role: role, units: units, group: stage.group)
+    if keepsPackedWeights && role != .fake {
+      parameters.packedByteCount = sizes.packedWeightByteCount
+    }
+    return parameters
   }
 
   /// Latents and first frames of a microbatch.

@@ -59,6 +59,9 @@ final class PlannedLedger {
   /// Bytes of gradients and parameters sent to other ranks so far, before coding.
   var updateByteCount = 0.0
 
+  /// Where activations are kept outside of memory; nil: nowhere.
+  var activationStore: ActivationStoreTwin?
+
   /// A block of Float32 elements; it lives as long as the result is referred to.
   func allocate(_ count: Int, _ role: PlannedRole, _ category: PlannedCategory) -> Block {
     let byteCount = blockByteCount(elementCount: count)

@@ -53,7 +53,10 @@ final class OptimizerTwin {
   }
 
   func step() {
-    if parameters.isAlone { return parameters.sumOverReplicas() }
+    if parameters.isAlone {
+      parameters.sumOverReplicas()
+      return parameters.dropUnits()
+    }
     func shard() -> PlannedLedger.Block {
       parameters.ledger.allocate(parameters.ownCount, parameters.role, .exchange)
     }

@@ -330,15 +330,18 @@ final class TapeTwin {
 
     let block = nodes.count
     let outputNodes = outputs.indices.map { block + 1 + $0 }
-    let blocks = inputs.map(\.block)
+    let kept = inputs.map {
+      KeptInputTwin($0.block, role: role, store: ledger.activationStore)
+    }
     let gradients = inputs.map { input in input.node.map { nodes[$0].gradient } }
     nodes.append(
       Node(
         gradient: Gradient(0),
         step: .recomputation(outputs: outputNodes) { [ledger, role] outputGradients in
           let again = TapeTwin(ledger, role: role)
-          let leaves = zip(blocks, gradients).map { block, gradient in
-            gradient.map { again.leaf(block, gradient: $0) } ?? ValueTwin(constant: block)
+          let leaves = zip(kept, gradients).map { kept, gradient in
+            let block = kept.block
+            return gradient.map { again.leaf(block, gradient: $0) } ?? ValueTwin(constant: block)
           }
           let results = body(again, leaves)
           for (result, gradient) in zip(results, outputGradients) {

@@ -74,6 +74,14 @@ extension RunConfiguration {
     .number(
       "model.recomputedShare", \.model.recomputedShare, "fraction",
       "Share of the blocks that model.recompute recomputes, evenly spread; 1: all."),
+    .flag(
+      "model.offload", \.model.offload,
+      "Keeps the inputs of recomputed blocks in a file until the way back, at most three of them in "
+        + "memory; needs model.recompute. The same bits."),
+    .string(
+      "model.offloadFolder", \.model.offloadFolder,
+      "Folder of that file, which has no name there; best on a disk of the node. Empty: the run folder."
+    ),
 
     .choice(
       "compute.precision", \.compute.precision,
@@ -84,6 +92,11 @@ extension RunConfiguration {
       "compute.threads", \.compute.threads, "threads",
       "Threads that the kernels of a rank share, each wanting a core of its own (mpirun --bind-to none "
         + "or --map-by slot:PE=<threads>); on CPUs with AVX-512 no bit depends on it."),
+    .choice(
+      "compute.packedWeights", \.compute.packedWeights,
+      "Whether W and the generator are kept in the words that bf16 products read as well: up to a tenth "
+        + "faster, half of their memory more, the same bits. auto: where a rank's microbatch has at most "
+        + "4096 tokens, parameters are not sharded and mesh.memoryPerRank sets no limit."),
 
     .integer(
       "batch.microbatches", \.batch.microbatches, "microbatches",

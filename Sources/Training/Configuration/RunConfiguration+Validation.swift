@@ -178,6 +178,9 @@ extension RunConfiguration {
       model.architecture != .vchitect || model.variant == .v2 || model.spatialGain == 1,
       "is \(model.spatialGain), but a block of model.variant v1 has no such factor: set it to 1, or "
         + "model.variant to v2")
+    check.require(
+      "model.offload", !model.offload || model.recompute,
+      "stores the inputs of recomputed blocks: set model.recompute as well")
     check.positive("model.textTokens", model.textTokens, upTo: 65_536)
     check.positive("model.textWidth", model.textWidth, upTo: 65_536)
     check.positive("model.pooledWidth", model.pooledWidth, upTo: 65_536)

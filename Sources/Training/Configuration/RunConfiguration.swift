@@ -52,11 +52,19 @@ package struct RunConfiguration: Equatable, Sendable {
     package var guidanceEmbedding = false
     package var recompute = false
     package var recomputedShare = 1.0
+    package var offload = false
+    package var offloadFolder = ""
   }
 
   package struct Compute: Equatable, Sendable {
     package var precision = PrecisionChoice.auto
     package var threads = 1
+    package var packedWeights = Packing.auto
+  }
+
+  /// Whether weights stay in the words that products read.
+  package enum Packing: String, CaseIterable, Sendable {
+    case auto, on, off
   }
 
   /// How the networks' products read their operands.

@@ -5,6 +5,7 @@
 import Autodiff
 import Basics
 import Checkpoints
+import DenseKernels
 import Diffusion
 import Exchange
 import Foundation
@@ -18,6 +19,8 @@ package struct RunPlan: Codable, Sendable {
   /// Why this layout.
   package let reason: String
   package let costs: RunCosts
+  /// Whether W and the generator are kept packed, if products read bfloat16.
+  package let keepsPackedWeights: Bool
   /// All legal layouts with what they cost, in order of preference.
   package let candidates: [LayoutCandidate]
   /// The budget that the plan was held against, in bytes.
@@ -91,6 +94,7 @@ package enum Coordinator {
     }
     return RunPlan(
       shape: shape, reason: reason(for: shape), costs: costs,
+      keepsPackedWeights: sizes.keepsPackedWeights(shape),
       candidates: layouts.map { LayoutCandidate($0, $1) }, memoryPerRank: memoryPerRank,
       gigaflopsPerRank: gigaflopsPerRank)
   }
@@ -190,6 +194,28 @@ extension WorkloadSizes {
       isGuided: distill.guidance != 1, hasGroundTruthTerm: distill.lambdaGroundTruth > 0,
       keepsGeneratorAverage: distill.ema > 0, evaluationBatch: configuration.evaluate.batch,
       bucketByteCount: configuration.exchange.bucketByteCount)
+    if configuration.mayKeepPackedWeights {
+      let idle = Set(transformer.idleModules.map { "\($0).weight" })
+      packedWeightByteCount =
+        4
+        * FlatLayout(specifications.filter { !idle.contains($0.name) })
+        .packedWordCount(.bfloat16)
+    }
+    keepsPackedWeights = configuration.compute.packedWeights == .on
+    offloadsActivations = configuration.model.offload
+  }
+}
+
+extension RunConfiguration {
+  /// Whether there is a layout that keeps weights packed.
+  fileprivate var mayKeepPackedWeights: Bool {
+    let isBFloat16 =
+      compute.precision == .bf16 || compute.precision == .auto && ProductPrecision.bfloat16.isFast
+    return switch compute.packedWeights {
+    case .auto: isBFloat16 && mesh.memoryPerRank == 0
+    case .on: isBFloat16
+    case .off: false
+    }
   }
 }
 

@@ -39,7 +39,8 @@ package final class MainJob {
     self.environment = environment.map { ReportContent.Fact($0.name, $0.value) }
     context = try RunContext(
       configuration: configuration, folder: folder, transport: transport, shape: plan.shape,
-      reporter: reporter, isStopRequested: isStopRequested)
+      keepsPackedWeights: plan.keepsPackedWeights, reporter: reporter,
+      isStopRequested: isStopRequested)
   }
 
   /// - Throws: `JobError`, the same on all ranks; anything else is a failure of this rank alone.
@@ -66,6 +67,7 @@ package final class MainJob {
     let prepared = try prepare(start: start)
     try context.stopIfAsked()
     let networks = try buildNetworks()
+    try context.openActivationStore()
     let texts = try loadTexts(prepared, networks)
     try teach(networks, prepared, texts, start: start)
     let student = try distill(networks, prepared, texts, start: start)
@@ -155,7 +157,7 @@ package final class MainJob {
   }
 
   private func buildNetworks() throws -> Networks {
-    let makeParameters = context.shardGroup.parameters
+    let makeParameters = context.parameters
     guard configuration.model.checkpoint.isEmpty else {
       return try transport.onEveryRank {
         let source = try configuration.openModelFolder()

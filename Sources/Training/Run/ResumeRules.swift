@@ -5,7 +5,8 @@ import Foundation
 enum ResumeRules {
   /// Options that change how a run is carried out, not what it computes.
   private static let free = [
-    "checkpoint.", "mesh.", "exchange.", "log.", "evaluate.", "model.recompute", "compute.threads",
+    "checkpoint.", "mesh.", "exchange.", "log.", "evaluate.", "model.recompute", "model.offload",
+    "compute.threads", "compute.packedWeights",
   ]
 
   /// Options that a checkpoint of the teach phase knows nothing of yet.

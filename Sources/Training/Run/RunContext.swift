@@ -38,20 +38,26 @@ package final class RunContext {
   package let reporter: Reporter
   /// Whether somebody asked this rank to stop; a parameter, so that tests can ask.
   let isStopRequested: () -> Bool
+  /// Whether W and the generator are kept packed where products read bfloat16.
+  private let keepsPackedWeights: Bool
   /// What moves activations: by the ring, and by all-to-all.
   private var tokenExchanges: [TokenExchange] = []
+  /// Where activations are kept outside of memory.
+  private var activationStore: FileActivationStore<Float>?
   /// What this rank failed at by itself; see `attempt`.
   private var failure: JobError?
   /// What all ranks have sent since the last `takeTraffic()`.
   private var traffic = ExchangeStatistics()
   private var skips = SkippedUpdates()
 
-  /// - Parameter shape: the mesh of the transport's ranks; nil: all of them share the microbatches.
+  /// - Parameters:
+  ///   - shape: the mesh of the transport's ranks; nil: all of them share the microbatches.
+  ///   - keepsPackedWeights: what the plan says.
   /// - Throws: `MeshLayoutError` when there are more data-parallel ranks than microbatches.
   /// - Collective: over the transport; the shape must agree.
   package init(
     configuration: RunConfiguration, folder: RunFolder, transport: any Transport,
-    shape: MeshShape? = nil, reporter: Reporter,
+    shape: MeshShape? = nil, keepsPackedWeights: Bool = false, reporter: Reporter,
     isStopRequested: @escaping () -> Bool = { StopSignal.isReceived }
   ) throws {
     self.configuration = configuration
@@ -59,6 +65,7 @@ package final class RunContext {
     self.transport = transport
     self.reporter = reporter
     self.isStopRequested = isStopRequested
+    self.keepsPackedWeights = keepsPackedWeights
     let arena = Arena()
     self.arena = arena
     let shape = shape ?? MeshShape([.zero: transport.size])
@@ -126,6 +133,18 @@ package final class RunContext {
     ) { [unowned self] body in attempt(body) }
   }
 
+  /// A network's parameters, zeroed: whole, or this rank's shard.
+  package func parameters(
+    _ specifications: [ParameterSpecification], role: MemoryRole
+  ) -> ParameterSet<Float> {
+    let parameters = shardGroup.parameters(specifications, role: role)
+    // The fake DiT's own are its adapter's: small, and changed in every step.
+    if keepsPackedWeights && precision == .bfloat16 && role != .fake {
+      parameters.keepPackedWeights()
+    }
+    return parameters
+  }
+
   /// A network's parameters with the part of them that this rank owns.
   package func weights(_ parameters: ParameterSet<Float>) -> ShardedParameters {
     ShardedParameters(parameters, group: shardGroup)
@@ -138,7 +157,24 @@ package final class RunContext {
 
   /// A tape for one pass of a network.
   package func tape(_ role: MemoryRole, isRecording: Bool = true) -> Tape<Float> {
-    Tape(arena: arena, role: role, precision: precision, isRecording: isRecording)
+    Tape(
+      arena: arena, role: role, precision: precision, isRecording: isRecording,
+      store: isRecording ? activationStore : nil)
+  }
+
+  /// Opens the file that activations are kept in, where the configuration asks for it.
+  /// - Throws: `JobError` where its folder cannot be written on some rank.
+  /// - Collective: over the transport.
+  package func openActivationStore() throws {
+    guard configuration.model.offload else { return }
+    let place = configuration.model.offloadFolder
+    activationStore = try transport.onEveryRank {
+      try blaming("model.offloadFolder") {
+        try FileActivationStore(
+          in: place.isEmpty ? folder.url : URL(filePath: place), arena: arena
+        ) { [unowned self] in attempt($0) }
+      }
+    }
   }
 
   package var seed: UInt64 { UInt64(configuration.seed) }

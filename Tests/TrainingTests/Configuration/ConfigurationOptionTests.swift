@@ -14,8 +14,8 @@ import Testing
     "model.headWidth", "model.doubleBlocks", "model.singleBlocks", "model.refinerBlocks",
     "model.mlpRatio", "model.textTokens",
     "model.textWidth", "model.pooledWidth", "model.guidanceEmbedding", "model.recompute",
-    "model.recomputedShare",
-    "compute.precision", "compute.threads",
+    "model.recomputedShare", "model.offload", "model.offloadFolder",
+    "compute.precision", "compute.threads", "compute.packedWeights",
     "batch.microbatches", "batch.samples",
     "teach.steps", "teach.learningRate", "teach.warmupSteps", "teach.beta1", "teach.beta2",
     "teach.weightDecay", "teach.clip", "teach.ema", "teach.shift",
@@ -53,7 +53,7 @@ import Testing
         switch text {
         case "true": [.scalar("false")]
         case "false": [.scalar("true")]
-        case "auto": [.scalar("3"), .scalar("planes"), .scalar("colocated"), .scalar("bf16")]
+        case "auto": ["3", "planes", "colocated", "bf16", "off"].map { .scalar($0) }
         case "[]": [.list(["a b.mp4", "c\"d\\e, f.mp4"])]
         default:
           if let number = Int(text) {

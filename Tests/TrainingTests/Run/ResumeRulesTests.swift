@@ -82,7 +82,9 @@ import Testing
       $0.distill.schedule = .constant
     }.yaml
     // As written before there were these options.
-    let later = ["precision:", "threads:", "compute:", "depths:", "schedule:"]
+    let later = [
+      "precision:", "threads:", "packedWeights:", "compute:", "depths:", "schedule:",
+    ]
     let old = made.split(separator: "\n").filter { !later.contains(where: $0.contains) }
       .joined(separator: "\n")
     for saved in [made, old] {

@@ -157,7 +157,7 @@ let targets: [Target] = [
       "Planning", "Evaluation", "Diffusion", "Models", "VideoData", "Checkpoints", "Exchange",
       "Autodiff", "ProcessMesh", "Tensors", "Compression", "DenseKernels", "MeshLayout", "Basics",
     ]),
-  tests(of: "Benchmarking", ["Planning", "Models", "DenseKernels"]),
+  tests(of: "Benchmarking", ["Training", "Planning", "Models", "DenseKernels"]),
 ]
 
 let package = Package(

@@ -11,7 +11,7 @@ package struct BenchmarkModel: Sendable {
 
   /// How reports call it.
   package var name = Self.standardName
-  package var configuration = Self.standardConfiguration
+  package var configuration: any TransformerConfiguration = Self.standardConfiguration
   /// Where its weights lie; nil: random weights.
   package var folder: URL?
   package var latentFrames = 5
@@ -22,17 +22,17 @@ package struct BenchmarkModel: Sendable {
 
   package init() {}
 
-  /// The model of a diffusers folder.
+  /// The model of a folder.
   /// - Throws: `ModelError`, `CheckpointError`.
   package init(opening folder: URL) throws {
-    configuration = try HunyuanVideoFolder(opening: folder).configuration
+    configuration = try Architecture.openFolder(folder).configuration
     name = folder.lastPathComponent
     self.folder = folder
   }
 
   /// 6 heads of 64, 4 double, 8 single, 1 refiner block, text and pooled text 384 wide, embedded
   /// guidance as in diffusers' defaults: 42.9 M parameters.
-  private static var standardConfiguration: HunyuanVideoConfiguration {
+  package static var standardConfiguration: HunyuanVideoConfiguration {
     var configuration = HunyuanVideoConfiguration()
     configuration.attentionHeadCount = 6
     configuration.attentionHeadWidth = 64
@@ -65,12 +65,17 @@ package struct BenchmarkModel: Sendable {
           + "equal ones, or 2 · out_channels + 1 with a first frame")
     }
     let patches = [
-      ("frames", latentFrames, configuration.temporalPatchSize),
-      ("rows", latentHeight, configuration.patchSize),
-      ("columns", latentWidth, configuration.patchSize),
+      ("frames", latentFrames, configuration.patch[0]),
+      ("rows", latentHeight, configuration.patch[1]),
+      ("columns", latentWidth, configuration.patch[2]),
     ]
     for (name, count, patch) in patches where count < 1 || count % max(patch, 1) != 0 {
       problems.append("latents have \(count) \(name); give a multiple of the patch, \(patch)")
+    }
+    if let side = configuration.largestLatentSide, max(latentHeight, latentWidth) > side {
+      problems.append(
+        "latents have \(latentHeight) rows and \(latentWidth) columns; positions of this model reach to "
+          + "\(side)")
     }
     if textTokenCount < 1 { problems.append("\(textTokenCount) text tokens; give at least 1") }
     if sampleCount < 1 { problems.append("a batch of \(sampleCount); give at least 1") }

@@ -10,6 +10,13 @@
 //     + single · (3 DD + (L + T) (3DD + DM + (D + M) D))                            one stream
 //   attention / 4B = refiner blocks · T² D + (double + single) · (L + T)² D
 //   adapter / 2Br = double · (L + T) (8D + 2 (D + M)) + single · (L + T) (6D + (D + M) + (D + M + D))
+// Of Vchitect-2.0, with F frames of S image and T text tokens, b blocks, i and j square linears of an image and
+// of a text token (10 and 6; 6 and 5 for one frame; 4 and 4 in form v1):
+//   products / 2B = F S V_in D + F S D V_out + 2DD + 256 D + DD + P D + DD + T E D            ends
+//     + (6b + 6 (b − 1) + 2) DD                                                       modulation
+//     + F (b S (i DD + 2DM) + (b − 1) T (j DD + 2DM) + 2 T DD)                       the last text: k, v
+//   attention / 4B = F (b S + (b − 1) T) (S + T, and F beyond one frame, and T in form v2) D
+//   adapter / 2Br = the last line of the products with D + D for DD, 2 (D + M) for 2DM
 // A trained pass is counted as three forward passes; through frozen weights the products' way back is
 // one (input gradients only), attention's and the adapter's two.
 
@@ -32,14 +39,26 @@ package struct OperationCount: Equatable, Sendable {
 
   /// - Parameter adapterRank: 0 where none runs; all linears of the blocks are adapted.
   package init(_ model: BenchmarkModel, adapterRank: Int = 0) {
+    switch model.configuration.blockStructure {
+    case .doubleAndSingleStream(let double, let single, let refiner):
+      self.init(
+        model, adapterRank: adapterRank, double: Double(double), single: Double(single),
+        refiner: Double(refiner))
+    case .multimodal(let count, let variant, _):
+      self.init(model, adapterRank: adapterRank, multimodal: Double(count), variant)
+    }
+  }
+
+  /// Of HunyuanVideo, by numbers of its blocks.
+  private init(
+    _ model: BenchmarkModel, adapterRank: Int, double: Double, single: Double, refiner: Double
+  ) {
     let sizes = model.configuration
     let batch = Double(model.sampleCount)
     let (d, m) = (Double(sizes.width), Double(sizes.mlpWidth))
     let (l, t) = (Double(model.videoTokenCount), Double(model.textTokenCount))
     let (e, p) = (Double(sizes.textEmbeddingWidth), Double(sizes.pooledProjectionWidth))
     let patch = Double(sizes.patchVolume)
-    let (double, single) = (Double(sizes.doubleBlockCount), Double(sizes.singleBlockCount))
-    let refiner = Double(sizes.refinerBlockCount)
     let sinusoid = 256 * d + d * d
 
     let ends =
@@ -55,6 +74,43 @@ package struct OperationCount: Equatable, Sendable {
     adapter =
       2 * batch * Double(adapterRank) * (l + t)
       * (double * (8 * d + 2 * (d + m)) + single * (6 * d + (d + m) + (2 * d + m)))
+  }
+
+  /// Of Vchitect-2.0, by the number of its blocks.
+  private init(
+    _ model: BenchmarkModel, adapterRank: Int, multimodal blocks: Double,
+    _ variant: VchitectConfiguration.BlockVariant
+  ) {
+    let sizes = model.configuration
+    let batch = Double(model.sampleCount)
+    let (d, m) = (Double(sizes.width), Double(sizes.mlpWidth))
+    let (l, t) = (Double(model.videoTokenCount), Double(model.textTokenCount))
+    let frames = Double(model.latentFrames)
+    let s = l / frames
+    let isVideo = model.latentFrames > 1
+    let patch = Double(sizes.patchVolume)
+    let (e, p) = (Double(sizes.textEmbeddingWidth), Double(sizes.pooledProjectionWidth))
+    // The last block's text gives keys and values alone.
+    let squares: (image: Double, text: Double) =
+      switch (variant, isVideo) {
+      case (.v1, _): (4, 4)
+      case (.v2, true): (10, 6)
+      case (.v2, false): (6, 5)
+      }
+    let squareRows =
+      frames * (blocks * s * squares.image + (blocks - 1) * t * squares.text + 2 * t)
+    let mlpRows = frames * (blocks * s + (blocks - 1) * t)
+    let ends =
+      l * patch * (Double(sizes.inChannels) + Double(sizes.outChannels)) * d + 2 * d * d
+      + 256 * d + d * d + p * d + d * d + t * e * d
+    let modulation = (blocks * 6 + (blocks - 1) * 6 + 2) * d * d
+    let queryRows = frames * (blocks * s + (blocks - 1) * t)
+    let keyCount = (s + t) + (isVideo ? frames : 0) + (variant == .v2 ? t : 0)
+    self.init(
+      linear: 2 * batch * (ends + modulation + squareRows * d * d + mlpRows * 2 * d * m),
+      attention: 4 * batch * queryRows * keyCount * d,
+      adapter: 2 * batch * Double(adapterRank)
+        * (squareRows * 2 * d + mlpRows * 2 * (d + m)))
   }
 
   /// One forward pass.

@@ -53,7 +53,7 @@ final class StepRun {
       }
     }
     if let folder = model.folder {
-      try HunyuanVideoFolder(opening: folder).load(into: parameters)
+      try Architecture.openFolder(folder).load(into: parameters)
     }
     let booking = Booking(.common, .activations)
     func normal(_ sample: Int, _ shape: [Int]) -> Tensor<Float> {

@@ -1,5 +1,5 @@
-// `w2svd forward`: one forward pass, and if asked for one backward pass, of a diffusers folder on inputs
-// from a file, so that anyone can compare us with diffusers tensor by tensor.
+// `w2svd forward`: one forward pass, and if asked for one backward pass, of a model folder on inputs from a
+// file, so that anyone can compare us with diffusers, or the released code, tensor by tensor.
 
 import Autodiff
 import Checkpoints
@@ -10,8 +10,8 @@ import Tensors
 /// Runs a model on the tensors of a file and writes what comes out.
 package enum ForwardRun {
   /// Input tensors, named as the arguments of diffusers' forward: `hidden_states`, `timestep`,
-  /// `encoder_hidden_states`, `encoder_attention_mask` (default: all valid), `pooled_projections`,
-  /// `guidance` if the model has one, `output_grad` (default: ones). Writes `output`, and with
+  /// `encoder_hidden_states`, `encoder_attention_mask` if the model has one (default: all valid),
+  /// `pooled_projections`, `guidance` if the model has one, `output_grad` (default: ones). Writes `output`, and with
   /// `gradients` also `grad.<parameter>` and `grad.hidden_states`, all F32. Products read their operands in
   /// `precision`.
   /// - Throws: `ModelError` with everything that does not fit, `CheckpointError`.
@@ -19,13 +19,14 @@ package enum ForwardRun {
     modelFolder: URL, inputs: URL, outputs: URL, gradients: Bool, recompute: Bool = false,
     precision: ProductPrecision = .float32
   ) throws {
-    let folder = try HunyuanVideoFolder(opening: modelFolder)
+    let folder = try Architecture.openFolder(modelFolder)
+    let configuration: any TransformerConfiguration = folder.configuration
     let file = InputFile(reader: try SafetensorsReader(opening: inputs))
-    try file.requireKnownNames(folder.configuration)
+    try file.requireKnownNames(configuration)
 
     let arena = Arena()
     let parameters = ParameterSet<Float>(
-      folder.configuration.parameterSpecifications, in: arena, role: .base)
+      configuration.parameterSpecifications, in: arena, role: .base)
     try folder.load(into: parameters)
     if gradients {
       parameters.bindGradients(
@@ -45,13 +46,14 @@ package enum ForwardRun {
       pooledProjections: Value(
         constant: try file.tensor("pooled_projections", in: arena)),
       guidance: try file.has("guidance") ? file.reader.numbers("guidance") : nil)
-    let problems = transformerInputs.problems(for: folder.configuration)
+    let problems = configuration.problems(of: transformerInputs)
     guard problems.isEmpty else {
       throw ModelError(
         .wrongInput, "\(file.reader.path): " + problems.joined(separator: "\n"))
     }
-    let output = HunyuanVideoTransformer(folder.configuration, parameters: parameters)
-      .forward(tape: tape, transformerInputs, recomputedShare: recompute ? 1 : 0)
+    let output = configuration.transformer(parameters).forward(
+      tape: tape, transformerInputs, adapter: nil, recomputedShare: recompute ? 1 : 0,
+      sequence: nil)
 
     var results: [(name: String, tensor: Tensor<Float>)] = [("output", output.tensor)]
     if gradients {
@@ -78,16 +80,19 @@ private struct InputFile {
   static let required = [
     "hidden_states", "timestep", "encoder_hidden_states", "pooled_projections",
   ]
-  static let optional = ["encoder_attention_mask", "guidance", "output_grad"]
+  static let optional = ["guidance", "output_grad"]
 
   func has(_ name: String) -> Bool { reader.tensors.contains { $0.name == name } }
 
   /// All missing and unknown names at once.
-  func requireKnownNames(_ configuration: HunyuanVideoConfiguration) throws {
+  func requireKnownNames(_ configuration: any TransformerConfiguration) throws {
     let names = reader.tensors.map(\.name)
     let required = Self.required + (configuration.guidanceEmbeds ? ["guidance"] : [])
     let missing = required.filter { !names.contains($0) }
-    let unknown = names.filter { !(Self.required + Self.optional).contains($0) }
+    let known =
+      Self.required + Self.optional
+      + (configuration.takesTextMask ? ["encoder_attention_mask"] : [])
+    let unknown = names.filter { !known.contains($0) }
     var problems: [String] = []
     if !missing.isEmpty { problems.append("it lacks \(missing.joined(separator: ", "))") }
     if !unknown.isEmpty {

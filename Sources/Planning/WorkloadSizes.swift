@@ -7,6 +7,8 @@ package struct NetworkSizes: Codable, Equatable, Sendable {
   package var headCount: Int
   package var headWidth: Int
   package var mlpWidth: Int
+  package var form: NetworkForm
+  /// Of two streams; of a multimodal network all blocks.
   package var doubleBlockCount: Int
   package var singleBlockCount: Int
   package var refinerBlockCount: Int
@@ -24,7 +26,8 @@ package struct NetworkSizes: Codable, Equatable, Sendable {
   package var latentWidth: Int
 
   package init(
-    headCount: Int, headWidth: Int, mlpWidth: Int, doubleBlockCount: Int, singleBlockCount: Int,
+    headCount: Int, headWidth: Int, mlpWidth: Int,
+    form: NetworkForm = .doubleAndSingleStream, doubleBlockCount: Int, singleBlockCount: Int,
     refinerBlockCount: Int, inChannels: Int, outChannels: Int, patchVolume: Int,
     textTokenCount: Int, textWidth: Int, pooledWidth: Int, hasGuidanceEmbedding: Bool,
     latentFrames: Int, latentHeight: Int, latentWidth: Int
@@ -32,6 +35,7 @@ package struct NetworkSizes: Codable, Equatable, Sendable {
     self.headCount = headCount
     self.headWidth = headWidth
     self.mlpWidth = mlpWidth
+    self.form = form
     self.doubleBlockCount = doubleBlockCount
     self.singleBlockCount = singleBlockCount
     self.refinerBlockCount = refinerBlockCount
@@ -53,6 +57,12 @@ package struct NetworkSizes: Codable, Equatable, Sendable {
   var latentArea: Int { latentFrames * latentHeight * latentWidth }
   /// L: video tokens of a sample.
   package var videoTokenCount: Int { latentArea / patchVolume }
+  /// S: video tokens of a latent frame, where patches are of one frame.
+  var frameTokenCount: Int { latentFrames == 0 ? 0 : videoTokenCount / latentFrames }
+  /// Tokens of a sample that a block's products see: of a multimodal network each frame has its text.
+  var rowCount: Int {
+    videoTokenCount + textTokenCount * (form == .doubleAndSingleStream ? 1 : latentFrames)
+  }
   /// Elements of a latent.
   var latentCount: Int { outChannels * latentArea }
 }
@@ -162,7 +172,7 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
   /// Whether W and the generator are kept packed in a layout: where packing is a visible part of a product,
   /// and their elements stay in memory.
   package func keepsPackedWeights(_ shape: MeshShape) -> Bool {
-    let tokenCount = samplesPerMicrobatch * (network.videoTokenCount + network.textTokenCount)
+    let tokenCount = samplesPerMicrobatch * network.rowCount
     let isWhole = shape.zeroStage != .parameters || shape.rankCount == shape[.dp]
     return packedWeightByteCount > 0 && isWhole
       && (keepsPackedWeights || tokenCount / shape.sequenceDegree <= 4_096)

@@ -8,15 +8,17 @@ import Models
 struct ForwardCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "forward",
-    abstract: "Runs a model folder on tensors from a file, for comparison with diffusers.",
+    abstract:
+      "Runs a model folder on tensors from a file, to be compared with diffusers or the release.",
     discussion: """
       The inputs are named as the arguments of diffusers' forward: hidden_states, timestep, \
-      encoder_hidden_states, encoder_attention_mask (default: all valid), pooled_projections, guidance \
-      if the model has one, output_grad (default: ones). The result is `output`, and with --gradients \
+      encoder_hidden_states, encoder_attention_mask if the model has one (default: all valid), \
+      pooled_projections, guidance if the model has one, output_grad (default: ones). The result is `output`, and with --gradients \
       grad.<parameter> and grad.hidden_states, all F32.
       """)
 
-  @Option(help: ArgumentHelp("A diffusers folder of a HunyuanVideo transformer.", valueName: "dir"))
+  @Option(
+    help: ArgumentHelp("A folder of a HunyuanVideo or Vchitect-2.0 transformer.", valueName: "dir"))
   var model: String
 
   @Option(help: ArgumentHelp("Input tensors.", valueName: "in.safetensors"))

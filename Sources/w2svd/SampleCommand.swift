@@ -43,6 +43,12 @@ struct SampleCommand: ParsableCommand {
       valueName: "first.png"))
   var image: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Factor of the spatial branch of a vchitect model; the released sampler has 1.1. Default: "
+        + "model.spatialGain of the run.", valueName: "factor"))
+  var spatialGain: Double?
+
   @Option(help: "Addresses all noise. Default: that of the run.")
   var seed: Int?
 
@@ -73,12 +79,13 @@ struct SampleCommand: ParsableCommand {
       case .euler: .euler
       case nil: role == .real ? .euler : configuration.sample.rule
       }
-    let request = ClipRequest(
+    var request = ClipRequest(
       run: run,
       sampler: NamedSampler(
         role == .real ? .teacher : .student, steps: steps, rule: chosen,
         shift: configuration.distill.flowShift), image: image.map { URL(filePath: $0) },
       count: count)
+    request.spatialGain = spatialGain
     let start = ContinuousClock.now
     let clips = try request.clips(configuration: configuration)
     let seconds = (ContinuousClock.now - start) / .seconds(1)

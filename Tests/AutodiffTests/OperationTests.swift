@@ -99,6 +99,17 @@ struct NormalizationTests {
     #expect(check.firstProblem() == nil)
   }
 
+  @Test func `nothing is rotated into nothing`() {
+    let tape = Tape<Double>(arena: Arena(), role: .base)
+    let table = RotaryTable<Double>(
+      tokenCount: 3, cosines: Array(repeating: 1, count: 6), sines: Array(repeating: 0, count: 6))
+    let x = tape.input(Tensor(Buffer(zeroed: 0), shape: [2, 3, 0, 8]))
+    let rotated = tape.rotatedAndTransposed(x, by: table)
+    #expect(rotated.shape == [2, 0, 3, 8])
+    tape.backward([(rotated, Tensor(Buffer(zeroed: 0), shape: [2, 0, 3, 8]))])
+    #expect(tape.gradient(of: x)?.shape == [2, 3, 0, 8])
+  }
+
   @Test func `every vector goes to its transposed place, turned by its position`() {
     let arena = Arena()
     let shape = [2, 3, 2, 4]
@@ -151,6 +162,27 @@ struct AttentionTests {
       tape.attention(query: x[0], key: x[0], value: x[0], headCount: 2)
     }
     #expect(check.firstProblem() == nil)
+  }
+
+  /// Keys may be those of several ranks, of which one has no query. Memory held something else before.
+  @Test func `without a query the gradients of keys and values are zero`() {
+    let arena = Arena()
+    func tensor(_ shape: [Int], _ element: Float) -> Tensor<Float> {
+      let tensor = Tensor<Float>(
+        shape: shape, in: arena, booking: Booking(.base, .activations))
+      tensor.buffer.fill(with: element)
+      return tensor
+    }
+    let tape = Tape<Float>(arena: arena, role: .base)
+    let query = tape.input(tensor([2, 0, 4], 0))
+    let (key, value) = (tape.input(tensor([2, 3, 4], 1)), tape.input(tensor([2, 3, 4], 2)))
+    let attended = tape.attention(query: query, key: key, value: value, headCount: 2)
+    #expect(attended.shape == [2, 0, 4])
+    for used in (0..<8).map({ _ in tensor([2, 3, 4], .nan) }) { #expect(used.count == 24) }
+    tape.backward([(attended, tensor([2, 0, 4], 0))])
+    for input in [key, value] {
+      #expect(tape.gradient(of: input)?.array == Array(repeating: 0, count: 24))
+    }
   }
 
   @Test func `attention with a constant key has gradients of the others`() {

@@ -1,23 +1,16 @@
 import MeshLayout
 import Models
 import Testing
+import Training
 
 @testable import Benchmarking
 @testable import Planning
 
 /// The planner's sizes of a model: its twin counts products where it makes them.
 private func sizes(of model: BenchmarkModel) -> NetworkSizes {
-  let configuration = model.configuration
-  return NetworkSizes(
-    headCount: configuration.attentionHeadCount, headWidth: configuration.attentionHeadWidth,
-    mlpWidth: configuration.mlpWidth, doubleBlockCount: configuration.doubleBlockCount,
-    singleBlockCount: configuration.singleBlockCount,
-    refinerBlockCount: configuration.refinerBlockCount, inChannels: configuration.inChannels,
-    outChannels: configuration.outChannels, patchVolume: configuration.patchVolume,
-    textTokenCount: model.textTokenCount, textWidth: configuration.textEmbeddingWidth,
-    pooledWidth: configuration.pooledProjectionWidth,
-    hasGuidanceEmbedding: configuration.guidanceEmbeds, latentFrames: model.latentFrames,
-    latentHeight: model.latentHeight, latentWidth: model.latentWidth)
+  NetworkSizes(
+    model.configuration, textTokenCount: model.textTokenCount,
+    latentShape: model.latentShape, sequencePlan: .spatial)
 }
 
 private func countedForward(_ model: BenchmarkModel, adapterRank: Int = 0) -> Double {
@@ -40,22 +33,41 @@ private func countedForward(_ model: BenchmarkModel, adapterRank: Int = 0) -> Do
 /// Unequal sizes everywhere, so that no letter can stand for another.
 private var oddModel: BenchmarkModel {
   var model = BenchmarkModel()
-  model.configuration.attentionHeadCount = 3
-  model.configuration.attentionHeadWidth = 20
-  model.configuration.ropeAxesWidths = [4, 6, 10]
-  model.configuration.doubleBlockCount = 2
-  model.configuration.singleBlockCount = 3
-  model.configuration.refinerBlockCount = 2
-  model.configuration.mlpRatio = 2.5
-  model.configuration.textEmbeddingWidth = 14
-  model.configuration.pooledProjectionWidth = 22
-  model.configuration.inChannels = 9
-  model.configuration.outChannels = 4
-  model.configuration.temporalPatchSize = 3
-  model.configuration.guidanceEmbeds = false
+  var configuration = BenchmarkModel.standardConfiguration
+  configuration.attentionHeadCount = 3
+  configuration.attentionHeadWidth = 20
+  configuration.ropeAxesWidths = [4, 6, 10]
+  configuration.doubleBlockCount = 2
+  configuration.singleBlockCount = 3
+  configuration.refinerBlockCount = 2
+  configuration.mlpRatio = 2.5
+  configuration.textEmbeddingWidth = 14
+  configuration.pooledProjectionWidth = 22
+  configuration.inChannels = 9
+  configuration.outChannels = 4
+  configuration.temporalPatchSize = 3
+  configuration.guidanceEmbeds = false
+  model.configuration = configuration
   (model.latentFrames, model.latentHeight, model.latentWidth) = (6, 8, 10)
   model.textTokenCount = 7
   model.sampleCount = 2
+  return model
+}
+
+/// The same of Vchitect-2.0.
+private func oddVchitect(
+  _ variant: VchitectConfiguration.BlockVariant, frames: Int
+) -> BenchmarkModel {
+  var configuration = VchitectConfiguration()
+  configuration.variant = variant
+  (configuration.attentionHeadCount, configuration.attentionHeadWidth) = (3, 20)
+  configuration.blockCount = 3
+  (configuration.textEmbeddingWidth, configuration.pooledProjectionWidth) = (14, 22)
+  (configuration.inChannels, configuration.outChannels) = (9, 4)
+  var model = BenchmarkModel()
+  model.configuration = configuration
+  (model.latentFrames, model.latentHeight, model.latentWidth) = (frames, 8, 10)
+  (model.textTokenCount, model.sampleCount) = (7, 2)
   return model
 }
 
@@ -66,7 +78,10 @@ private var oddModel: BenchmarkModel {
 }
 
 @Test func `the closed form is what a recorded forward pass counts`() {
-  for model in [BenchmarkModel(), oddModel] {
+  let forms = VchitectConfiguration.BlockVariant.allCases.flatMap { variant in
+    [1, 6].map { oddVchitect(variant, frames: $0) }
+  }
+  for model in [BenchmarkModel(), oddModel] + forms {
     #expect(OperationCount(model).forward == countedForward(model))
     #expect(OperationCount(model, adapterRank: 5).forward == countedForward(model, adapterRank: 5))
   }

@@ -9,13 +9,15 @@ import Testing
 private var tinyModel: BenchmarkModel {
   var model = BenchmarkModel()
   model.name = "tiny"
-  model.configuration.attentionHeadCount = 2
-  model.configuration.attentionHeadWidth = 16
-  model.configuration.ropeAxesWidths = [4, 6, 6]
-  model.configuration.doubleBlockCount = 1
-  model.configuration.singleBlockCount = 1
-  model.configuration.textEmbeddingWidth = 12
-  model.configuration.pooledProjectionWidth = 10
+  var configuration = BenchmarkModel.standardConfiguration
+  configuration.attentionHeadCount = 2
+  configuration.attentionHeadWidth = 16
+  configuration.ropeAxesWidths = [4, 6, 6]
+  configuration.doubleBlockCount = 1
+  configuration.singleBlockCount = 1
+  configuration.textEmbeddingWidth = 12
+  configuration.pooledProjectionWidth = 10
+  model.configuration = configuration
   (model.latentFrames, model.latentHeight, model.latentWidth) = (2, 4, 6)
   model.textTokenCount = 3
   return model
@@ -110,7 +112,9 @@ func `a step's report has the keys that the comparison reads`(
 
 @Test func `a model that cannot be trained on its inputs is refused with every reason`() {
   var model = BenchmarkModel()
-  model.configuration.inChannels = 20
+  var configuration = BenchmarkModel.standardConfiguration
+  configuration.inChannels = 20
+  model.configuration = configuration
   model.latentHeight = 33
   model.textTokenCount = 0
   let error = #expect(throws: ModelError.self) { try model.checked() }

@@ -33,6 +33,25 @@ struct ForwardRunTests {
     }
   }
 
+  @Test(arguments: ["v1", "v2", "image"])
+  func `the command runs a Vchitect folder as well`(name: String) throws {
+    try withTemporaryFolder { folder in
+      let source = VchitectExample<Float>.folder(name)
+      let outputs = folder.appending(path: "out.safetensors")
+      try ForwardRun.run(
+        modelFolder: source, inputs: source.appending(path: "inputs.safetensors"),
+        outputs: outputs, gradients: true)
+      let result = try SafetensorsReader(opening: outputs)
+      let files = try Fixture(folder: source)
+      let example = try VchitectExample<Float>(fixture: name)
+      let run = example.run(seed: try files.tensor("output_grad", in: example.arena))
+      #expect(try result.floats("output") == run.output.array)
+      for (name, gradient) in run.gradients {
+        #expect(try result.floats("grad.\(name)") == gradient, "\(name)")
+      }
+    }
+  }
+
   /// Runs with inputs that `change` edits; returns the message of the failure.
   func failure(_ change: (inout [String: (shape: [Int], values: [Float])]) -> Void) throws -> String
   {

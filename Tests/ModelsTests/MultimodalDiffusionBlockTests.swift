@@ -44,6 +44,15 @@ struct MultimodalDiffusionBlockTests {
       value: Value(constant: tensors[2]))
   }
 
+  private func cross(_ operands: QueryKeyValue<Double>) -> Tensor<Double> {
+    let branches = branches(rotation(frames: frameCount))
+    return branches.cross(
+      QueryKeyValue(
+        query: operands.query, key: branches.firstFrames(of: operands.key),
+        value: branches.firstFrames(of: operands.value))
+    ).tensor
+  }
+
   // MARK: The block
 
   /// A block of Stable Diffusion 3 on images and their texts (2403.03206, figure 2b), every frame a sample
@@ -104,11 +113,14 @@ struct MultimodalDiffusionBlockTests {
     )
     let block = MultimodalDiffusionBlock(
       scope: LayerScope(tape, example.parameters, path: path),
-      configuration: example.configuration, clipCount: clipCount,
-      rotation: rotation(frames: frameCount), isLast: false)
+      configuration: example.configuration,
+      stem: VchitectStem(
+        grid: PatchGrid(latents: [clipCount, 2, frameCount, 2, 10], patch: [1, 2, 2]),
+        image: Value(constant: image), text: Value(constant: text),
+        condition: Value(constant: condition), rotation: rotation(frames: frameCount),
+        tokenCounts: [5, textCount], sequence: nil), isLast: false)
     let streams = block.forward(
-      tape, image: Value(constant: image), text: Value(constant: text),
-      condition: Value(constant: condition))
+      tape, image: block.stem.image, text: block.stem.text, condition: block.stem.condition)
     let expected = imageBlock(
       path, Value(constant: image), Value(constant: text), Value(constant: condition))
     #expect(streams.map(\.tensor.array) == expected.map(\.tensor.array))
@@ -176,14 +188,12 @@ struct MultimodalDiffusionBlockTests {
   // MARK: The cross branch
 
   @Test func `the cross branch sees the text of its clip's first frame alone`() {
-    let branches = branches(rotation(frames: frameCount))
-    let before = branches.cross(operands(queryCount: 4, keyCount: textCount)).tensor
+    let before = cross(operands(queryCount: 4, keyCount: textCount))
     for changed in 0..<(clipCount * frameCount) {
-      let after = branches.cross(
+      let after = cross(
         operands(queryCount: 4, keyCount: textCount) {
           $0.rows(changed..<(changed + 1)).buffer.fill(with: 0.25)
-        }
-      ).tensor
+        })
       for clip in 0..<clipCount {
         let range = (clip * frameCount)..<((clip + 1) * frameCount)
         #expect(
@@ -195,7 +205,7 @@ struct MultimodalDiffusionBlockTests {
 
   @Test func `each row of the cross branch is a convex mix of the text's values`() {
     let operands = operands(queryCount: 4, keyCount: textCount)
-    let output = branches(rotation(frames: frameCount)).cross(operands).tensor
+    let output = cross(operands)
     let values = operands.value.tensor
     for clip in 0..<clipCount {
       let first = values.rows((clip * frameCount)..<(clip * frameCount + 1)).array
@@ -211,7 +221,7 @@ struct MultimodalDiffusionBlockTests {
       query: operands.query, key: operands.key,
       value: Value(constant: example.normals(values.shape, 0)))
     ones.value.tensor.buffer.fill(with: 1)
-    let sums = branches(rotation(frames: frameCount)).cross(ones).tensor.array
+    let sums = cross(ones).array
     #expect(
       difference(sums, Array(repeating: 1, count: sums.count), absolute: 4 * .ulpOfOne) == nil)
   }

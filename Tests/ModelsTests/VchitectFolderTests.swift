@@ -51,6 +51,61 @@ struct VchitectFolderTests {
     #expect(folder.configuration.spatialGain == 1.1)
   }
 
+  @Test(arguments: ["v1", "v2"])
+  func `a written folder has the released names, our parameters beside it, and loads bit by bit`(
+    name: String
+  ) throws {
+    try withTemporaryFolder { folder in
+      let source = try VchitectFolder(opening: VchitectExample<Float>.folder(name))
+      let specifications = ConditionedTransformer<Float>.specifications(
+        of: source.configuration, nullTokenCount: 3)
+      let set = ParameterSet<Float>(specifications, in: Arena(), role: .generator)
+      set.initialize(seed: 2)
+      #expect(
+        try source.load(into: set) == ["conditioning.null_text", "conditioning.null_pooled"])
+      let copy = folder.appending(path: "copy")
+      try source.configuration.write(set, to: copy)
+
+      let file = "diffusion_pytorch_model.safetensors"
+      let (stored, written) = (
+        try SafetensorsReader(opening: source.url.appending(path: file)),
+        try SafetensorsReader(opening: copy.appending(path: file))
+      )
+      #expect(Set(written.tensors.map(\.name)) == Set(stored.tensors.map(\.name)))
+      #expect(written.tensors.map(\.name).contains("pos_embed.pos_embed"))
+      let reopened = try Architecture.openFolder(copy)
+      #expect(reopened.configuration as? VchitectConfiguration == source.configuration)
+      #expect(reopened.nullTokenCount == 3)
+      let again = ParameterSet<Float>(specifications, in: Arena(), role: .generator)
+      #expect(try reopened.load(into: again) == [])
+      #expect(again.values.array == set.values.array)
+    }
+  }
+
+  @Test func `the architecture of a folder is what its configuration names`() throws {
+    let names: [(URL, Architecture)] = [
+      (Self.source, .vchitect), (Fixture.root.appending(path: "masks"), .hunyuanVideo),
+    ]
+    for (folder, architecture) in names {
+      let configuration: any TransformerConfiguration =
+        try Architecture.openFolder(folder).configuration
+      #expect(configuration.architecture == architecture)
+    }
+    try withTemporaryFolder { folder in
+      let copy = folder.appending(path: "copy")
+      try FileManager.default.copyItem(at: Self.source, to: copy)
+      let path = copy.appending(path: "config.json")
+      try String(contentsOf: path, encoding: .utf8)
+        .replacing(VchitectConfiguration.className, with: "CogVideoXTransformer3DModel")
+        .write(to: path, atomically: true, encoding: .utf8)
+      let error = #expect(throws: ModelError.self) { let _ = try Architecture.openFolder(copy) }
+      #expect(error?.code == .wrongModel)
+      for name in ["CogVideoX", "HunyuanVideoTransformer3DModel", "VchitectXLTransformerModel"] {
+        #expect(error?.message.contains(name) == true)
+      }
+    }
+  }
+
   @Test func `missing, unexpected and misshapen tensors are all named`() throws {
     try withTemporaryFolder { folder in
       try open(folder)

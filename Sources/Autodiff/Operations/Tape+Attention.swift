@@ -24,6 +24,11 @@ extension Tape {
       query: query.tensor.buffer, key: key.tensor.buffer, value: value.tensor.buffer, mask: mask,
       shape: shape, precision: precision, into: output.buffer, logSumExp: logSumExp.buffer)
     return record(output, from: [query, key, value]) { [unowned self] outputGradient, gradients in
+      guard output.count > 0 else {
+        // Without a query nothing would overwrite the gradients of keys and values.
+        for index in 0..<3 { _ = gradients.addend(of: index) }
+        return
+      }
       func place(_ index: Int, _ value: Value<Scalar>) -> GradientBuffer<Scalar> {
         gradients.place(of: index)
           ?? GradientBuffer(scratch(value.shape).buffer, accumulates: false)

@@ -93,6 +93,7 @@ private struct TransposedRows {
   func forEachPosition(
     _ body: (_ position: Int, _ rows: Range<Int>, _ transposedRows: Range<Int>) -> Void
   ) {
+    guard rowCount > 0 else { return }
     let sampleSize = positionCount * rowCount * width
     for sample in 0..<sampleCount {
       for position in 0..<positionCount {

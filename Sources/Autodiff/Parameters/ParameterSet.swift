@@ -92,14 +92,17 @@ package final class ParameterSet<Scalar: KernelScalar> {
 
   /// Fills all values from the seed; each parameter draws as sample `i` of `purpose`, where `i` is
   /// its place in the list, so that a value depends only on seed, place and element.
+  /// - Parameter finish: changes what was drawn, unit by unit where the set is not whole.
   package func initialize(
-    seed: UInt64, purpose: RandomPurpose = .parameterInitialization
+    seed: UInt64, purpose: RandomPurpose = .parameterInitialization,
+    finish: (_ entries: Range<Int>) -> Void = { _ in }
   ) {
     overwriteUnits { entries in
       for index in entries {
         let stream = RandomStream(seed: seed, purpose: purpose, sample: index)
         fill(parameters[index].value.buffer, specifications[index].initialization, from: stream)
       }
+      finish(entries)
     }
   }
 

@@ -2,7 +2,9 @@
 //
 // A first frame enters by channels: C noisy + C reference (the first latent frame, zero after it) + 1 mask
 // (one on the first frame), all zero where the condition is dropped. Text enters as embedded tokens, or
-// as a learned null token with its pooled vector, parameters of ours beside those of diffusers.
+// as a learned null token with its pooled vector, parameters of ours beside those of diffusers. A network
+// without a text mask sees every token that it is given, so there texts are as long as the null text: how
+// many tokens of padding others of a batch need must not matter.
 //
 // Source: Magic-1-For-1, image conditioning (spec §7); classifier-free guidance (2207.12598) for dropping.
 
@@ -15,13 +17,16 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
   package static var nullTextName: String { "conditioning.null_text" }
   package static var nullPooledName: String { "conditioning.null_pooled" }
 
-  package let transformer: HunyuanVideoTransformer<Scalar>
-  package var configuration: HunyuanVideoConfiguration { transformer.configuration }
+  package let configuration: any TransformerConfiguration
+  package let transformer: any DiffusionTransformer<Scalar>
   package var parameters: ParameterSet<Scalar> { transformer.parameters }
+  /// Tokens of the null text.
+  package var nullTokenCount: Int { parameters[Self.nullTextName].shape[0] }
 
   /// - Precondition: the set was made from `specifications(of:)`.
-  package init(_ configuration: HunyuanVideoConfiguration, parameters: ParameterSet<Scalar>) {
-    transformer = HunyuanVideoTransformer(configuration, parameters: parameters)
+  package init(_ configuration: any TransformerConfiguration, parameters: ParameterSet<Scalar>) {
+    self.configuration = configuration
+    transformer = configuration.transformer(parameters)
     precondition(
       parameters[Self.nullTextName].shape.last == configuration.textEmbeddingWidth
         && parameters[Self.nullPooledName].count == configuration.pooledProjectionWidth,
@@ -30,7 +35,7 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
 
   /// The transformer's parameters, then ours.
   package static func specifications(
-    of configuration: HunyuanVideoConfiguration, nullTokenCount: Int = 1
+    of configuration: any TransformerConfiguration, nullTokenCount: Int = 1
   ) -> [ParameterSpecification] {
     configuration.parameterSpecifications + [
       ParameterSpecification(
@@ -96,6 +101,11 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
       noisy.shape.count == 5 && noisy.shape[0] == conditions.count
         && times.count == conditions.count,
       "\(conditions.count) conditions and \(times.count) times for latents \(noisy.shape)")
+    precondition(
+      configuration.takesTextMask
+        || conditions.compactMap(\.text).allSatisfy {
+          $0.mask.count == nullTokenCount && !$0.mask.contains(0)
+        }, "a text that is not \(nullTokenCount) visible tokens, for a network without a text mask")
     let text = TextBatch(
       conditions.map(\.text), tape: tape, nullText: parameters[Self.nullTextName],
       nullPooled: parameters[Self.nullPooledName])

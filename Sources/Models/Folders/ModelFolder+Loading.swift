@@ -17,12 +17,17 @@ package protocol ModelWriter {
 }
 
 extension ModelFolder {
+  /// `_class_name` in config.json.
+  var className: String? {
+    get throws {
+      struct Kind: Decodable { let _class_name: String? }
+      return try decodeConfiguration(Kind.self)._class_name
+    }
+  }
+
   /// - Throws: `wrongModel` if config.json names another class; a folder without a name may be any.
   func requireClass(_ className: String) throws {
-    struct Kind: Decodable { let _class_name: String? }
-    guard let name = try decodeConfiguration(Kind.self)._class_name, name != className else {
-      return
-    }
+    guard let name = try self.className, name != className else { return }
     throw ModelError(
       .wrongModel,
       "\(url.path(percentEncoded: false)) holds a \(name); give the folder of a \(className)")

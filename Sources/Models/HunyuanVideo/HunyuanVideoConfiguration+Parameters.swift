@@ -22,11 +22,6 @@ extension HunyuanVideoConfiguration {
       + (0..<singleBlockCount).flatMap(singleBlockParameters) + projection
   }
 
-  /// The sum over all specifications; nothing is allocated.
-  package var parameterCount: Int {
-    parameterSpecifications.reduce(0) { $0 + $1.shape.reduce(1, *) }
-  }
-
   private var refinerParameters: [ParameterSpecification] {
     let embedding = Layout("context_embedder.time_text_embed")
       .conditionEmbedding(width: width, pooledWidth: textEmbeddingWidth)

@@ -40,14 +40,6 @@ package struct HunyuanVideoConfiguration: Hashable, Sendable {
 
   /// D.
   package var width: Int { attentionHeadCount * attentionHeadWidth }
-  package var mlpWidth: Int { Int(Double(width) * mlpRatio) }
-  /// Elements of a token before embedding.
-  package var patchVolume: Int { temporalPatchSize * patchSize * patchSize }
-
-  /// Tokens of a latent clip; a remainder that fills no patch is left out, as diffusers does.
-  package func tokenCount(frames: Int, height: Int, width: Int) -> Int {
-    (frames / temporalPatchSize) * (height / patchSize) * (width / patchSize)
-  }
 
   /// All problems, each with its key; empty if the model can be built.
   package func validate() -> [String] {
@@ -104,15 +96,6 @@ package struct HunyuanVideoConfiguration: Hashable, Sendable {
           + "given by channels: in_channels = 2 · out_channels + 1)")
     }
     return problems
-  }
-
-  /// - Throws: `invalidConfiguration` with all problems at once.
-  package func checked() throws -> Self {
-    let problems = validate()
-    guard problems.isEmpty else {
-      throw ModelError(.invalidConfiguration, problems.joined(separator: "\n"))
-    }
-    return self
   }
 }
 

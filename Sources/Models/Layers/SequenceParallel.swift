@@ -32,8 +32,39 @@ package protocol SequenceParallel<Scalar>: AnyObject {
   func gatherTokens(
     _ x: Value<Scalar>, tokenCount: Int, on tape: Tape<Scalar>
   ) -> Value<Scalar>
+
+  /// The exchange of tokens against heads by itself; nil where attention is more than that.
+  var headExchange: (any HeadExchange<Scalar>)? { get }
+}
+
+/// A sequence whose parts exchange tokens against heads, for networks with several attentions.
+package protocol HeadExchange<Scalar>: SequenceParallel {
+  /// Parts of the heads.
+  var degree: Int { get }
+  /// Which of the attentions of a Multimodal Diffusion Block are to see all tokens.
+  var plan: SequencePlan { get }
+
+  /// Own tokens of all heads → all tokens of own heads.
+  /// - Parameter segments: as for `attention`.
+  /// - Shapes: [B, l, N·K] → [B, L, N·K / degree].
+  /// - Precondition: the degree divides the heads.
+  func scatterHeads(
+    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
+  ) -> Value<Scalar>
+  /// The inverse of `scatterHeads`.
+  /// - Shapes: [B, L, N·K / degree] → [B, l, N·K].
+  func gatherHeads(
+    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
+  ) -> Value<Scalar>
+  /// Own tokens → all tokens of a segment, with which every part goes on in its own way: on the way back
+  /// the gradients that all parts have for the own tokens add up.
+  /// - Shapes: [B, l, C] → [B, L, C].
+  func shareTokens(
+    _ x: Value<Scalar>, tokenCount: Int, on tape: Tape<Scalar>
+  ) -> Value<Scalar>
 }
 
 extension SequenceParallel {
   package var tensor: (any TensorParallel<Scalar>)? { nil }
+  package var headExchange: (any HeadExchange<Scalar>)? { nil }
 }

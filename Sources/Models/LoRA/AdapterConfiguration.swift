@@ -16,9 +16,9 @@ package struct AdapterConfiguration: Hashable, Sendable {
     self.targets = targets
   }
 
-  /// All attention and MLP linears of both block kinds (spec §3).
+  /// All attention and MLP linears of all blocks (spec §3).
   package init(
-    rank: Int = 64, alpha: Double = 64, of model: HunyuanVideoConfiguration
+    rank: Int = 64, alpha: Double = 64, of model: any TransformerConfiguration
   ) {
     self.init(rank: rank, alpha: alpha, targets: model.adaptableModules)
   }

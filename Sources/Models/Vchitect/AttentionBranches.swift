@@ -1,9 +1,9 @@
 // The three attentions of a Multimodal Diffusion Block over the tokens of clips, whose frames lie in the
 // batch dimension, those of one clip in a row: [B·F, tokens, D]. None of them knows where its queries,
-// keys and values came from; only the spatial one relates tokens of a frame to each other, so sequence
-// parallelism along tokens exchanges its operands, and for the cross one the text of the first frames.
+// keys and values came from; only the spatial one relates tokens of a frame to each other. What is done
+// about that where tokens are shared: SharedBranches.swift.
 //
-// Source: Vchitect-2.0 (2501.08453), specification §3.3 and 6.4.
+// Source: Vchitect-2.0 (2501.08453), specification §3.3.
 
 import Autodiff
 import DenseKernels
@@ -17,6 +17,7 @@ struct QueryKeyValue<Scalar: KernelScalar> {
 
 struct AttentionBranches<Scalar: KernelScalar> {
   let tape: Tape<Scalar>
+  /// Heads that lie side by side in the operands.
   let headCount: Int
   let clipCount: Int
   /// Angles of the frames of a clip.
@@ -49,19 +50,19 @@ struct AttentionBranches<Scalar: KernelScalar> {
     return tape.permuted(attended.reshaped(framesInside), axes: [0, 2, 1, 3]).reshaped(shape)
   }
 
-  /// Each token of a clip over the keys of the clip's first frame.
-  /// - Shapes: query [B·F, L, D], key and value [B·F, T, D] → [B·F, L, D].
+  /// Each token of a clip over the keys of the clip.
+  /// - Shapes: query [B·F, L, D], key and value [B, T, D] → [B·F, L, D].
   func cross(_ operands: QueryKeyValue<Scalar>) -> Value<Scalar> {
     let shape = operands.query.shape
     return tape.attention(
       query: operands.query.reshaped([clipCount, frameCount * shape[1], shape[2]]),
-      key: firstFrames(of: operands.key), value: firstFrames(of: operands.value),
-      headCount: headCount
+      key: operands.key, value: operands.value, headCount: headCount
     ).reshaped(shape)
   }
 
-  /// [B·F, T, D] → [B, T, D].
-  private func firstFrames(of x: Value<Scalar>) -> Value<Scalar> {
+  /// The tokens of each clip's first frame.
+  /// - Shapes: [B·F, T, D] → [B, T, D].
+  func firstFrames(of x: Value<Scalar>) -> Value<Scalar> {
     let (tokenCount, width) = (x.shape[1], x.shape[2])
     return tape.slice(
       x.reshaped([clipCount, frameCount * tokenCount, width]), along: 1, 0..<tokenCount)

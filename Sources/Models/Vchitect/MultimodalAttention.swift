@@ -15,63 +15,69 @@ struct MultimodalAttention<Scalar: KernelScalar> {
   /// The module `attn` of a block.
   let scope: LayerScope<Scalar>
   let configuration: VchitectConfiguration
-  let branches: AttentionBranches<Scalar>
+  let branches: SharedBranches<Scalar>
 
   /// - Parameter withText: whether the text's own part is wanted, or only the image's.
-  /// - Shapes: image [B·F, S, D], text [B·F, T, D] → as the two streams.
+  /// - Shapes: image [B·F, S, D], text [B·F, T, D], or own tokens of both → as the two streams.
   func forward(
     image x: Value<Scalar>, text y: Value<Scalar>, withText: Bool
   ) -> (image: Value<Scalar>, text: Value<Scalar>?) {
-    let tape = scope.tape
     let image = projections(of: x, "to_q", "to_k", "to_v")
-    let (textKey, textValue) = (scope.linear("add_k_proj", y), scope.linear("add_v_proj", y))
-    let textQuery = withText ? scope.linear("add_q_proj", y) : nil
+    let textKey = projection(of: y, "add_k_proj", .text)
+    let textValue = projection(of: y, "add_v_proj", .text)
+    let textQuery = withText ? projection(of: y, "add_q_proj", .text) : nil
     let spatial = branches.spatial(
-      QueryKeyValue(
-        query: textQuery.map { tape.concatenate([image.query, $0], along: 1) } ?? image.query,
-        key: tape.concatenate([image.key, textKey], along: 1),
-        value: tape.concatenate([image.value, textValue], along: 1)))
+      queries: [image.query] + (textQuery.map { [$0] } ?? []), keys: [image.key, textKey],
+      values: [image.value, textValue])
+    let context =
+      configuration.variant == .v1
+      ? nil : (key: branches.context(textKey), value: branches.context(textValue))
+    func cross(_ query: @autoclosure () -> Value<Scalar>) -> QueryKeyValue<Scalar>? {
+      context.map { QueryKeyValue(query: query(), key: $0.key, value: $0.value) }
+    }
 
-    let imageCount = x.shape[1]
     let imagePart = merged(
-      spatial: withText ? tape.slice(spatial, along: 1, 0..<imageCount) : spatial,
-      cross: QueryKeyValue(
-        query: scope.linear("to_q_cross", x), key: textKey, value: textValue),
+      .image, spatial: spatial[0], cross: cross(projection(of: x, "to_q_cross", .image)),
       temporal: configuration.variant == .v1
         ? image : projections(of: x, "to_q_temp", "to_k_temp", "to_v_temp"),
       into: "to_out.0", "to_out_temporal")
     guard let textQuery else { return (imagePart, nil) }
-
-    let text = QueryKeyValue(query: textQuery, key: textKey, value: textValue)
     let textPart = merged(
-      spatial: tape.slice(spatial, along: 1, imageCount..<spatial.shape[1]), cross: text,
-      temporal: text, into: "to_add_out", "to_add_out_temporal")
+      .text, spatial: spatial[1], cross: cross(textQuery),
+      temporal: QueryKeyValue(query: textQuery, key: textKey, value: textValue),
+      into: "to_add_out", "to_add_out_temporal")
     return (imagePart, textPart)
   }
 
+  private func projection(
+    of x: Value<Scalar>, _ name: String, _ stream: Stream
+  ) -> Value<Scalar> {
+    branches.operand(scope.linear(name, x), of: stream)
+  }
+
+  /// Of the image.
   private func projections(
     of x: Value<Scalar>, _ query: String, _ key: String, _ value: String
   ) -> QueryKeyValue<Scalar> {
     QueryKeyValue(
-      query: scope.linear(query, x), key: scope.linear(key, x), value: scope.linear(value, x))
+      query: projection(of: x, query, .image), key: projection(of: x, key, .image),
+      value: projection(of: x, value, .image))
   }
 
-  /// Δ of one stream. Operands that its form of the block has no use for are not computed.
+  /// Δ of one stream. Temporal operands are not computed for a single frame.
   private func merged(
-    spatial: Value<Scalar>, cross: @autoclosure () -> QueryKeyValue<Scalar>,
+    _ stream: Stream, spatial: Value<Scalar>, cross: QueryKeyValue<Scalar>?,
     temporal: @autoclosure () -> QueryKeyValue<Scalar>, into output: String,
     _ temporalOutput: String
   ) -> Value<Scalar> {
     let tape = scope.tape
-    let temporal = branches.frameCount > 1 ? branches.temporal(temporal()) : nil
-    switch configuration.variant {
-    case .v1:
+    let temporal = branches.frameCount > 1 ? branches.temporal(temporal(), of: stream) : nil
+    guard let cross else {
       return scope.linear(output, temporal.map { tape.add(spatial, $0) } ?? spatial)
-    case .v2:
-      let context = scope.linear("to_out_context", branches.cross(cross()))
-      let merged = scope.linear(
-        output, tape.combine(configuration.spatialGain, spatial, 1, context))
-      return temporal.map { tape.add(merged, scope.linear(temporalOutput, $0)) } ?? merged
     }
+    let context = scope.linear("to_out_context", branches.cross(cross, of: stream))
+    let merged = scope.linear(
+      output, tape.combine(configuration.spatialGain, spatial, 1, context))
+    return temporal.map { tape.add(merged, scope.linear(temporalOutput, $0)) } ?? merged
   }
 }

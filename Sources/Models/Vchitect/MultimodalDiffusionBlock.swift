@@ -10,14 +10,12 @@ import DenseKernels
 struct MultimodalDiffusionBlock<Scalar: KernelScalar> {
   let scope: LayerScope<Scalar>
   let configuration: VchitectConfiguration
-  let clipCount: Int
-  /// Angles of the frames of a clip.
-  let rotation: RotaryTable<Scalar>
+  let stem: VchitectStem<Scalar>
   /// The last block's text only serves the image: it has no MLP, and leaves the network here.
   let isLast: Bool
 
-  /// - Shapes: image [B·F, S, D], text [B·F, T, D], condition [B, D] → the two streams; of the last
-  ///   block, the image alone.
+  /// - Shapes: image [B·F, S, D], text [B·F, T, D] (or own tokens of both), condition [B, D] → the two
+  ///   streams; of the last block, the image alone.
   func forward(
     _ tape: Tape<Scalar>, image: Value<Scalar>, text: Value<Scalar>, condition: Value<Scalar>
   ) -> [Value<Scalar>] {
@@ -29,9 +27,11 @@ struct MultimodalDiffusionBlock<Scalar: KernelScalar> {
 
     let attention = MultimodalAttention(
       scope: scope("attn"), configuration: configuration,
-      branches: AttentionBranches(
-        tape: tape, headCount: configuration.attentionHeadCount, clipCount: clipCount,
-        rotation: rotation))
+      branches: SharedBranches(
+        branches: AttentionBranches(
+          tape: tape, headCount: configuration.attentionHeadCount, clipCount: stem.clipCount,
+          rotation: stem.rotation),
+        sequence: stem.sequence, tokenCounts: stem.tokenCounts))
     let attended = attention.forward(
       image: imageModulation.enterAttention(image),
       text: textModulation?.enterAttention(text)

@@ -6,11 +6,6 @@
 import Autodiff
 
 extension VchitectConfiguration {
-  /// Elements of all parameters; the position table is none.
-  package var parameterCount: Int {
-    parameterSpecifications.reduce(0) { $0 + $1.shape.reduce(1, *) }
-  }
-
   /// Multiply-adds of the blocks in one forward pass over one clip.
   ///
   /// As the released code runs it, that is, with the last block's text rows and with the temporal branch

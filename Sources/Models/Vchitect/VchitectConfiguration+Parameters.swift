@@ -34,20 +34,17 @@ extension VchitectConfiguration {
 
   /// Draws every parameter. The temporal and cross input projections begin as copies of the spatial ones,
   /// whose features match the text keys that they will meet (specification §3.5).
-  /// - Precondition: the set is whole.
   package func initialize<Scalar: KernelScalar>(_ parameters: ParameterSet<Scalar>, seed: UInt64) {
-    parameters.initialize(seed: seed)
-    guard variant == .v2 else { return }
-    let copies = [
-      ("to_q_cross", "to_q"), ("to_q_temp", "to_q"), ("to_k_temp", "to_k"), ("to_v_temp", "to_v"),
+    let originals = [
+      "to_q_cross": "to_q", "to_q_temp": "to_q", "to_k_temp": "to_k", "to_v_temp": "to_v",
     ]
-    for index in 0..<blockCount {
-      for (copy, original) in copies {
-        for tensor in ["weight", "bias"] {
-          let attention = "transformer_blocks.\(index).attn"
-          parameters["\(attention).\(copy).\(tensor)"].value.buffer
-            .copy(from: parameters["\(attention).\(original).\(tensor)"].value.buffer)
-        }
+    parameters.initialize(seed: seed) { entries in
+      for copy in parameters.parameters[entries] {
+        // transformer_blocks.<index>.attn.<module>.<tensor>
+        var path = copy.name.split(separator: ".").map(String.init)
+        guard path.count == 5, let original = originals[path[3]] else { continue }
+        path[3] = original
+        copy.value.buffer.copy(from: parameters[path.joined(separator: ".")].value.buffer)
       }
     }
   }

@@ -107,15 +107,6 @@ package struct VchitectConfiguration: Hashable, Sendable {
     }
     return problems
   }
-
-  /// - Throws: `invalidConfiguration` with all problems at once.
-  package func checked() throws -> Self {
-    let problems = validate()
-    guard problems.isEmpty else {
-      throw ModelError(.invalidConfiguration, problems.joined(separator: "\n"))
-    }
-    return self
-  }
 }
 
 extension VchitectConfiguration: Codable {

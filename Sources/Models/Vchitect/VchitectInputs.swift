@@ -24,6 +24,14 @@ package struct VchitectInputs<Scalar: KernelScalar> {
     self.pooledProjections = pooledProjections
   }
 
+  /// The inputs of any transformer, of which this one takes neither mask nor guidance.
+  init(_ inputs: TransformerInputs<Scalar>) {
+    self.init(
+      hiddenStates: inputs.hiddenStates, timestep: inputs.timestep,
+      encoderHiddenStates: inputs.encoderHiddenStates,
+      pooledProjections: inputs.pooledProjections)
+  }
+
   /// What does not fit, each with the name of the argument.
   package func problems(for configuration: VchitectConfiguration) -> [String] {
     var problems: [String] = []

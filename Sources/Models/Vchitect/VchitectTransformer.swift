@@ -33,70 +33,158 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   ///
   /// Rows and columns that fill no patch are left out of the result, as in the released code.
   /// - Shapes: hidden states [B, C, F, H, W] → [B, Cout, F, H, W].
-  /// - Parameter recomputedShare: share of the blocks, evenly spread, that store only their inputs and run
-  ///   again in `backward`.
-  /// - Precondition: `inputs.problems(for: configuration)` is empty.
+  /// - Parameters:
+  ///   - recomputedShare: share of the blocks, evenly spread, that store only their inputs and run again in
+  ///     `backward`.
+  ///   - sequence: runs the blocks on a part of the tokens of every frame; inputs and result are whole.
+  /// - Precondition: `inputs.problems(for: configuration)` is empty; the sequence is no ring.
   package func forward(
     tape: Tape<Scalar>, _ inputs: VchitectInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
-    recomputedShare: Double = 0
+    recomputedShare: Double = 0, sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
+    let scope = LayerScope(tape, parameters, adapter: adapter)
+    let stem = stem(scope, inputs, sequence: sequence)
+    let image = runBlocks(scope, stem, recomputedShare: recomputedShare)
+    let normalized = scope.modulatedLayerNorm(
+      "norm_out.linear", image, condition: stem.condition,
+      epsilon: VchitectConfiguration.epsilon)
+    let patches = scope.linear("proj_out", normalized)
+    let whole =
+      stem.sequence?.gatherTokens(patches, tokenCount: stem.tokenCounts[0], on: tape) ?? patches
+    return stem.grid.latents(of: whole, .channelsLast, on: tape)
+  }
+
+  // MARK: Parts
+
+  private func stem(
+    _ scope: LayerScope<Scalar>, _ inputs: VchitectInputs<Scalar>,
+    sequence: (any SequenceParallel<Scalar>)?
+  ) -> VchitectStem<Scalar> {
     let problems = inputs.problems(for: configuration)
     precondition(problems.isEmpty, problems.joined(separator: "; "))
-    let scope = LayerScope(tape, parameters, adapter: adapter)
+    let tape = scope.tape
+    let exchange = sequence?.headExchange
+    precondition(
+      sequence == nil || exchange != nil,
+      "keys of Multimodal Diffusion Blocks do not go round a ring")
     let grid = PatchGrid(
       latents: inputs.hiddenStates.shape,
       patch: [1, configuration.patchSize, configuration.patchSize])
-    let (clipCount, frameCount) = (grid.sampleCount, grid.sizes[0])
+    let frameCount = grid.sizes[0]
     let condition = tape.apply(
       .silu,
       to: scope("time_text_embed").conditionEmbedding(
         timestep: inputs.timestep, pooled: inputs.pooledProjections))  // [B, D]
-    let rotation = RotaryTable<Scalar>(
-      positionCount: frameCount, headWidth: configuration.attentionHeadWidth,
-      theta: configuration.ropeTheta, scaling: configuration.ropeScalingFactor)
+    return VchitectStem(
+      grid: grid, image: imageTokens(scope, inputs.hiddenStates, grid, exchange),
+      text: textTokens(scope, inputs.encoderHiddenStates, frameCount: frameCount, exchange),
+      condition: condition,
+      rotation: RotaryTable(
+        positionCount: frameCount, headWidth: configuration.attentionHeadWidth,
+        theta: configuration.ropeTheta, scaling: configuration.ropeScalingFactor),
+      tokenCounts: [grid.sizes[1] * grid.sizes[2], inputs.encoderHiddenStates.shape[1]],
+      sequence: exchange)
+  }
 
-    var streams = [
-      imageTokens(scope, inputs.hiddenStates, grid),  // [B·F, S, D]
-      textTokens(scope, inputs.encoderHiddenStates, frameCount: frameCount),  // [B·F, T, D]
-    ]
+  /// - Returns: the image tokens.
+  private func runBlocks(
+    _ scope: LayerScope<Scalar>, _ stem: VchitectStem<Scalar>, recomputedShare: Double
+  ) -> Value<Scalar> {
+    var streams = [stem.image, stem.text]
     for index in 0..<configuration.blockCount {
       let name = "transformer_blocks.\(index)"
       let block = MultimodalDiffusionBlock(
-        scope: scope(name), configuration: configuration,
-        clipCount: clipCount, rotation: rotation, isLast: index == configuration.blockCount - 1)
+        scope: scope(name), configuration: configuration, stem: stem,
+        isLast: index == configuration.blockCount - 1)
       streams = scope.run(
-        name, streams + [condition], recompute: isInEvenShare(index, share: recomputedShare)
+        name, streams + [stem.condition],
+        recompute: isInEvenShare(index, share: recomputedShare)
       ) { tape, inputs in
         block.forward(tape, image: inputs[0], text: inputs[1], condition: inputs[2])
       }
     }
-    let normalized = scope.modulatedLayerNorm(
-      "norm_out.linear", streams[0], condition: condition, epsilon: VchitectConfiguration.epsilon)
-    return grid.latents(of: scope.linear("proj_out", normalized), .channelsLast, on: tape)
+    return streams[0]
   }
 
-  /// Patches with their positions, which are the same in every frame.
+  /// Patches with their positions, which are the same in every frame: [B, C, F, H, W] → [B·F, S, D].
   private func imageTokens(
-    _ scope: LayerScope<Scalar>, _ latents: Value<Scalar>, _ grid: PatchGrid
+    _ scope: LayerScope<Scalar>, _ latents: Value<Scalar>, _ grid: PatchGrid,
+    _ sequence: (any HeadExchange<Scalar>)?
   ) -> Value<Scalar> {
     let tape = scope.tape
-    let patches = grid.patches(of: latents, on: tape)  // [B, F·S, C·p·p]
     let samples = grid.sampleCount * grid.sizes[0]
-    let tokens = scope.linear("pos_embed.proj", patches)
-      .reshaped([samples, grid.sizes[1] * grid.sizes[2], configuration.width])
-    let table = tape.result(Array(tokens.shape.dropFirst()))
-    table.buffer.copy(from: positions.cropped(rows: grid.sizes[1], columns: grid.sizes[2]))
+    let count = grid.sizes[1] * grid.sizes[2]
+    let patches = grid.patches(of: latents, on: tape)  // [B, F·S, C·p·p]
+    let frames = patches.reshaped([samples, count, patches.shape[2]])
+    let own = sequence?.ownRange(of: count) ?? 0..<count
+    let tokens = scope.linear(
+      "pos_embed.proj", sequence == nil ? frames : tape.slice(frames, along: 1, own))
+    let table = tape.result([own.count, configuration.width])
+    let elements: [Scalar] = positions.cropped(rows: grid.sizes[1], columns: grid.sizes[2])
+    let width = configuration.width
+    table.buffer.copy(from: Array(elements[own.lowerBound * width..<own.upperBound * width]))
     return tape.add(tokens, tape.repeated(Value(constant: table), count: samples))
   }
 
   /// A copy of the clip's text for each of its frames: [B, T, E] → [B·F, T, D].
   private func textTokens(
-    _ scope: LayerScope<Scalar>, _ text: Value<Scalar>, frameCount: Int
+    _ scope: LayerScope<Scalar>, _ text: Value<Scalar>, frameCount: Int,
+    _ sequence: (any HeadExchange<Scalar>)?
   ) -> Value<Scalar> {
-    let projected = scope.linear("context_embedder", text)
-    let (clipCount, tokenCount) = (text.shape[0], text.shape[1])
+    let own =
+      sequence.map { scope.tape.slice(text, along: 1, $0.ownRange(of: text.shape[1])) } ?? text
+    let projected = scope.linear("context_embedder", own)
+    let (clipCount, tokenCount) = (own.shape[0], own.shape[1])
     let frame = projected.reshaped([clipCount, 1, tokenCount, configuration.width])
     return scope.tape.concatenate(Array(repeating: frame, count: frameCount), along: 1)
       .reshaped([clipCount * frameCount, tokenCount, configuration.width])
   }
+}
+
+extension VchitectTransformer: DiffusionTransformer {
+  package func forward(
+    tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>?,
+    recomputedShare: Double, sequence: (any SequenceParallel<Scalar>)?
+  ) -> Value<Scalar> {
+    forward(
+      tape: tape, checked(inputs), adapter: adapter, recomputedShare: recomputedShare,
+      sequence: sequence)
+  }
+
+  /// Image tokens after the last block, those of a clip's frames in a row: all blocks have two streams.
+  package func features(
+    tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>?,
+    recomputedShare: Double
+  ) -> Value<Scalar> {
+    let scope = LayerScope(tape, parameters, adapter: adapter)
+    let stem = stem(scope, checked(inputs), sequence: nil)
+    return runBlocks(scope, stem, recomputedShare: recomputedShare)
+      .reshaped([stem.clipCount, stem.grid.tokenCount, configuration.width])
+  }
+
+  private func checked(_ inputs: TransformerInputs<Scalar>) -> VchitectInputs<Scalar> {
+    let problems = configuration.problems(of: inputs)
+    precondition(problems.isEmpty, problems.joined(separator: "; "))
+    return VchitectInputs(inputs)
+  }
+}
+
+/// What all blocks share.
+struct VchitectStem<Scalar: KernelScalar> {
+  let grid: PatchGrid
+  /// [B·F, S, D], own tokens where the sequence is cut.
+  let image: Value<Scalar>
+  /// [B·F, T, D], own tokens where the sequence is cut.
+  let text: Value<Scalar>
+  /// SiLU of the embedded time and pooled text: [B, D].
+  let condition: Value<Scalar>
+  /// Angles of the frames of a clip.
+  let rotation: RotaryTable<Scalar>
+  /// S and T, those of all parts.
+  let tokenCounts: [Int]
+  /// Who shares the tokens of every frame; nil: nobody.
+  let sequence: (any HeadExchange<Scalar>)?
+
+  /// B.
+  var clipCount: Int { grid.sampleCount }
 }

@@ -1,6 +1,6 @@
 // The conditioned transformer over sizes: the twin of Models/HunyuanVideo, Conditioning and
 // Discriminator, operation by operation. Names follow those files; B samples, L video tokens, T text
-// tokens, D width.
+// tokens, D width. The blocks of Vchitect-2.0: NetworkTwin+Multimodal.swift.
 
 import Basics
 import MeshLayout
@@ -52,7 +52,7 @@ struct NetworkTwin {
   /// Nil: all tokens.
   var part: SequencePart?
 
-  private var width: Int { sizes.width }
+  var width: Int { sizes.width }
   /// How many ranks cut the weights of blocks.
   private var cut: Int { part?.tensorDegree ?? 1 }
 
@@ -62,7 +62,14 @@ struct NetworkTwin {
   ) -> ValueTwin {
     inPass(tape, noisy) {
       let inputs = inputs(tape, noisy: noisy, sampleCount: sampleCount)
-      let output = forward(tape, inputs, sampleCount: sampleCount, recomputedShare: recomputedShare)
+      let output =
+        switch sizes.form {
+        case .doubleAndSingleStream:
+          forward(tape, inputs, sampleCount: sampleCount, recomputedShare: recomputedShare)
+        case .multimodal(let form):
+          multimodalForward(
+            tape, inputs, form, sampleCount: sampleCount, recomputedShare: recomputedShare)
+        }
       withExtendedLifetime(inputs) {}
       return output
     }
@@ -74,6 +81,12 @@ struct NetworkTwin {
   ) -> ValueTwin {
     inPass(tape, noisy) {
       let inputs = inputs(tape, noisy: noisy, sampleCount: sampleCount)
+      if case .multimodal(let form) = sizes.form {
+        let features = multimodalFeatures(
+          tape, inputs, form, sampleCount: sampleCount, recomputedShare: recomputedShare)
+        withExtendedLifetime(inputs) {}
+        return features
+      }
       let stem = stem(tape, inputs, sampleCount: sampleCount)
       let video = runDoubleBlocks(
         tape, stem, sampleCount: sampleCount, recomputedShare: recomputedShare)[0]
@@ -97,7 +110,7 @@ struct NetworkTwin {
       nil, of: sets, on: tape, isDifferentiated: wantsGradient([noisy]), body)
   }
 
-  private struct Inputs {
+  struct Inputs {
     let hiddenStates: ValueTwin
     let text: ValueTwin
     let pooled: ValueTwin
@@ -284,7 +297,7 @@ struct NetworkTwin {
     return tape.permuted(gathered)
   }
 
-  private func run(
+  func run(
     _ block: Int, _ tape: TapeTwin, _ inputs: [ValueTwin], recomputedShare: Double,
     _ body: @escaping (TapeTwin, [ValueTwin]) -> [ValueTwin]
   ) -> [ValueTwin] {
@@ -343,7 +356,7 @@ struct NetworkTwin {
     return results
   }
 
-  private func mlp(
+  func mlp(
     _ tape: TapeTwin, _ x: ValueTwin, _ modulation: [ValueTwin], _ segments: [Int],
     _ sampleCount: Int
   ) -> ValueTwin {
@@ -383,17 +396,21 @@ struct NetworkTwin {
   }
 
   /// A linear layer that no adapter changes.
-  private func linear(
+  func linear(
     _ tape: TapeTwin, _ x: ValueTwin, from inputWidth: Int, to outputWidth: Int
   ) -> ValueTwin {
     tape.linear(x, from: inputWidth, to: outputWidth, isTrainable: isTrainable)
   }
 
-  private func adapted(
+  func adapted(
     _ tape: TapeTwin, _ x: ValueTwin, from inputWidth: Int, to outputWidth: Int
   ) -> ValueTwin {
     tape.linear(
       x, from: inputWidth, to: outputWidth, isTrainable: isTrainable, update: adapter)
+  }
+
+  func square(_ tape: TapeTwin, _ x: ValueTwin) -> ValueTwin {
+    adapted(tape, x, from: width, to: width)
   }
 
   /// Queries, keys or values of own heads.
@@ -434,7 +451,7 @@ struct NetworkTwin {
 
   // MARK: Conditions
 
-  private func conditionEmbedding(
+  func conditionEmbedding(
     _ tape: TapeTwin, pooled: ValueTwin, pooledWidth: Int, sampleCount: Int, hasGuidance: Bool
   ) -> ValueTwin {
     var embedding = sinusoidal(tape, sampleCount: sampleCount)

@@ -183,9 +183,10 @@ final class TapeTwin {
   }
 
   /// A sum with constant weights: stores nothing.
-  func combine(_ x: ValueTwin, _ y: ValueTwin) -> ValueTwin {
+  /// - Parameter passed: terms whose weight is 1, which the gradient is handed on to.
+  func combine(_ x: ValueTwin, _ y: ValueTwin, passingTo passed: [Int] = []) -> ValueTwin {
     let output = result(x.count)
-    return record(output, from: [x, y])
+    return record(output, from: [x, y], passingTo: passed)
   }
 
   /// A plain sum: hands its gradient on.
@@ -217,6 +218,12 @@ final class TapeTwin {
   func permuted(_ x: ValueTwin) -> ValueTwin {
     let output = result(x.count)
     return record(output, from: [x], scratchToAdd: x.count)
+  }
+
+  /// Rotary positions while two dimensions change places: stores nothing.
+  func rotatedAndTransposed(_ x: ValueTwin) -> ValueTwin {
+    let output = result(x.count)
+    return record(output, from: [x])
   }
 
   func weightedTokenSum(_ x: ValueTwin, to count: Int) -> ValueTwin {
@@ -261,7 +268,8 @@ final class TapeTwin {
     let output = result(query.count)
     let queryCount = query.count / width
     let logSumExp = result(queryCount * headCount)
-    let keyCount = key.count / width / sampleCount
+    // A part of the tokens may be none.
+    let keyCount = key.count / width / max(sampleCount, 1)
     let product = 2 * Double(queryCount) * Double(keyCount) * Double(width)
     ledger.operationCount += 2 * product
     return record(
@@ -361,6 +369,15 @@ final class TapeTwin {
     let output = result(count)
     ledger.sentByteCount += 4 * Double(peerCount * x.count)
     return record(output, from: [x])
+  }
+
+  /// Own tokens to all ranks, which add up their gradients on the way back.
+  func shareTokens(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
+    let output = result(count)
+    ledger.sentByteCount += 4 * Double(peerCount * x.count)
+    return record(
+      output, from: [x], scratch: [x.count], scratchToAdd: x.count,
+      sentByteCount: 4 * Double(count - x.count))
   }
 
   // MARK: Recomputation

@@ -10,12 +10,16 @@ extension RunConfiguration {
   package mutating func adoptModelFolder() throws {
     guard !model.checkpoint.isEmpty else { return }
     let source = try openModelFolder()
-    let sizes = source.configuration
+    let sizes: any TransformerConfiguration = source.configuration
+    model.architecture = sizes.architecture
     model.heads = sizes.attentionHeadCount
     model.headWidth = sizes.attentionHeadWidth
-    model.doubleBlocks = sizes.doubleBlockCount
-    model.singleBlocks = sizes.singleBlockCount
-    model.refinerBlocks = sizes.refinerBlockCount
+    switch sizes.blockStructure {
+    case .doubleAndSingleStream(let double, let single, let refiner):
+      (model.doubleBlocks, model.singleBlocks, model.refinerBlocks) = (double, single, refiner)
+    case .multimodal(let count, let variant, let spatialGain):
+      (model.doubleBlocks, model.variant, model.spatialGain) = (count, variant, spatialGain)
+    }
     model.mlpRatio = sizes.mlpRatio
     model.textTokens = source.nullTokenCount ?? model.textTokens
     model.textWidth = sizes.textEmbeddingWidth
@@ -33,23 +37,26 @@ extension RunConfiguration {
 
   /// The folder that `model.checkpoint` names.
   /// - Throws: `ConfigurationError` for a bad folder, or one whose model takes other latents.
-  package func openModelFolder() throws -> HunyuanVideoFolder {
+  package func openModelFolder() throws -> any StoredTransformer {
     let source = try blaming("model.checkpoint") {
-      try HunyuanVideoFolder(opening: URL(filePath: model.checkpoint))
+      try Architecture.openFolder(URL(filePath: model.checkpoint))
     }
-    let (found, wanted) = (source.configuration, transformer)
+    let found: any TransformerConfiguration = source.configuration
+    // Of any sizes: those of `model.*` are not looked at where a folder brings its own.
+    let wanted = RunConfiguration().transformer
     let facts = [
       ("in_channels", found.inChannels, wanted.inChannels),
       ("out_channels", found.outChannels, wanted.outChannels),
-      ("patch_size", found.patchSize, wanted.patchSize),
-      ("patch_size_t", found.temporalPatchSize, wanted.temporalPatchSize),
+      ("patch_size", found.patch[1], wanted.patch[1]),
+      ("patch_size_t", found.patch[0], wanted.patch[0]),
     ]
-    let problems = facts.filter { $0.1 != $0.2 }.map { name, found, wanted in
+    var problems = facts.filter { $0.1 != $0.2 }.map { name, found, wanted in
       ConfigurationProblem(
         "model.checkpoint",
         "\(model.checkpoint) has \(name) \(found), this program needs \(wanted) (16 noisy and 16 "
           + "reference channels and a mask, patches of 1 × 2 × 2): give a folder of such a model")
     }
+    problems += self.problems(with: found)
     guard problems.isEmpty else { throw ConfigurationError(problems) }
     return source
   }

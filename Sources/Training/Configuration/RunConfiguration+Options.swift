@@ -37,14 +37,31 @@ extension RunConfiguration {
       "model.checkpoint", \.model.checkpoint,
       "Hugging Face folder to start the real DiT from, whose sizes replace those below; empty "
         + "starts from random weights."),
+    .choice(
+      "model.architecture", \.model.architecture,
+      "hunyuan-video: dual-stream, then single-stream blocks over all tokens of a clip; vchitect: dual-stream "
+        + "blocks that attend within frames, along time and to the text."),
+    .choice(
+      "model.variant", \.model.variant,
+      "Form of a vchitect block: v2 has projections of its own for each of three branches; v1 two branches "
+        + "that share them."),
+    .number(
+      "model.spatialGain", \.model.spatialGain, "",
+      "Factor of the spatial branch of a vchitect block of form v2; the released sampler has 1.1 "
+        + "(w2svd sample --spatial-gain)."),
     .integer("model.heads", \.model.heads, "heads", "Attention heads."),
     .integer(
       "model.headWidth", \.model.headWidth, "elements", "Width of a head; a multiple of 16."),
-    .integer("model.doubleBlocks", \.model.doubleBlocks, "blocks", "Dual-stream blocks."),
+    .integer(
+      "model.doubleBlocks", \.model.doubleBlocks, "blocks",
+      "Dual-stream blocks; of vchitect all blocks."),
     .integer("model.singleBlocks", \.model.singleBlocks, "blocks", "Single-stream blocks."),
     .integer("model.refinerBlocks", \.model.refinerBlocks, "blocks", "Token refiner blocks."),
     .number("model.mlpRatio", \.model.mlpRatio, "", "Hidden width of an MLP over the model width."),
-    .integer("model.textTokens", \.model.textTokens, "tokens", "Learned null text tokens."),
+    .integer(
+      "model.textTokens", \.model.textTokens, "tokens",
+      "Learned null text tokens. Vchitect has no text mask: there texts of data.text are padded with zeros to "
+        + "as many."),
     .integer("model.textWidth", \.model.textWidth, "elements", "Width of a text embedding."),
     .integer(
       "model.pooledWidth", \.model.pooledWidth, "elements", "Width of a pooled text vector."),
@@ -196,6 +213,11 @@ extension RunConfiguration {
       "mesh.sp", \.mesh.sp,
       "Ranks that share the tokens of a microbatch, in attention its heads (Ulysses); it divides the "
         + "heads. auto: 1 while the microbatches suffice for all ranks."),
+    .choice(
+      "mesh.sequencePlan", \.mesh.sequencePlan,
+      "What vchitect exchanges over sp ranks: spatial, the tokens of that branch and the text of first "
+        + "frames; all, the tokens of every branch. Other architectures have one attention a block."
+    ),
     .degree(
       "mesh.ring", \.mesh.ring,
       "Ranks that share the tokens of a microbatch, each attending with its queries to the keys and "

@@ -113,6 +113,11 @@ extension RunConfiguration {
     check.require(
       "mesh.memoryPerRank", mesh.memoryPerRank >= 0,
       "must be 0 (no limit) or a number of bytes, found \(mesh.memoryPerRank)")
+    if model.checkpoint.isEmpty, (1...4_096).contains(model.heads),
+      (1...512).contains(model.headWidth)
+    {
+      check.problems += problems(with: transformer)
+    }
     // Products of values that are wrong by themselves say nothing new, and may not be representable.
     if check.problems.isEmpty { validateProducts(&check) }
     return check.problems
@@ -165,6 +170,13 @@ extension RunConfiguration {
       "model.recomputedShare", model.recomputedShare > 0 && model.recomputedShare <= 1,
       "must be above 0 and at most 1, found \(model.recomputedShare)")
     check.require(
+      "model.spatialGain", model.spatialGain > 0, "must be positive, found \(model.spatialGain)")
+    check.require(
+      "model.spatialGain",
+      model.architecture != .vchitect || model.variant == .v2 || model.spatialGain == 1,
+      "is \(model.spatialGain), but a block of model.variant v1 has no such factor: set it to 1, or "
+        + "model.variant to v2")
+    check.require(
       "model.offload", !model.offload || model.recompute,
       "stores the inputs of recomputed blocks: set model.recompute as well")
     check.positive("model.textTokens", model.textTokens, upTo: 65_536)
@@ -175,6 +187,31 @@ extension RunConfiguration {
       "distill.loraRank", distill.loraRank <= model.heads * model.headWidth,
       "must be at most the model width \(model.heads * model.headWidth), found "
         + "\(distill.loraRank)")
+  }
+
+  /// What a transformer, of random weights or of a folder, does not do with these settings.
+  func problems(with transformer: any TransformerConfiguration) -> [ConfigurationProblem] {
+    var check = Checks()
+    if let side = transformer.largestLatentSide {
+      check.require(
+        "data.size", data.size / 4 <= side,
+        "is \(data.size), which makes latents of \(data.size / 4) rows, but positions of this "
+          + "\(transformer.architecture.rawValue) model reach to \(side): set it to at most \(4 * side)"
+      )
+    }
+    if transformer.architecture == .vchitect, case .fixed(let ring) = mesh.ring {
+      check.require(
+        "mesh.ring", ring <= 1,
+        "is \(ring), but keys of vchitect's frames do not go round a ring: leave it auto or 1, and "
+          + "share tokens by mesh.sp")
+    }
+    if transformer.architecture == .vchitect, case .fixed(let tp) = mesh.tp {
+      check.require(
+        "mesh.tp", tp <= 1,
+        "is \(tp), but weights of vchitect's blocks are not cut: leave it auto or 1, and share tokens by "
+          + "mesh.sp")
+    }
+    return check.problems
   }
 
   /// Share of the blocks that are recomputed.
@@ -214,7 +251,14 @@ extension RunConfiguration {
   }
 
   /// The network that `model.*` and `data.*` describe: 16 noisy, 16 reference and 1 mask channel in.
-  package var transformer: HunyuanVideoConfiguration {
+  package var transformer: any TransformerConfiguration {
+    switch model.architecture {
+    case .hunyuanVideo: hunyuanVideo
+    case .vchitect: vchitect
+    }
+  }
+
+  private var hunyuanVideo: HunyuanVideoConfiguration {
     var result = HunyuanVideoConfiguration()
     result.inChannels = 2 * Self.latentChannelCount + 1
     result.outChannels = Self.latentChannelCount
@@ -229,6 +273,22 @@ extension RunConfiguration {
     result.pooledProjectionWidth = model.pooledWidth
     let width = model.headWidth
     result.ropeAxesWidths = [width / 4, 3 * width / 8, 3 * width / 8]
+    return result
+  }
+
+  private var vchitect: VchitectConfiguration {
+    var result = VchitectConfiguration()
+    result.variant = model.variant
+    result.spatialGain = model.spatialGain
+    result.inChannels = 2 * Self.latentChannelCount + 1
+    result.outChannels = Self.latentChannelCount
+    result.attentionHeadCount = model.heads
+    result.attentionHeadWidth = model.headWidth
+    result.blockCount = model.doubleBlocks
+    result.textEmbeddingWidth = model.textWidth
+    result.pooledProjectionWidth = model.pooledWidth
+    // The released class has another default than the width.
+    result.captionProjectionWidth = result.width
     return result
   }
 

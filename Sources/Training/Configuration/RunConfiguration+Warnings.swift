@@ -1,5 +1,7 @@
 // Settings that are legal but change nothing, so that nobody waits for their effect.
 
+import Models
+
 extension RunConfiguration {
   /// Options that differ from their defaults without effect, a line for each reason.
   ///
@@ -48,10 +50,23 @@ extension RunConfiguration {
     if distill.generatorSteps == 1 && distill.method != .euler {
       idle(["distill.depths", "sample.rule"], because: "distill.generatorSteps is 1")
     }
-    if !model.checkpoint.isEmpty {
+    if model.checkpoint.isEmpty {
+      switch model.architecture {
+      case .hunyuanVideo:
+        idle(
+          ["model.variant", "model.spatialGain", "mesh.sequencePlan"],
+          because: "model.architecture is hunyuan-video")
+      case .vchitect:
+        idle(
+          ["singleBlocks", "refinerBlocks", "mlpRatio", "guidanceEmbedding"].map {
+            "model.\($0)"
+          }, because: "model.architecture is vchitect")
+      }
+    } else {
       idle(
         [
-          "heads", "headWidth", "doubleBlocks", "singleBlocks", "refinerBlocks", "mlpRatio",
+          "architecture", "variant", "spatialGain", "heads", "headWidth", "doubleBlocks",
+          "singleBlocks", "refinerBlocks", "mlpRatio",
           "textWidth", "pooledWidth", "guidanceEmbedding",
         ].map { "model.\($0)" }, because: "model.checkpoint brings its own sizes")
     }

@@ -3,6 +3,7 @@
 
 package import Diffusion
 package import Exchange
+package import Models
 
 /// The resolved tree of one run; enough, with the data, to repeat it.
 package struct RunConfiguration: Equatable, Sendable {
@@ -36,6 +37,9 @@ package struct RunConfiguration: Equatable, Sendable {
 
   package struct Model: Equatable, Sendable {
     package var checkpoint = ""
+    package var architecture = Architecture.hunyuanVideo
+    package var variant = VchitectConfiguration.BlockVariant.v2
+    package var spatialGain = 1.0
     package var heads = 3
     package var headWidth = 64
     package var doubleBlocks = 2
@@ -154,6 +158,7 @@ package struct RunConfiguration: Equatable, Sendable {
     package var zero = Degree.auto
     package var zeroStage = Degree.auto
     package var sp = Degree.auto
+    package var sequencePlan = SequencePlan.spatial
     package var ring = Degree.auto
     package var tp = Degree.auto
     package var stages = Degree.auto

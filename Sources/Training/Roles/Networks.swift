@@ -11,7 +11,7 @@ package import Models
 package import Tensors
 
 package final class Networks {
-  package let configuration: HunyuanVideoConfiguration
+  package let configuration: any TransformerConfiguration
   /// W: trained in the teach phase, frozen afterwards.
   package let base: ConditionedTransformer<Float>
   package private(set) var generator: ConditionedTransformer<Float>?
@@ -23,7 +23,7 @@ package final class Networks {
 
   /// Networks that are whole in memory.
   package convenience init(
-    _ configuration: HunyuanVideoConfiguration, nullTokenCount: Int, arena: Arena
+    _ configuration: any TransformerConfiguration, nullTokenCount: Int, arena: Arena
   ) {
     self.init(configuration, nullTokenCount: nullTokenCount) {
       ParameterSet($0, in: arena, role: $1)
@@ -32,7 +32,7 @@ package final class Networks {
 
   /// - Parameter makeParameters: allocates the parameters of a network, zeroed.
   package init(
-    _ configuration: HunyuanVideoConfiguration, nullTokenCount: Int,
+    _ configuration: any TransformerConfiguration, nullTokenCount: Int,
     makeParameters: @escaping ([ParameterSpecification], MemoryRole) -> ParameterSet<Float>
   ) {
     self.configuration = configuration

@@ -12,6 +12,8 @@ package struct ClipRequest: Sendable {
   /// A picture that the clips go on from; nil samples without conditions.
   package var image: URL?
   package var count: Int
+  /// κ in place of the network's own, for Vchitect-2.0 of form v2.
+  package var spatialGain: Double?
 
   package init(run: StoredRun, sampler: NamedSampler, image: URL?, count: Int) {
     self.run = run
@@ -35,8 +37,8 @@ package struct ClipRequest: Sendable {
     let context = try RunContext(
       configuration: configuration, folder: run.folder, transport: transport,
       reporter: Reporter(), isStopRequested: { false })
-    let network = try run.network(
-      sampler.role == .teacher ? .real : .generator, in: context.arena)
+    let network = try adjusted(
+      run.network(sampler.role == .teacher ? .real : .generator, in: context.arena))
     let reference = try image.map { try firstFrame($0, prepared, in: context.arena) }
     let generator = ClipGenerator(
       context: context, teacher: network, student: network, codec: prepared.codec,
@@ -45,6 +47,23 @@ package struct ClipRequest: Sendable {
       generator.clips(
         [number], sampler: sampler, conditions: [Condition(reference: reference)])
     }
+  }
+
+  /// The network with the spatial gain that was asked for.
+  private func adjusted(
+    _ network: ConditionedTransformer<Float>
+  ) throws -> ConditionedTransformer<Float> {
+    guard let spatialGain else { return network }
+    guard var configuration = network.configuration as? VchitectConfiguration else {
+      throw JobError(
+        exitCode: .configuration,
+        "--spatial-gain is \(spatialGain), but the run's model is "
+          + "\(network.configuration.architecture.rawValue), which has no such factor: leave it out"
+      )
+    }
+    configuration.spatialGain = spatialGain
+    return ConditionedTransformer(
+      try configuration.checked(), parameters: network.parameters)
   }
 
   /// The latent of a picture: scaled to the clip's short side, its middle cut out.

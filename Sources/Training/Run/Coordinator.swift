@@ -142,28 +142,27 @@ extension WorkloadSizes {
   package init(_ configuration: RunConfiguration) throws {
     let folder =
       configuration.model.checkpoint.isEmpty ? nil : try configuration.openModelFolder()
-    let transformer = folder?.configuration ?? configuration.transformer
+    let transformer: any TransformerConfiguration =
+      folder?.configuration ?? configuration.transformer
+    let nullTokenCount = folder?.nullTokenCount ?? configuration.model.textTokens
     let file = configuration.data.text
     let text = try blaming("data.text") {
       file.isEmpty
         ? nil
         : try ConditionTexts.Sizes(
           of: SafetensorsReader(opening: URL(filePath: file)), sourceCount: nil,
-          textWidth: transformer.textEmbeddingWidth,
-          pooledWidth: transformer.pooledProjectionWidth)
+          form: TextForm(transformer, nullTokenCount: nullTokenCount))
     }
     self.init(
-      configuration, transformer: transformer,
-      nullTokenCount: folder?.nullTokenCount ?? configuration.model.textTokens, text: text)
+      configuration, transformer: transformer, nullTokenCount: nullTokenCount, text: text)
   }
 
   private init(
-    _ configuration: RunConfiguration, transformer: HunyuanVideoConfiguration,
+    _ configuration: RunConfiguration, transformer: any TransformerConfiguration,
     nullTokenCount: Int, text: ConditionTexts.Sizes?
   ) {
     let specifications = ConditionedTransformer<Float>.specifications(
       of: transformer, nullTokenCount: nullTokenCount)
-    let latents = configuration.latentShape
     let distill = configuration.distill
     let hasHead = distill.lambdaAdversarial > 0
     let method: Method =
@@ -174,15 +173,9 @@ extension WorkloadSizes {
       }
     self.init(
       network: NetworkSizes(
-        headCount: transformer.attentionHeadCount, headWidth: transformer.attentionHeadWidth,
-        mlpWidth: transformer.mlpWidth, doubleBlockCount: transformer.doubleBlockCount,
-        singleBlockCount: transformer.singleBlockCount,
-        refinerBlockCount: transformer.refinerBlockCount, inChannels: transformer.inChannels,
-        outChannels: transformer.outChannels, patchVolume: transformer.patchVolume,
-        textTokenCount: max(nullTokenCount, text?.tokenCount ?? 0),
-        textWidth: transformer.textEmbeddingWidth, pooledWidth: transformer.pooledProjectionWidth,
-        hasGuidanceEmbedding: transformer.guidanceEmbeds, latentFrames: latents[1],
-        latentHeight: latents[2], latentWidth: latents[3]),
+        transformer, textTokenCount: max(nullTokenCount, text?.tokenCount ?? 0),
+        latentShape: configuration.latentShape,
+        sequencePlan: configuration.mesh.sequencePlan),
       networkUnits: FlatLayout(specifications).plannedUnits,
       adapterUnits: FlatLayout(
         AdapterConfiguration(rank: distill.loraRank, of: transformer)
@@ -205,7 +198,11 @@ extension WorkloadSizes {
       keepsGeneratorAverage: distill.ema > 0, evaluationBatch: configuration.evaluate.batch,
       bucketByteCount: configuration.exchange.bucketByteCount)
     if configuration.mayKeepPackedWeights {
-      packedWeightByteCount = 4 * FlatLayout(specifications).packedWordCount(.bfloat16)
+      let idle = Set(transformer.idleModules.map { "\($0).weight" })
+      packedWeightByteCount =
+        4
+        * FlatLayout(specifications.filter { !idle.contains($0.name) })
+        .packedWordCount(.bfloat16)
     }
     keepsPackedWeights = configuration.compute.packedWeights == .on
     offloadsActivations = configuration.model.offload

@@ -165,7 +165,7 @@ package final class MainJob {
           source.configuration,
           nullTokenCount: source.nullTokenCount ?? configuration.model.textTokens,
           makeParameters: makeParameters)
-        networks.base.parameters.initialize(seed: context.seed)
+        networks.configuration.initialize(networks.base.parameters, seed: context.seed)
         _ = try blaming("model.checkpoint") { try source.load(into: networks.base.parameters) }
         return networks
       }
@@ -173,7 +173,7 @@ package final class MainJob {
     let networks = Networks(
       configuration.transformer, nullTokenCount: configuration.model.textTokens,
       makeParameters: makeParameters)
-    networks.base.parameters.initialize(seed: context.seed)
+    networks.configuration.initialize(networks.base.parameters, seed: context.seed)
     return networks
   }
 
@@ -183,8 +183,9 @@ package final class MainJob {
       try blaming("data.text") {
         try ConditionTexts(
           reading: URL(filePath: configuration.data.text), sourceCount: prepared.sources.count,
-          textWidth: networks.configuration.textEmbeddingWidth,
-          pooledWidth: networks.configuration.pooledProjectionWidth, in: context.arena)
+          form: TextForm(
+            networks.configuration, nullTokenCount: networks.base.nullTokenCount),
+          in: context.arena)
       }
     }
   }
@@ -304,7 +305,7 @@ package final class MainJob {
         if role == .fake, let adapter = networks.adapter {
           try AdapterFolderWriter(creating: partial, adapter)
         } else {
-          try HunyuanVideoFolderWriter(
+          try TransformerFolderWriter(
             creating: partial, networks.configuration, parameters: parameters.specifications)
         }
     }

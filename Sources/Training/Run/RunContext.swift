@@ -106,9 +106,9 @@ package final class RunContext {
       }
     }
     if shape[.sp] > 1 {
-      sequence = UlyssesSequence(try tokenExchange(along: .sp), inside: sequence) {
-        [unowned self] in exchangeInPass($0)
-      }
+      sequence = UlyssesSequence(
+        try tokenExchange(along: .sp), inside: sequence, plan: configuration.mesh.sequencePlan
+      ) { [unowned self] in exchangeInPass($0) }
     }
     if shape[.tp] > 1 {
       sequence = TensorSequence(try tokenExchange(along: .tp), inside: sequence) {

@@ -62,8 +62,8 @@ package struct StoredRun: Sendable {
     guard !configuration.data.text.isEmpty else { return nil }
     return try ConditionTexts(
       reading: URL(filePath: configuration.data.text), sourceCount: sourceCount,
-      textWidth: configuration.model.textWidth, pooledWidth: configuration.model.pooledWidth,
-      in: arena)
+      form: TextForm(
+        configuration.transformer, nullTokenCount: configuration.model.textTokens), in: arena)
   }
 
   /// The network of a role: the final one, or that of the checkpoint.
@@ -80,7 +80,7 @@ package struct StoredRun: Sendable {
         "\(folder.url.path) has no final \(role.rawValue) weights yet; let the run finish, or "
           + "give one of its checkpoints/step-… folders")
     }
-    let source = try HunyuanVideoFolder(opening: url)
+    let source = try Architecture.openFolder(url)
     let networks = Networks(
       source.configuration, nullTokenCount: source.nullTokenCount ?? 1, arena: arena)
     try source.load(into: networks.base.parameters)
@@ -92,7 +92,7 @@ package struct StoredRun: Sendable {
 package struct CheckpointNetworks {
   package let reader: CheckpointReader
   private let options: RunConfiguration
-  private let transformer: HunyuanVideoConfiguration
+  private let transformer: any TransformerConfiguration
 
   package init(_ folder: URL) throws {
     reader = try CheckpointReader(opening: folder)
@@ -100,7 +100,7 @@ package struct CheckpointNetworks {
     transformer =
       options.model.checkpoint.isEmpty
       ? options.transformer
-      : try HunyuanVideoFolder(opening: URL(filePath: options.model.checkpoint)).configuration
+      : try Architecture.openFolder(URL(filePath: options.model.checkpoint)).configuration
   }
 
   /// Roles that this checkpoint holds.

@@ -27,6 +27,27 @@ struct TokenGroup<Scalar: KernelScalar> {
     TokenLayout(sampleCount: x.shape[0], segments: segments, width: width, partCount: degree)
   }
 
+  /// Own tokens → all tokens of the group, with which every rank goes on in its own way; on the way back
+  /// the sum of what all ranks have for the own tokens.
+  /// - Shapes: [B, l, C] → [B, L, C].
+  func shareTokens(
+    _ x: Value<Scalar>, tokenCount: Int, on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    let layout = layout(x, [tokenCount], width: x.shape[2])
+    let output = tape.result([x.shape[0], tokenCount, x.shape[2]])
+    attempt { try exchange.gatherTokens(x.tensor.buffer, layout: layout, into: output.buffer) }
+    return tape.record(output, from: [x]) {
+      [attempt, exchange, unowned tape] outputGradient, gradients in
+      guard let dx = gradients.place(of: 0) else { return }
+      let back = dx.accumulates ? tape.scratch(x.shape).buffer : dx.buffer
+      let room = tape.scratch(x.shape).buffer
+      attempt {
+        try exchange.reduceTokens(outputGradient.buffer, layout: layout, into: back, room: room)
+      }
+      if dx.accumulates { Scalar.add(1, back, to: dx.buffer) }
+    }
+  }
+
   /// Own tokens → all tokens of the group; on the way back the gradient of the own tokens.
   /// - Shapes: [B, l, C] → [B, L, C].
   func gatherTokens(

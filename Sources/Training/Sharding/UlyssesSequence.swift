@@ -14,21 +14,28 @@ package import Models
 import ProcessMesh
 import Tensors
 
-package final class UlyssesSequence<Scalar: KernelScalar>: SequenceParallel {
+package final class UlyssesSequence<Scalar: KernelScalar>: HeadExchange {
   private let group: TokenGroup<Scalar>
   private let ring: (any SequenceParallel<Scalar>)?
+  package let plan: SequencePlan
 
   /// - Parameters:
   ///   - exchange: over the ranks that share a sample's tokens, or a part of them.
   ///   - ring: who has the other parts; nil: nobody.
+  ///   - plan: for networks with several attentions.
   ///   - attempt: runs what may fail, and keeps the failure.
   package init(
     _ exchange: TokenExchange, inside ring: (any SequenceParallel<Scalar>)? = nil,
-    attempt: @escaping (() throws -> Void) -> Void
+    plan: SequencePlan = .spatial, attempt: @escaping (() throws -> Void) -> Void
   ) {
     group = TokenGroup(exchange: exchange, attempt: attempt)
     self.ring = ring
+    self.plan = plan
   }
+
+  package var degree: Int { group.degree }
+
+  package var headExchange: (any HeadExchange<Scalar>)? { ring == nil ? self : nil }
 
   package func ownRange(of tokenCount: Int) -> Range<Int> {
     let part = partRange(of: tokenCount)
@@ -63,6 +70,12 @@ package final class UlyssesSequence<Scalar: KernelScalar>: SequenceParallel {
     return ring?.gatherTokens(part, tokenCount: tokenCount, on: tape) ?? part
   }
 
+  package func shareTokens(
+    _ x: Value<Scalar>, tokenCount: Int, on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    group.shareTokens(x, tokenCount: tokenCount, on: tape)
+  }
+
   // MARK: Parts
 
   /// What the group has of a segment.
@@ -71,7 +84,7 @@ package final class UlyssesSequence<Scalar: KernelScalar>: SequenceParallel {
   }
 
   /// - Shapes: [B, l, N·K] → [B, L, N·K / size], L the tokens of the group.
-  private func scatterHeads(
+  package func scatterHeads(
     _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar> {
     let layout = group.layout(x, segments, width: x.shape[2])
@@ -83,7 +96,7 @@ package final class UlyssesSequence<Scalar: KernelScalar>: SequenceParallel {
   }
 
   /// The inverse of `scatterHeads`.
-  private func gatherHeads(
+  package func gatherHeads(
     _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar> {
     let layout = group.layout(x, segments, width: x.shape[2] * group.degree)

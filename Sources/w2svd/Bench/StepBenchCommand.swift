@@ -19,8 +19,8 @@ struct StepBenchCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "bench-s (6 heads of 64, 4 double, 8 single blocks, random weights) or a diffusers folder. "
-        + "Default: bench-s.", valueName: "bench-s|dir"))
+      "bench-s (6 heads of 64, 4 double, 8 single blocks, random weights) or a folder of a HunyuanVideo or "
+        + "Vchitect-2.0 transformer. Default: bench-s.", valueName: "bench-s|dir"))
   var model = BenchmarkModel.standardName
 
   @Option(help: "What a run does: forward, train or w2svd. Default: train.")
@@ -71,10 +71,15 @@ struct StepBenchCommand: ParsableCommand {
     var model =
       model == BenchmarkModel.standardName
       ? BenchmarkModel() : try BenchmarkModel(opening: URL(filePath: model))
-    if let heads { model.configuration.attentionHeadCount = heads }
-    if let blocks {
-      model.configuration.doubleBlockCount = blocks.double
-      model.configuration.singleBlockCount = blocks.single
+    if heads != nil || blocks != nil {
+      var configuration = BenchmarkModel.standardConfiguration
+      if let heads { configuration.attentionHeadCount = heads }
+      if let blocks {
+        (configuration.doubleBlockCount, configuration.singleBlockCount) = (
+          blocks.double, blocks.single
+        )
+      }
+      model.configuration = configuration
     }
     (model.latentFrames, model.latentHeight, model.latentWidth) = (
       latent.frames, latent.rows, latent.columns

@@ -10,8 +10,9 @@ import Testing
     "seed",
     "data.paths", "data.folder", "data.frameCount", "data.size", "data.shortSide", "data.holdout",
     "data.conditionDropout", "data.proceduralPeople", "data.text",
-    "model.checkpoint", "model.heads", "model.headWidth", "model.doubleBlocks",
-    "model.singleBlocks", "model.refinerBlocks", "model.mlpRatio", "model.textTokens",
+    "model.checkpoint", "model.architecture", "model.variant", "model.spatialGain", "model.heads",
+    "model.headWidth", "model.doubleBlocks", "model.singleBlocks", "model.refinerBlocks",
+    "model.mlpRatio", "model.textTokens",
     "model.textWidth", "model.pooledWidth", "model.guidanceEmbedding", "model.recompute",
     "model.recomputedShare", "model.offload", "model.offloadFolder",
     "compute.precision", "compute.threads", "compute.packedWeights",
@@ -32,8 +33,8 @@ import Testing
     "sample.clips", "sample.teacherSteps", "sample.rule",
     "evaluate.samples", "evaluate.batch",
     "checkpoint.everySteps", "checkpoint.keep",
-    "mesh.dp", "mesh.zero", "mesh.zeroStage", "mesh.sp", "mesh.ring", "mesh.tp", "mesh.stages",
-    "mesh.stageKind", "mesh.placement", "mesh.memoryPerRank",
+    "mesh.dp", "mesh.zero", "mesh.zeroStage", "mesh.sp", "mesh.sequencePlan", "mesh.ring",
+    "mesh.tp", "mesh.stages", "mesh.stageKind", "mesh.placement", "mesh.memoryPerRank",
     "exchange.codec", "exchange.bucketByteCount",
     "log.everySeconds",
   ]
@@ -52,7 +53,7 @@ import Testing
         switch text {
         case "true": [.scalar("false")]
         case "false": [.scalar("true")]
-        case "auto": [.scalar("3"), .scalar("planes"), .scalar("colocated"), .scalar("bf16")]
+        case "auto": ["3", "planes", "colocated", "bf16", "off"].map { .scalar($0) }
         case "[]": [.list(["a b.mp4", "c\"d\\e, f.mp4"])]
         default:
           if let number = Int(text) {
@@ -60,9 +61,10 @@ import Testing
           } else if let number = Double(text) {
             [.scalar("\(number / 3 + 0.1)")]
           } else {
-            ["dmd2", "data", "shared", "constant", "euler", "plain", "off", "x: \"y\" # z\\"].map {
-              .scalar($0)
-            }
+            [
+              "vchitect", "v1", "all", "dmd2", "data", "shared", "constant", "euler", "plain",
+              "off", "x: \"y\" # z\\",
+            ].map { .scalar($0) }
           }
         }
       _ = values.first { option.set(&result, $0) == nil }

@@ -1,5 +1,6 @@
 import Diffusion
 import Exchange
+import Models
 import Testing
 import VideoData
 
@@ -113,6 +114,28 @@ import VideoData
         }
       ),
       (
+        "without effect, since model.architecture is hunyuan-video: model.variant, "
+          + "model.spatialGain, mesh.sequencePlan",
+        {
+          $0.model.variant = .v1
+          $0.model.spatialGain = 1.1
+          $0.mesh.sequencePlan = .all
+        }
+      ),
+      (
+        "without effect, since model.architecture is vchitect: model.singleBlocks, "
+          + "model.refinerBlocks, model.mlpRatio, model.guidanceEmbedding",
+        {
+          $0.model.architecture = .vchitect
+          $0.model.singleBlocks = 1
+          $0.model.refinerBlocks = 2
+          $0.model.mlpRatio = 3
+          $0.model.guidanceEmbedding = true
+          $0.model.spatialGain = 1.1
+          $0.mesh.sequencePlan = .all
+        }
+      ),
+      (
         "without effect, since data.paths names the videos: data.folder",
         {
           $0.data.paths = ["a.mp4"]
@@ -208,6 +231,28 @@ import VideoData
       (["mesh.ring=0"], 4, ["mesh.ring"]),
       (["mesh.ring=2", "distill.lambdaAdversarial=1"], 2, ["mesh.ring"]),
       (["mesh.sp=3", "distill.lambdaAdversarial=1"], 3, ["mesh.sp"]),
+      (["model.architecture=vchitect", "mesh.sp=3"], 6, []),
+      (["model.architecture=vchitect", "mesh.sp=2"], 4, ["mesh.sp"]),
+      (["model.architecture=vchitect", "mesh.ring=2"], 4, ["mesh.ring"]),
+      (["model.architecture=vchitect", "mesh.ring=1"], 4, []),
+      (
+        ["model.architecture=vchitect", "mesh.tp=2", "mesh.zeroStage=3", "model.heads=4"], 4,
+        ["mesh.tp"]
+      ),
+      (
+        ["model.architecture=vchitect", "mesh.sp=3", "distill.lambdaAdversarial=1"], 3, ["mesh.sp"]
+      ),
+      (["model.architecture=vchitect", "data.size=768", "data.shortSide=768"], 1, []),
+      (["model.architecture=vchitect", "data.size=776", "data.shortSide=776"], 1, ["data.size"]),
+      (["data.size=776", "data.shortSide=776"], 1, []),
+      (["model.architecture=vchitect", "model.spatialGain=0"], 1, ["model.spatialGain"]),
+      (
+        [
+          "model.architecture=vchitect", "model.variant=v1", "model.spatialGain=1.1",
+          "data.size=800", "data.shortSide=800", "mesh.ring=2",
+        ], 2, ["model.spatialGain", "data.size", "mesh.ring"]
+      ),
+      (["model.variant=v1", "model.spatialGain=1.1"], 1, []),
       (["teach.steps=0"], 1, ["teach.steps"]),
       (["teach.steps=0", "model.checkpoint=x"], 1, []),
       (["model.headWidth=20", "model.checkpoint=x"], 1, []),

@@ -34,9 +34,37 @@ import Testing
     try writer.finish()
   }
 
-  private func read(_ file: URL) throws -> ConditionTexts {
-    try ConditionTexts(
-      reading: file, sourceCount: 2, textWidth: 4, pooledWidth: 5, in: Arena())
+  /// - Parameter length: of all texts, for a network without a text mask.
+  private func read(_ file: URL, length: Int? = nil) throws -> ConditionTexts {
+    var masked = HunyuanVideoConfiguration()
+    var unmasked = VchitectConfiguration()
+    (masked.textEmbeddingWidth, masked.pooledProjectionWidth) = (4, 5)
+    (unmasked.textEmbeddingWidth, unmasked.pooledProjectionWidth) = (4, 5)
+    let transformer: any TransformerConfiguration = length == nil ? masked : unmasked
+    return try ConditionTexts(
+      reading: file, sourceCount: 2,
+      form: TextForm(transformer, nullTokenCount: length ?? 1), in: Arena())
+  }
+
+  @Test func `without a text mask texts have one length, and zeros where nothing is to be seen`()
+    throws
+  {
+    try withTemporaryFolder { folder in
+      let file = folder.appending(path: "texts.safetensors")
+      try write(mask: [1, 1, 0, 1, 0, 1], .int64, to: file)
+      let texts = try read(file, length: 5)
+      for (source, visible) in [(0, [0, 1]), (1, [0, 2])] {
+        #expect(texts[source: source].mask == [1, 1, 1, 1, 1])
+        let expected = (0..<5).flatMap { token in
+          (0..<4).map { visible.contains(token) ? Float(12 * source + 4 * token + $0) : 0 }
+        }
+        #expect(texts[source: source].embeddings.shape == [5, 4])
+        #expect(texts[source: source].embeddings.array == expected)
+      }
+      #expect(try read(file, length: 3)[source: 1].embeddings.shape == [3, 4])
+      let error = #expect(throws: ConfigurationError.self) { try read(file, length: 2) }
+      #expect(error?.description.contains("model.textTokens to at least 3") == true)
+    }
   }
 
   @Test(arguments: [StoredType.int64, .int32, .bool, .uint8, .float32])

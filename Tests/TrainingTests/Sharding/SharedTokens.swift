@@ -16,8 +16,17 @@ import Testing
 
 @testable import Training
 
+/// A network with inputs and what a loss pulls at, on one rank or on several that share its tokens.
+protocol SharedTokensCase: Sendable {
+  /// The output, and the gradient of ⟨output, seed⟩ by the flat vector of the parameters.
+  /// - Parameter tensorRank: the rank's part of the weights, where they are cut.
+  func run(
+    sequence: (any SequenceParallel<Double>)?, tensorRank: Int
+  ) -> (output: [Double], gradient: [Double])
+}
+
 /// A network in Float64 with gates open, its inputs, and what a loss pulls at.
-struct SharedTokensExample {
+struct SharedTokensExample: SharedTokensCase {
   let configuration: HunyuanVideoConfiguration
   let sampleCount: Int
   let textCount: Int
@@ -51,7 +60,7 @@ struct SharedTokensExample {
   /// The output, and the gradient of ⟨output, seed⟩ by the flat vector of the parameters, followed by that of
   /// the adapter's.
   func run(
-    sequence: (any SequenceParallel<Double>)?, tensorRank: Int = 0
+    sequence: (any SequenceParallel<Double>)?, tensorRank: Int
   ) -> (output: [Double], gradient: [Double]) {
     let arena = Arena()
     let booking = Booking(.base, .activations)
@@ -190,16 +199,19 @@ extension SharedTokensExample {
         sampleCount: sampleCount, textCount: textCount, masked: masked, recompute: recompute)
     }
   }
+}
 
+extension SharedTokensCase {
   /// Expects of `ring` × `sp` × `tp` parts what one has, up to the order of sums.
   func expectAgreement(
-    ring: Int, sp: Int, tp: Int? = nil, location: SourceLocation = #_sourceLocation
+    ring: Int, sp: Int, tp: Int? = nil, plan: SequencePlan = .spatial,
+    location: SourceLocation = #_sourceLocation
   ) throws {
-    let alone = run(sequence: nil)
+    let alone = run(sequence: nil, tensorRank: 0)
     #expect(alone.gradient.contains { $0 != 0 }, sourceLocation: location)
     let parts = try InProcessMesh.run(size: ring * sp * (tp ?? 1)) { transport in
       var failure: (any Error)?
-      let sequence = try Self.sequence(ring: ring, sp: sp, tp: tp, transport) { body in
+      let sequence = try Self.sequence(ring: ring, sp: sp, tp: tp, plan, transport) { body in
         do { try body() } catch { failure = error }
       }
       let result = run(sequence: sequence, tensorRank: transport.rank % (tp ?? 1))
@@ -214,13 +226,12 @@ extension SharedTokensExample {
     }
     #expect(
       Self.distance(sum, alone.gradient) < 1e-12,
-      "ring \(ring), sp \(sp), tp \(tp ?? 1) of \(self)",
-      sourceLocation: location)
+      "ring \(ring), sp \(sp), tp \(tp ?? 1), \(plan) of \(self)", sourceLocation: location)
   }
 
   /// The sequence of a rank: `tp` is the fastest axis, then `sp`.
   private static func sequence(
-    ring: Int, sp: Int, tp: Int?, _ transport: any Transport,
+    ring: Int, sp: Int, tp: Int?, _ plan: SequencePlan, _ transport: any Transport,
     attempt: @escaping (() throws -> Void) -> Void
   ) throws -> any SequenceParallel<Double> {
     func exchange(color: Int) throws -> TokenExchange {
@@ -234,7 +245,7 @@ extension SharedTokensExample {
     }
     if sp > 1 {
       sequence = UlyssesSequence<Double>(
-        try exchange(color: piece / sp * (tp ?? 1) + tensorRank), inside: sequence,
+        try exchange(color: piece / sp * (tp ?? 1) + tensorRank), inside: sequence, plan: plan,
         attempt: attempt)
     }
     if tp != nil {
@@ -298,16 +309,16 @@ struct SharedTokensRun {
   }
 
   /// Expects losses and weights of one rank, up to the order of sums in fp32.
+  /// - Parameter bound: what weights may differ by, over the largest of them.
   func expectAgreement(
-    with alone: SharedTokensRun, within tolerance: Float = 1e-4,
-    location: SourceLocation = #_sourceLocation
+    with alone: SharedTokensRun, bound: Float = 1e-4, location: SourceLocation = #_sourceLocation
   ) {
     // One rank of each group speaks for its microbatches: each is counted once, in order.
     #expect(alone.losses == [0, 1, 2, 3] && losses == alone.losses, sourceLocation: location)
     let scale = alone.weights.reduce(0) { max($0, abs($1)) }
     let worst = zip(alone.weights, weights).reduce(0) { max($0, abs($1.0 - $1.1)) }
     #expect(
-      worst <= tolerance * scale && weights.allSatisfy(\.isFinite),
+      worst <= bound * scale && weights.allSatisfy(\.isFinite),
       "weights differ by \(worst) of \(scale)", sourceLocation: location)
     // Sums of other parts have other bits: the tokens were shared.
     #expect(alone.weights != weights, sourceLocation: location)

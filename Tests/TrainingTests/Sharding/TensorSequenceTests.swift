@@ -49,7 +49,7 @@ struct TensorSequenceTests {
     ranks: Int, ring: Int, sp: Int, tp: Int
   ) throws {
     try SharedTokensRun(ranks: ranks, ring: ring, sp: sp, tp: tp)
-      .expectAgreement(with: SharedTokensRun(ranks: 1), within: 1e-5)
+      .expectAgreement(with: SharedTokensRun(ranks: 1), bound: 1e-5)
   }
 
   @Test func `replicas and shards do not change a bit of a run with cut weights`() throws {

@@ -45,7 +45,7 @@ struct ZeroStagesTests {
           configuration.transformer, nullTokenCount: configuration.model.textTokens,
           makeParameters: context.shardGroup.parameters)
         #expect(networks.base.parameters.isWhole == (stage < 3 || ranks == dp))
-        networks.base.parameters.initialize(seed: 1)
+        networks.configuration.initialize(networks.base.parameters, seed: 1)
         let batches = TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0)
         try TeachPhase(context: context, networks: networks, batches: batches)
           .run(from: 0) { _, _ in }
@@ -86,6 +86,22 @@ struct ZeroStagesTests {
       }
     ),
     ("LCM", { $0.distill.method = .lcm }),
+    (
+      "Vchitect, guided",
+      {
+        $0.model.architecture = .vchitect
+        $0.distill.guidance = 2
+      }
+    ),
+    (
+      "Vchitect, adversarial, recomputed",
+      {
+        $0.model.architecture = .vchitect
+        $0.model.variant = .v1
+        $0.model.recompute = true
+        $0.distill.lambdaAdversarial = 0.1
+      }
+    ),
   ]
 
   @Test(arguments: changes.indices)
@@ -100,15 +116,20 @@ struct ZeroStagesTests {
     }
   }
 
-  @Test(arguments: [(2, 2, 1), (4, 2, 1), (4, 2, 2), (4, 2, 3), (8, 2, 3), (8, 4, 3), (8, 8, 1)])
-  func `replicas of sharded state have the bits of one rank`(ranks: Int, dp: Int, stage: Int)
-    throws
-  {
+  @Test(
+    arguments: [(2, 2, 1), (4, 2, 1), (4, 2, 2), (4, 2, 3), (8, 2, 3), (8, 4, 3), (8, 8, 1)],
+    Architecture.allCases)
+  func `replicas of sharded state have the bits of one rank`(
+    layout: (ranks: Int, dp: Int, stage: Int), architecture: Architecture
+  ) throws {
     func spread(_ configuration: inout RunConfiguration) {
       configuration.distill.generatorSteps = 3
+      configuration.model.architecture = architecture
     }
     let alone = try run(1, stage: 1, spread)[0]
-    for result in try run(ranks, dp: dp, stage: stage, spread) { #expect(result == alone) }
+    for result in try run(layout.ranks, dp: layout.dp, stage: layout.stage, spread) {
+      #expect(result == alone)
+    }
   }
 
   @Test func `stages go with shared tokens`() throws {

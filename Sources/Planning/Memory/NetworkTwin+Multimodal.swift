@@ -1,0 +1,289 @@
+// The twin of Models/Vchitect, operation by operation; names follow those files.
+//
+// Letters: B clips, F frames, S image and T text tokens of a frame, s and t those of them that are held
+// here, D width.
+
+/// The two streams of a block.
+private enum Stream {
+  case image, text
+}
+
+extension NetworkTwin {
+  private struct Stem {
+    let image: ValueTwin
+    let text: ValueTwin
+    let condition: ValueTwin
+  }
+
+  func multimodalForward(
+    _ tape: TapeTwin, _ inputs: Inputs, _ form: MultimodalForm, sampleCount: Int,
+    recomputedShare: Double
+  ) -> ValueTwin {
+    let stem = multimodalStem(tape, inputs, sampleCount: sampleCount)
+    let image = runMultimodalBlocks(
+      tape, stem, form, sampleCount: sampleCount, recomputedShare: recomputedShare)
+    let modulation = tape.chunks(
+      linear(tape, stem.condition, from: width, to: 2 * width), count: 2)
+    let normalized = tape.layerNorm(
+      image, width: width, scale: modulation[0], shift: modulation[1])
+    let patches = linear(tape, normalized, from: width, to: sizes.outChannels * sizes.patchVolume)
+    let whole =
+      part.map {
+        tape.gatherTokens(
+          patches, to: sampleCount * sizes.latentCount, peerCount: $0.degree - 1)
+      } ?? patches
+    let output = tape.permuted(whole)
+    withExtendedLifetime((stem, image, normalized)) {}
+    return output
+  }
+
+  func multimodalFeatures(
+    _ tape: TapeTwin, _ inputs: Inputs, _ form: MultimodalForm, sampleCount: Int,
+    recomputedShare: Double
+  ) -> ValueTwin {
+    let stem = multimodalStem(tape, inputs, sampleCount: sampleCount)
+    let image = runMultimodalBlocks(
+      tape, stem, form, sampleCount: sampleCount, recomputedShare: recomputedShare)
+    withExtendedLifetime(stem) {}
+    return image
+  }
+
+  private func multimodalStem(_ tape: TapeTwin, _ inputs: Inputs, sampleCount: Int) -> Stem {
+    let condition = tape.apply(
+      conditionEmbedding(
+        tape, pooled: inputs.pooled, pooledWidth: sizes.pooledWidth, sampleCount: sampleCount,
+        hasGuidance: false))
+    return Stem(
+      image: imageTokens(tape, inputs.hiddenStates, sampleCount: sampleCount),
+      text: textTokens(tape, inputs.text, sampleCount: sampleCount), condition: condition)
+  }
+
+  private func imageTokens(
+    _ tape: TapeTwin, _ latents: ValueTwin, sampleCount: Int
+  ) -> ValueTwin {
+    let frameCount = sampleCount * sizes.latentFrames
+    let own = held(.image)
+    let patchWidth = sizes.inChannels * sizes.patchVolume
+    let patches = tape.permuted(latents)
+    let tokens = linear(
+      tape, part == nil ? patches : tape.slice(patches, count: frameCount * own * patchWidth),
+      from: patchWidth, to: width)
+    let table = tape.result(own * width)
+    let repeated = ValueTwin(constant: tape.result(frameCount * own * width))
+    withExtendedLifetime((patches, table)) {}
+    return tape.add(tokens, repeated)
+  }
+
+  private func textTokens(_ tape: TapeTwin, _ text: ValueTwin, sampleCount: Int) -> ValueTwin {
+    let own =
+      part == nil
+      ? text : tape.slice(text, count: sampleCount * held(.text) * sizes.textWidth)
+    let projected = linear(tape, own, from: sizes.textWidth, to: width)
+    return tape.concatenate(Array(repeating: projected, count: sizes.latentFrames))
+  }
+
+  private func runMultimodalBlocks(
+    _ tape: TapeTwin, _ stem: Stem, _ form: MultimodalForm, sampleCount: Int,
+    recomputedShare: Double
+  ) -> ValueTwin {
+    var streams = [stem.image, stem.text]
+    for index in 0..<sizes.doubleBlockCount {
+      streams = run(index, tape, streams + [stem.condition], recomputedShare: recomputedShare) {
+        tape, inputs in
+        multimodalBlock(
+          tape, form, image: inputs[0], text: inputs[1], condition: inputs[2],
+          sampleCount: sampleCount, isLast: index == sizes.doubleBlockCount - 1)
+      }
+    }
+    return streams[0]
+  }
+
+  private func multimodalBlock(
+    _ tape: TapeTwin, _ form: MultimodalForm, image: ValueTwin, text: ValueTwin,
+    condition: ValueTwin, sampleCount: Int, isLast: Bool
+  ) -> [ValueTwin] {
+    let imageModulation = tape.chunks(
+      linear(tape, condition, from: width, to: 6 * width), count: 6)
+    let textModulation =
+      isLast
+      ? nil : tape.chunks(linear(tape, condition, from: width, to: 6 * width), count: 6)
+    let x = tape.layerNorm(
+      image, width: width, scale: imageModulation[1], shift: imageModulation[0])
+    let y: ValueTwin
+    if let textModulation {
+      y = tape.layerNorm(
+        text, width: width, scale: textModulation[1], shift: textModulation[0])
+    } else {
+      let parts = tape.chunks(linear(tape, condition, from: width, to: 2 * width), count: 2)
+      y = tape.layerNorm(text, width: width, scale: parts[0], shift: parts[1])
+    }
+    let attended = BranchesTwin(
+      network: self, tape: tape, form: form, sampleCount: sampleCount
+    ).attend(image: x, text: y, withText: !isLast)
+
+    let imageMiddle = tape.gatedResidual(image, gate: imageModulation[2], attended[0])
+    let imageOutput = mlp(tape, imageMiddle, imageModulation, [], sampleCount)
+    defer { withExtendedLifetime((x, y, attended, imageModulation, textModulation)) {} }
+    guard let textModulation else { return [imageOutput] }
+    let textMiddle = tape.gatedResidual(text, gate: textModulation[2], attended[1])
+    return [imageOutput, mlp(tape, textMiddle, textModulation, [], sampleCount)]
+  }
+
+  fileprivate func tokenCount(_ stream: Stream) -> Int {
+    stream == .image ? sizes.frameTokenCount : sizes.textTokenCount
+  }
+
+  /// Tokens of a frame that are held here.
+  fileprivate func held(_ stream: Stream) -> Int {
+    part?.count(of: tokenCount(stream)) ?? tokenCount(stream)
+  }
+}
+
+/// The twin of `MultimodalAttention`, `SharedBranches` and `AttentionBranches`.
+private struct BranchesTwin {
+  struct Operands {
+    let query: ValueTwin
+    let key: ValueTwin
+    let value: ValueTwin
+  }
+
+  let network: NetworkTwin
+  let tape: TapeTwin
+  let form: MultimodalForm
+  let sampleCount: Int
+
+  private var sizes: NetworkSizes { network.sizes }
+  private var width: Int { network.width }
+  /// B·F.
+  private var frameCount: Int { sampleCount * sizes.latentFrames }
+  private var degree: Int { network.part?.degree ?? 1 }
+  private var exchangesAll: Bool { network.part != nil && form.exchangesAllBranches }
+  private var exchangesSpatial: Bool { network.part != nil && !form.exchangesAllBranches }
+  /// Of what `operand` leaves.
+  private var heldWidth: Int { exchangesAll ? width / degree : width }
+  private var heldHeadCount: Int { exchangesAll ? sizes.headCount / degree : sizes.headCount }
+
+  func attend(image x: ValueTwin, text y: ValueTwin, withText: Bool) -> [ValueTwin] {
+    let image = imageProjections(of: x)
+    let textKey = projection(of: y, .text)
+    let textValue = projection(of: y, .text)
+    let textQuery = withText ? projection(of: y, .text) : nil
+    let spatial = spatial(image, textQuery: textQuery, textKey, textValue)
+    let context =
+      form.hasOwnProjections ? (key: context(textKey), value: context(textValue)) : nil
+    func cross(_ query: @autoclosure () -> ValueTwin) -> Operands? {
+      context.map { Operands(query: query(), key: $0.key, value: $0.value) }
+    }
+    let imagePart = merged(
+      .image, spatial: spatial[0], cross: cross(projection(of: x, .image)),
+      temporal: form.hasOwnProjections ? imageProjections(of: x) : image)
+    defer { withExtendedLifetime((image, textKey, textValue, textQuery, spatial, context)) {} }
+    guard let textQuery else { return [imagePart] }
+    let textPart = merged(
+      .text, spatial: spatial[1], cross: cross(textQuery),
+      temporal: Operands(query: textQuery, key: textKey, value: textValue))
+    return [imagePart, textPart]
+  }
+
+  private func imageProjections(of x: ValueTwin) -> Operands {
+    Operands(
+      query: projection(of: x, .image), key: projection(of: x, .image),
+      value: projection(of: x, .image))
+  }
+
+  private func projection(of x: ValueTwin, _ stream: Stream) -> ValueTwin {
+    let projected = network.square(tape, x)
+    return exchangesAll ? scattered(projected, [stream]) : projected
+  }
+
+  private func merged(
+    _ stream: Stream, spatial: ValueTwin, cross: Operands?,
+    temporal: @autoclosure () -> Operands
+  ) -> ValueTwin {
+    let temporal = sizes.latentFrames > 1 ? self.temporal(temporal(), of: stream) : nil
+    defer { withExtendedLifetime((temporal, cross)) {} }
+    guard let cross else {
+      return network.square(tape, temporal.map { tape.add(spatial, $0) } ?? spatial)
+    }
+    let attended = tape.attention(
+      query: cross.query, key: cross.key, value: cross.value, headCount: heldHeadCount,
+      sampleCount: sampleCount, width: heldWidth)
+    let context = network.square(tape, left(attended, of: stream))
+    let merged = network.square(
+      tape, tape.combine(spatial, context, passingTo: form.hasUnitGain ? [0, 1] : [1]))
+    return temporal.map { tape.add(merged, network.square(tape, $0)) } ?? merged
+  }
+
+  // MARK: Branches
+
+  private func spatial(
+    _ image: Operands, textQuery: ValueTwin?, _ textKey: ValueTwin, _ textValue: ValueTwin
+  ) -> [ValueTwin] {
+    let streams: [Stream] = textQuery == nil ? [.image] : [.image, .text]
+    let query = textQuery.map { tape.concatenate([image.query, $0]) } ?? image.query
+    let key = tape.concatenate([image.key, textKey])
+    let value = tape.concatenate([image.value, textValue])
+    func attended(_ query: ValueTwin, _ key: ValueTwin, _ value: ValueTwin) -> ValueTwin {
+      tape.attention(
+        query: query, key: key, value: value, headCount: sizes.headCount / degree,
+        sampleCount: frameCount, width: width / degree)
+    }
+    func cut(_ x: ValueTwin) -> [ValueTwin] {
+      guard let textQuery else { return [x] }
+      return [
+        tape.slice(x, count: image.query.count), tape.slice(x, count: textQuery.count),
+      ]
+    }
+    guard exchangesSpatial else {
+      let parts = cut(attended(query, key, value))
+      return zip(streams, parts).map { left($1, of: $0) }
+    }
+    let all = attended(
+      scattered(query, streams), scattered(key, [.image, .text]),
+      scattered(value, [.image, .text]))
+    return cut(gathered(all, to: query.count))
+  }
+
+  private func temporal(_ operands: Operands, of stream: Stream) -> ValueTwin {
+    let value = tape.permuted(operands.value)
+    let (query, key) = (
+      tape.rotatedAndTransposed(operands.query), tape.rotatedAndTransposed(operands.key)
+    )
+    let tokenCount = exchangesAll ? network.tokenCount(stream) : network.held(stream)
+    let attended = tape.attention(
+      query: query, key: key, value: value, headCount: heldHeadCount,
+      sampleCount: sampleCount * tokenCount, width: heldWidth)
+    withExtendedLifetime((query, key, value)) {}
+    return left(tape.permuted(attended), of: stream)
+  }
+
+  private func context(_ x: ValueTwin) -> ValueTwin {
+    let frames = tape.slice(x, count: x.count / max(sizes.latentFrames, 1))
+    guard exchangesSpatial else { return frames }
+    return tape.shareTokens(
+      frames, to: sampleCount * sizes.textTokenCount * width, peerCount: degree - 1)
+  }
+
+  // MARK: Exchanges
+
+  /// Own tokens of all heads → all tokens of own heads. Own tokens of the heads of others go out, tokens of
+  /// others of the own heads come back.
+  private func scattered(_ x: ValueTwin, _ streams: [Stream]) -> ValueTwin {
+    let tokens = streams.reduce(0) { $0 + network.tokenCount($1) }
+    let allCount = frameCount * tokens * (width / degree)
+    return tape.exchange(
+      x, to: allCount, sentCount: x.count / degree * (degree - 1),
+      sentBackCount: allCount - x.count / degree)
+  }
+
+  /// The inverse, to a tensor of `count` elements.
+  private func gathered(_ x: ValueTwin, to count: Int) -> ValueTwin {
+    tape.exchange(
+      x, to: count, sentCount: x.count - count / degree,
+      sentBackCount: count / degree * (degree - 1))
+  }
+
+  private func left(_ x: ValueTwin, of stream: Stream) -> ValueTwin {
+    exchangesAll ? gathered(x, to: frameCount * network.held(stream) * width) : x
+  }
+}

@@ -1,7 +1,6 @@
 // How a job ends, and the error that all ranks agree on (contract 4.9).
 
 import Checkpoints
-import DenseKernels
 import MeshLayout
 import Models
 package import ProcessMesh
@@ -71,8 +70,6 @@ func blaming<Value>(_ key: String, _ body: () throws -> Value) throws -> Value {
   } catch let error as CheckpointError {
     throw problem(error)
   } catch let error as ModelError {
-    throw problem(error)
-  } catch let error as SystemCallError {
     throw problem(error)
   }
 }

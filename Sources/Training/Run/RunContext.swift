@@ -176,12 +176,18 @@ package final class RunContext {
   /// - Collective: over the transport.
   package func openActivationStore() throws {
     guard configuration.model.offload else { return }
-    let place = configuration.model.offloadFolder
+    let name = configuration.model.offloadFolder
+    let place = name.isEmpty ? folder.url : URL(filePath: name)
     activationStore = try transport.onEveryRank {
-      try blaming("model.offloadFolder") {
-        try FileActivationStore(
-          in: place.isEmpty ? folder.url : URL(filePath: place), arena: arena
-        ) { [unowned self] in attempt($0) }
+      do {
+        return try FileActivationStore(in: place, arena: arena) { [unowned self] in attempt($0) }
+      } catch {
+        throw ConfigurationError([
+          ConfigurationProblem(
+            "model.offloadFolder",
+            "\(place.path) cannot hold a file: \(words(of: error)); name a folder that every rank can "
+              + "write")
+        ])
       }
     }
   }

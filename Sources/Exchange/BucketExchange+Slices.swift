@@ -22,11 +22,8 @@ extension BucketExchange {
     of unit: SlicedUnit, _ shard: Buffer<Float>, into part: Buffer<Float>,
     kind: TrafficKind = .parameters
   ) throws {
-    requireShard(shard, unit.partition, transport)
     let (rank, size) = (transport.rank, transport.size)
-    let slice = unit.slice(of: rank)
-    let plan = BucketPlan(unit.partition, byteCount: configuration.bucketByteCount)
-    let room = takeRoom(plan)
+    let (slice, plan, room) = begin(unit, shard)
     defer { partials.append(room) }
     let origin = unit.partition.range(of: rank).lowerBound
     try runPipelined(
@@ -74,11 +71,8 @@ extension BucketExchange {
     of unit: SlicedUnit, _ part: Buffer<Float>, into shard: Buffer<Float>,
     kind: TrafficKind = .gradients
   ) throws {
-    requireShard(shard, unit.partition, transport)
     let (rank, size) = (transport.rank, transport.size)
-    let slice = unit.slice(of: rank)
-    let plan = BucketPlan(unit.partition, byteCount: configuration.bucketByteCount)
-    let room = takeRoom(plan)
+    let (slice, plan, room) = begin(unit, shard)
     defer { partials.append(room) }
     try runPipelined(
       .reduceScatter, kind, plan.bucketCount,
@@ -131,10 +125,14 @@ extension BucketExchange {
 
   // MARK: Parts
 
-  /// Room for any piece of a bucket, from the pool of partial sums.
-  private func takeRoom(_ plan: BucketPlan) -> Buffer<Float> {
+  /// This rank's part, the buckets, and room for any piece of one from the pool of partial sums.
+  private func begin(
+    _ unit: SlicedUnit, _ shard: Buffer<Float>
+  ) -> (slice: UnitSlice, plan: BucketPlan, room: Buffer<Float>) {
+    requireShard(shard, unit.partition, transport)
+    let plan = BucketPlan(unit.partition, byteCount: configuration.bucketByteCount)
     partials = partials.filter { $0.count == plan.pieceWordCount }
-    return takePartial(count: plan.pieceWordCount)
+    return (unit.slice(of: transport.rank), plan, takePartial(count: plan.pieceWordCount))
   }
 
   /// Rows of a unit, of which `source` holds the elements from `origin` on, one after the other.

@@ -31,6 +31,11 @@ package protocol StoredTransformer {
   func load<Scalar>(into set: ParameterSet<Scalar>) throws -> [String]
 }
 
+extension ModelFolder {
+  /// Our parameters' file in the folder.
+  static let conditioningName = "conditioning.safetensors"
+}
+
 extension Architecture {
   /// Opens a folder of whatever architecture its config.json names; without a name it is HunyuanVideo.
   /// - Throws: `ModelError` (`wrongModel`, `invalidConfiguration`), or `CheckpointError` with every
@@ -51,9 +56,6 @@ extension Architecture {
 
 /// A folder of a transformer of one architecture, open for reading.
 package struct TransformerFolder<Configuration: TransformerConfiguration>: StoredTransformer {
-  /// Our parameters' file in the folder.
-  package static var conditioningName: String { "conditioning.safetensors" }
-
   package let configuration: Configuration
   package var url: URL { folder.url }
   private let folder: ModelFolder
@@ -68,7 +70,7 @@ package struct TransformerFolder<Configuration: TransformerConfiguration>: Store
   init(_ folder: ModelFolder) throws {
     try folder.requireClass(Configuration.className)
     configuration = try folder.decodeConfiguration(Configuration.self).checked()
-    let extra = folder.url.appending(path: Self.conditioningName)
+    let extra = folder.url.appending(path: ModelFolder.conditioningName)
     let isThere = FileManager.default.fileExists(atPath: extra.path(percentEncoded: false))
     conditioning = isThere ? try SafetensorsReader(opening: extra) : nil
     self.folder = folder

@@ -76,7 +76,7 @@ package final class TransformerFolderWriter: ModelWriter {
         rest.isEmpty
         ? nil
         : try SafetensorsWriter(
-          creating: writer.place(of: HunyuanVideoFolder.conditioningName),
+          creating: writer.place(of: ModelFolder.conditioningName),
           tensors: rest.map { TensorDeclaration($0.name, .float32, shape: $0.shape) },
           metadata: ["format": "pt"])
     } catch {

@@ -9,7 +9,7 @@ private enum Stream {
 }
 
 extension NetworkTwin {
-  private struct Stem {
+  private struct MultimodalStem {
     let image: ValueTwin
     let text: ValueTwin
     let condition: ValueTwin
@@ -48,12 +48,14 @@ extension NetworkTwin {
     return image
   }
 
-  private func multimodalStem(_ tape: TapeTwin, _ inputs: Inputs, sampleCount: Int) -> Stem {
+  private func multimodalStem(_ tape: TapeTwin, _ inputs: Inputs, sampleCount: Int)
+    -> MultimodalStem
+  {
     let condition = tape.apply(
       conditionEmbedding(
         tape, pooled: inputs.pooled, pooledWidth: sizes.pooledWidth, sampleCount: sampleCount,
         hasGuidance: false))
-    return Stem(
+    return MultimodalStem(
       image: imageTokens(tape, inputs.hiddenStates, sampleCount: sampleCount),
       text: textTokens(tape, inputs.text, sampleCount: sampleCount), condition: condition)
   }
@@ -83,7 +85,7 @@ extension NetworkTwin {
   }
 
   private func runMultimodalBlocks(
-    _ tape: TapeTwin, _ stem: Stem, _ form: MultimodalForm, sampleCount: Int,
+    _ tape: TapeTwin, _ stem: MultimodalStem, _ form: MultimodalForm, sampleCount: Int,
     recomputedShare: Double
   ) -> ValueTwin {
     var streams = [stem.image, stem.text]

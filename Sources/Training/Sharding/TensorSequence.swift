@@ -68,7 +68,7 @@ package final class TensorSequence<Scalar: KernelScalar>: TensorParallel {
     _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar> {
     let layout = group.layout(x, groupSegments(segments), width: x.shape[2])
-    let gathered = gather(x, layout, on: tape)
+    let gathered = group.shareTokens(x, layout, on: tape)
     guard tape.isRecording, !tape.isRecomputing else { return gathered }
     let own = x.tensor
     return gathered.remade { [group, shape = gathered.shape, unowned tape] in
@@ -83,20 +83,15 @@ package final class TensorSequence<Scalar: KernelScalar>: TensorParallel {
   package func scatterSum(
     _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar> {
-    let layout = group.layout(x, groupSegments(segments), width: x.shape[2])
-    let shape = [layout.sampleCount, layout.tokenCount(of: group.rank), layout.width]
-    let exchange = group.exchange
-    return group.record(
-      x, shape, on: tape,
-      forward: { [group] in try group.reduce($0, layout, into: $1, on: tape) },
-      backward: { try exchange.gatherTokens($0, layout: layout, into: $1) })
+    group.sumTokens(
+      x, group.layout(x, groupSegments(segments), width: x.shape[2]), on: tape)
   }
 
   /// Columns of a sample travel as if each part of them were a token.
   package func gatherColumns(_ x: Value<Scalar>, on tape: Tape<Scalar>) -> Value<Scalar> {
     let (sampleCount, width) = (x.shape[0], x.shape[1])
     let tokens = x.reshaped([sampleCount, 1, width])
-    return gather(tokens, group.layout(tokens, [degree], width: width), on: tape)
+    return group.shareTokens(tokens, tokenCount: degree, on: tape)
       .reshaped([sampleCount, degree * width])
   }
 
@@ -105,24 +100,5 @@ package final class TensorSequence<Scalar: KernelScalar>: TensorParallel {
   /// What the group has of the segments.
   private func groupSegments(_ segments: [Int]) -> [Int] {
     segments.map { groupRange(of: $0).count }
-  }
-
-  private func gather(
-    _ x: Value<Scalar>, _ layout: TokenLayout, on tape: Tape<Scalar>
-  ) -> Value<Scalar> {
-    let exchange = group.exchange
-    return group.record(
-      x, [layout.sampleCount, layout.tokenCount, layout.width], on: tape,
-      forward: { try exchange.gatherTokens($0, layout: layout, into: $1) },
-      backward: { [group, unowned tape] in try group.reduce($0, layout, into: $1, on: tape) })
-  }
-}
-
-extension TokenGroup {
-  fileprivate func reduce(
-    _ y: Buffer<Scalar>, _ layout: TokenLayout, into x: Buffer<Scalar>, on tape: Tape<Scalar>
-  ) throws {
-    try exchange.reduceTokens(
-      y, layout: layout, into: x, room: tape.scratch([x.count]).buffer)
   }
 }

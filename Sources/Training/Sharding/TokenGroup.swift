@@ -33,19 +33,27 @@ struct TokenGroup<Scalar: KernelScalar> {
   func shareTokens(
     _ x: Value<Scalar>, tokenCount: Int, on tape: Tape<Scalar>
   ) -> Value<Scalar> {
-    let layout = layout(x, [tokenCount], width: x.shape[2])
-    let output = tape.result([x.shape[0], tokenCount, x.shape[2]])
-    attempt { try exchange.gatherTokens(x.tensor.buffer, layout: layout, into: output.buffer) }
-    return tape.record(output, from: [x]) {
-      [attempt, exchange, unowned tape] outputGradient, gradients in
-      guard let dx = gradients.place(of: 0) else { return }
-      let back = dx.accumulates ? tape.scratch(x.shape).buffer : dx.buffer
-      let room = tape.scratch(x.shape).buffer
-      attempt {
-        try exchange.reduceTokens(outputGradient.buffer, layout: layout, into: back, room: room)
-      }
-      if dx.accumulates { Scalar.add(1, back, to: dx.buffer) }
-    }
+    shareTokens(x, layout(x, [tokenCount], width: x.shape[2]), on: tape)
+  }
+
+  func shareTokens(
+    _ x: Value<Scalar>, _ layout: TokenLayout, on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    record(
+      x, [layout.sampleCount, layout.tokenCount, layout.width], on: tape,
+      forward: { try exchange.gatherTokens($0, layout: layout, into: $1) },
+      backward: { [self, unowned tape] in try reduceTokens($0, layout, into: $1, on: tape) })
+  }
+
+  /// What all ranks found for the tokens of the group → own tokens: the adjoint of `shareTokens`.
+  /// - Shapes: [B, L, C] → [B, l, C].
+  func sumTokens(
+    _ x: Value<Scalar>, _ layout: TokenLayout, on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    record(
+      x, [layout.sampleCount, layout.tokenCount(of: rank), layout.width], on: tape,
+      forward: { try reduceTokens($0, layout, into: $1, on: tape) },
+      backward: { [exchange] in try exchange.gatherTokens($0, layout: layout, into: $1) })
   }
 
   /// Own tokens → all tokens of the group; on the way back the gradient of the own tokens.
@@ -84,5 +92,11 @@ struct TokenGroup<Scalar: KernelScalar> {
       attempt { try backward(outputGradient.buffer, back) }
       if dx.accumulates { Scalar.add(1, back, to: dx.buffer) }
     }
+  }
+  private func reduceTokens(
+    _ y: Buffer<Scalar>, _ layout: TokenLayout, into x: Buffer<Scalar>, on tape: Tape<Scalar>
+  ) throws {
+    try exchange.reduceTokens(
+      y, layout: layout, into: x, room: tape.scratch([x.count]).buffer)
   }
 }

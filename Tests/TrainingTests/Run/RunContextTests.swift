@@ -89,7 +89,8 @@ import Testing
             _ = try transport.allGather(value: number)
           }
         }
-        #expect(exchangeCount == 2, "nothing more is exchanged after a failure")
+        // The others may hear of it while they still read the first.
+        #expect(transport.rank == 1 ? exchangeCount == 2 : 1...2 ~= exchangeCount)
         do { _ = try context.agreeOnStep(losses: [1]) } catch {
           failures.withLock { $0[transport.rank] = "\(error)" }
           throw error

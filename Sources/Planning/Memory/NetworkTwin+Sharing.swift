@@ -1,0 +1,134 @@
+// What ranks that share tokens, or cut weights, exchange in a pass: twin of the sequences of Training/Sharding
+// and of Models/Layers/TensorParallel. Alone, a rank exchanges nothing here.
+
+extension NetworkTwin {
+  /// What this rank has of all tokens.
+  func own(_ tape: TapeTwin, _ tokens: ValueTwin, tokenCount: Int) -> ValueTwin {
+    guard let part else { return tokens }
+    return tape.slice(tokens, count: tokens.count / tokenCount * part.count(of: tokenCount))
+  }
+
+  /// Tokens of a segment from all ranks: those who cut weights together, the group's part of the ring, then
+  /// all of it.
+  /// - Parameter tokenSize: elements of a token over all samples.
+  func allTokens(
+    _ tape: TapeTwin, _ x: ValueTwin, of tokenCount: Int, tokenSize: Int
+  ) -> ValueTwin {
+    guard let part else { return x }
+    let rounds = [
+      (part.tensorDegree, part.groupCount(of: tokenCount)),
+      (part.degree, part.ringCount(of: tokenCount)), (part.ringDegree, tokenCount),
+    ]
+    return rounds.filter { $0.0 > 1 }.reduce(x) { x, round in
+      tape.gatherTokens(x, to: tokenSize * round.1, peerCount: round.0 - 1)
+    }
+  }
+
+  /// Attention over video and text, with its exchanges where the sequence is cut.
+  func jointAttention(
+    _ tape: TapeTwin, query: ValueTwin, key: ValueTwin, value: ValueTwin, sampleCount: Int
+  ) -> ValueTwin {
+    guard let part else {
+      return tape.attention(
+        query: query, key: key, value: value, headCount: sizes.headCount,
+        sampleCount: sampleCount, width: width)
+    }
+    let width = width / cut
+    guard part.degree > 1 else {
+      return ringAttention(
+        tape, part, query: query, key: key, value: value, sampleCount: sampleCount)
+    }
+    let tokenCount = tokenCount(at: part.ringRank, of: part)
+    let allCount = sampleCount * tokenCount * (width / part.degree)
+    // Own tokens of the heads of others go out, tokens of others of the own heads come back.
+    let ownSent = query.count / part.degree * (part.degree - 1)
+    let othersSent = allCount - query.count / part.degree
+    func scattered(_ x: ValueTwin) -> ValueTwin {
+      tape.exchange(x, to: allCount, sentCount: ownSent, sentBackCount: othersSent)
+    }
+    let (q, k, v) = (scattered(query), scattered(key), scattered(value))
+    let attended = ringAttention(
+      tape, part, query: q, key: k, value: v, sampleCount: sampleCount)
+    let result = tape.exchange(
+      attended, to: query.count, sentCount: othersSent, sentBackCount: ownSent)
+    withExtendedLifetime((q, k, v, attended)) {}
+    return result
+  }
+
+  /// Attention of own heads, around the ring where there is one.
+  private func ringAttention(
+    _ tape: TapeTwin, _ part: SequencePart, query: ValueTwin, key: ValueTwin, value: ValueTwin,
+    sampleCount: Int
+  ) -> ValueTwin {
+    let degree = part.degree * cut
+    let (headCount, width) = (sizes.headCount / degree, width / degree)
+    guard part.ringDegree > 1 else {
+      return tape.attention(
+        query: query, key: key, value: value, headCount: headCount, sampleCount: sampleCount,
+        width: width)
+    }
+    return tape.ringAttention(
+      query: query, key: key, value: value, headCount: headCount, width: width,
+      blockCounts: (0..<part.ringDegree).map {
+        sampleCount * tokenCount(at: $0, of: part) * width
+      }, rank: part.ringRank, sampleCount: sampleCount)
+  }
+
+  /// Video and text tokens of a part of the ring.
+  private func tokenCount(at rank: Int, of part: SequencePart) -> Int {
+    part.ringCount(of: sizes.videoTokenCount, at: rank)
+      + part.ringCount(of: sizes.textTokenCount, at: rank)
+  }
+
+  // MARK: Cut weights
+
+  /// Queries, keys or values of own heads.
+  func heads(_ tape: TapeTwin, _ x: ValueTwin) -> ValueTwin {
+    adapted(tape, x, from: width, to: width / cut)
+  }
+
+  func mlp(
+    _ tape: TapeTwin, _ x: ValueTwin, _ modulation: [ValueTwin], _ segments: [Int],
+    _ sampleCount: Int
+  ) -> ValueTwin {
+    let hidden = gathered(
+      tape, tape.layerNorm(x, width: width, scale: modulation[4], shift: modulation[3]),
+      segments, sampleCount)
+    let result = tape.gatedResidual(
+      x, gate: modulation[5],
+      rowLinear(
+        tape, [tape.apply(adapted(tape, hidden, from: width, to: sizes.mlpWidth / cut))],
+        from: sizes.mlpWidth, to: x.count))
+    withExtendedLifetime(hidden) {}
+    return result
+  }
+
+  func modulation(
+    _ tape: TapeTwin, _ condition: ValueTwin, count: Int
+  ) -> [ValueTwin] {
+    let columns = linear(tape, condition, from: width, to: count * width / cut)
+    return tape.chunks(
+      cut == 1 ? columns : tape.gather(columns, to: columns.count * cut, peerCount: cut - 1),
+      count: count)
+  }
+
+  /// Own tokens to all ranks that cut weights with this one.
+  func gathered(
+    _ tape: TapeTwin, _ x: ValueTwin, _ segments: [Int], _ sampleCount: Int
+  ) -> ValueTwin {
+    guard let part, cut > 1 else { return x }
+    let tokenCount = segments.reduce(0) { $0 + part.groupCount(of: $1) }
+    return tape.gatherTwice(x, to: sampleCount * tokenCount * width, peerCount: cut - 1)
+  }
+
+  /// A row-parallel layer; `inputWidth` is that of all ranks, `count` the elements of own tokens.
+  func rowLinear(
+    _ tape: TapeTwin, _ parts: [ValueTwin], from inputWidth: Int, to count: Int
+  ) -> ValueTwin {
+    let sums = tape.linear(
+      parts: parts, from: inputWidth / cut, to: width, isTrainable: isTrainable, update: adapter)
+    if cut == 1 { return sums }
+    return tape.addBias(
+      tape.scatterSum(sums, to: count, peerCount: cut - 1), isTrainable: isTrainable)
+  }
+}

@@ -1,0 +1,86 @@
+import Models
+
+@testable import Training
+
+extension PlannedCase {
+  /// Cases of Vchitect-2.0, in both forms of its block and by both plans of sharing tokens.
+  static let vchitect: [PlannedCase] = {
+    func planned(
+      _ name: String, ranks: Int = 1, sp: Int = 1, _ plan: SequencePlan = .spatial,
+      _ change: (inout RunConfiguration) -> Void = { _ in }
+    ) -> PlannedCase {
+      PlannedCase("Vchitect, \(name)", ranks: ranks) {
+        $0.model.architecture = .vchitect
+        $0.model.heads = 4
+        $0.mesh.sp = .fixed(sp)
+        $0.mesh.sequencePlan = plan
+        change(&$0)
+      }
+    }
+    let whole = [
+      planned("stored"),
+      planned("stored", ranks: 2),
+      planned("form v1") { $0.model.variant = .v1 },
+      planned("a spatial gain, three samples, many text tokens") {
+        $0.model.spatialGain = 1.1
+        $0.batch.samples = 3
+        $0.model.textTokens = 37
+      },
+      planned("half recomputed, all terms", ranks: 2) {
+        $0.model.recompute = true
+        $0.model.recomputedShare = 0.5
+        $0.distill.lambdaAdversarial = 0.1
+        $0.distill.guidance = 3
+      },
+      planned("LCM, form v1", ranks: 2) {
+        $0.distill.method = .lcm
+        $0.model.variant = .v1
+      },
+      planned("stage 2, recomputed", ranks: 4) {
+        $0.mesh.zeroStage = .fixed(2)
+        $0.model.recompute = true
+      },
+      planned("inputs of blocks in a file", ranks: 2) {
+        offload(&$0)
+        $0.model.doubleBlocks = 7
+      },
+      planned("weights not packed") { $0.compute.packedWeights = .off },
+      planned("stage 3", ranks: 2) { $0.mesh.zeroStage = .fixed(3) },
+      planned("stage 3, all terms", ranks: 4) {
+        $0.mesh.zeroStage = .fixed(3)
+        $0.distill.lambdaAdversarial = 0.1
+        $0.distill.guidance = 3
+      },
+      planned("replicas at stage 3", ranks: 4) {
+        $0.mesh.dp = .fixed(2)
+        $0.mesh.zeroStage = .fixed(3)
+      },
+    ]
+    let shared = SequencePlan.allCases.flatMap { plan in
+      [
+        planned("shared tokens, \(plan)", ranks: 2, sp: 2, plan),
+        planned("shared tokens, \(plan)", ranks: 4, sp: 2, plan) { $0.distill.guidance = 3 },
+        planned("shared tokens, \(plan), form v1, recomputed", ranks: 4, sp: 2, plan) {
+          $0.model.variant = .v1
+          $0.model.recompute = true
+        },
+        planned("shared tokens, \(plan), more parts than text tokens", ranks: 8, sp: 4, plan) {
+          $0.model.textTokens = 2
+          $0.batch.samples = 1
+        },
+        planned("shared tokens, \(plan), of three, uneven", ranks: 6, sp: 3, plan) {
+          $0.model.heads = 3
+          $0.model.textTokens = 5
+          $0.model.spatialGain = 1.1
+        },
+        planned("shared tokens, \(plan), at stage 3", ranks: 4, sp: 2, plan) {
+          $0.mesh.zeroStage = .fixed(3)
+        },
+        planned("shared tokens, \(plan), LCM", ranks: 4, sp: 2, plan) {
+          $0.distill.method = .lcm
+        },
+      ]
+    }
+    return whole + shared
+  }()
+}

@@ -1,0 +1,135 @@
+import Autodiff
+import Diffusion
+import Foundation
+import MeshLayout
+import Models
+import Planning
+import ProcessMesh
+import Tensors
+import TestSupport
+import Testing
+import VideoData
+
+@testable import Training
+
+/// The peaks of one rank's ledger after a phase.
+private struct MeasuredPhase: Sendable {
+  let entries: [MemoryLedger.Entry]
+  let total: Int
+  /// What the rank sent to those it shares tokens with.
+  let activationByteCount: Int
+  init(_ context: RunContext, _ log: TrafficLog) {
+    entries = context.arena.ledger.entries
+    total = context.arena.ledger.totalPeakByteCount
+    // All other operations are of the whole mesh.
+    activationByteCount = log.entries.filter { $0.groupSize < context.shape.rankCount }
+      .reduce(0) { $0 + $1.sentByteCount }
+    log.removeAll()
+  }
+
+  func peak(_ role: PlannedRole, _ category: PlannedCategory) -> Int {
+    entries.first {
+      $0.role.rawValue == role.rawValue && $0.category.rawValue == category.rawValue
+    }?.peakByteCount ?? 0
+  }
+}
+
+/// Runs teach and distill as the main job does.
+private func measure(
+  _ configuration: RunConfiguration, _ prepared: PreparedSet, on base: any Transport,
+  in folder: String
+) throws -> [MeasuredPhase] {
+  let transport = RecordingTransport(base)
+  let runFolder = RunFolder(folder)
+  let reporter =
+    transport.isRoot
+    ? Reporter(style: .plain(interval: 1e9), output: { _ in }) : Reporter()
+  try FileManager.default.createDirectory(at: runFolder.url, withIntermediateDirectories: true)
+  try reporter.open(runFolder, resumingAt: nil)
+  let plan = try Coordinator.plan(configuration, rankCount: transport.size)
+  let context = try RunContext(
+    configuration: configuration, folder: runFolder, transport: transport, shape: plan.shape,
+    keepsPackedWeights: plan.keepsPackedWeights, reporter: reporter, isStopRequested: { false })
+  let networks = Networks(
+    configuration.transformer, nullTokenCount: configuration.model.textTokens,
+    makeParameters: context.parameters)
+  networks.configuration.initialize(networks.base.parameters, seed: 1)
+  try context.openActivationStore()
+  let batches = TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0)
+  func teach() throws {
+    try TeachPhase(context: context, networks: networks, batches: batches)
+      .run(from: 0) { _, _ in }
+  }
+  func distill() throws {
+    if configuration.distill.method == .lcm {
+      try ConsistencyPhase(context: context, networks: networks, batches: batches)
+        .run(from: 0) { _, _ in }
+    } else {
+      try DistillPhase(context: context, networks: networks, batches: batches)
+        .run(from: 0) { _, _ in }
+    }
+  }
+  try teach()
+  let taught = MeasuredPhase(context, transport.log)
+  context.arena.resetPeaks()
+  try distill()
+  return [taught, MeasuredPhase(context, transport.log)]
+}
+
+/// Gradients and parameters that all ranks sent in each step of a phase, before coding.
+private func updateByteCounts(of phase: String, in metrics: URL) throws -> [Int] {
+  try String(contentsOf: metrics, encoding: .utf8).split(separator: "\n").compactMap { line in
+    let object = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
+    guard let object, object["phase"] as? String == phase,
+      let gradients = object["gradients_raw_bytes"] as? Int,
+      let parameters = object["parameters_raw_bytes"] as? Int
+    else { return nil }
+    return gradients + parameters
+  }
+}
+
+@Suite struct PlannedMemoryTests {
+  @Test(arguments: PlannedCase.all + PlannedCase.vchitect)
+  func `the plan tells what the ledger books`(_ planned: PlannedCase) throws {
+    let configuration = planned.configuration
+    let (measured, sentByStep) = try withTemporaryFolder { folder in
+      var options = configuration.preparationOptions
+      options.proceduralPeople = 1
+      options.proceduralFrames = 24
+      let prepared = try PreparedSet.prepare(
+        from: .procedural, options: options, in: folder.appending(path: "prepared"))
+      let runFolder = folder.path + "/run/"
+      let measured = try InProcessMesh.run(size: planned.rankCount) { transport in
+        try measure(configuration, prepared, on: transport, in: runFolder)
+      }
+      return (measured, try updateByteCounts(of: "teach", in: RunFolder(runFolder).metrics))
+    }
+    let plan = try Coordinator.plan(configuration, rankCount: planned.rankCount)
+    for rank in 0..<planned.rankCount {
+      for (phase, found) in zip(plan.costs.phases, measured[rank]) {
+        let expected = phase.memory[rank]
+        for role in PlannedRole.allCases {
+          for category in [.parameters, .gradients, .optimizer, .ema] as [PlannedCategory] {
+            #expect(
+              expected.peakByteCount(role, category) == found.peak(role, category),
+              "\(phase.name), rank \(rank), \(role.rawValue) \(category.rawValue)")
+          }
+        }
+        // Contract 4.5: lifetimes of temporaries are the compiler's, the rest is exact.
+        #expect(
+          abs(expected.totalPeakByteCount - found.total) * 20 <= found.total,
+          "\(phase.name), rank \(rank): planned \(expected), booked \(found)")
+      }
+    }
+    // Every teach step is alike; the depth of rollouts makes those of distill differ.
+    let teach = plan.costs.phases[0]
+    #expect(sentByStep == Array(repeating: teach.updateByteCountPerStep, count: teach.stepCount))
+    let degrees = [plan.shape[.ring], plan.shape[.sp], plan.shape[.tp]]
+    guard degrees.contains(where: { $0 > 1 }), !degrees.contains(planned.rankCount),
+      plan.shape[.dp] == 1
+    else { return }
+    let sent = measured.map { $0.map(\.activationByteCount) }
+    #expect(sent.reduce(0) { $0 + $1[0] } == teach.stepCount * teach.activationByteCountPerStep)
+    #expect(sent.allSatisfy { $0[1] > 0 })
+  }
+}

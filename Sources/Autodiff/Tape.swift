@@ -149,6 +149,22 @@ package final class Tape<Scalar: KernelScalar> {
     value.node.flatMap { nodes[$0].gradient.sum }.map { $0.reshaped(value.shape) }
   }
 
+  /// Inputs whose gradients are handed over when the way back has come to them, and are not kept here.
+  /// - Parameter handOver: takes the gradient of each; nil where it is not tracked or nothing reached it.
+  package func inputs(
+    _ tensors: [(tensor: Tensor<Scalar>, isTracked: Bool)],
+    handingOver handOver: @escaping (_ gradients: [Tensor<Scalar>?]) -> Void
+  ) -> [Value<Scalar>] {
+    guard isRecording, tensors.contains(where: \.isTracked) else {
+      return tensors.map { Value(constant: $0.tensor) }
+    }
+    let gradients = tensors.map { $0.isTracked ? Gradient<Scalar>(shape: $0.tensor.shape) : nil }
+    onWayBack { handOver(gradients.map { $0?.take() }) }
+    return zip(tensors, gradients).map { input, gradient in
+      gradient.map { leaf(input.tensor, gradient: $0) } ?? Value(constant: input.tensor)
+    }
+  }
+
   private func leaf(_ tensor: Tensor<Scalar>, gradient: Gradient<Scalar>) -> Value<Scalar> {
     nodes.append(Node(gradient: gradient, step: .leaf))
     return Value(tensor, node: nodes.count - 1)

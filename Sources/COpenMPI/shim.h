@@ -16,7 +16,7 @@ static inline MPI_Status *w2svd_mpi_status_ignore(void) { return MPI_STATUS_IGNO
 
 static const int w2svd_mpi_success = MPI_SUCCESS;
 static const int w2svd_mpi_undefined = MPI_UNDEFINED;
-static const int w2svd_mpi_thread_funneled = MPI_THREAD_FUNNELED;
+static const int w2svd_mpi_thread_serialized = MPI_THREAD_SERIALIZED;
 static const int w2svd_mpi_comm_type_shared = MPI_COMM_TYPE_SHARED;
 static const int w2svd_mpi_max_error_string = MPI_MAX_ERROR_STRING;
 static const int w2svd_mpi_max_library_version_string = MPI_MAX_LIBRARY_VERSION_STRING;

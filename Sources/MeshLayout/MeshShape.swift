@@ -65,6 +65,11 @@ package struct MeshShape: Equatable, Hashable, Codable, Sendable, CustomStringCo
   /// Over how many ranks the tokens of a microbatch are spread.
   package var sequenceDegree: Int { self[.ring] * self[.sp] * self[.tp] }
 
+  /// Whether gradients are summed over several data-parallel ranks after every round of microbatches.
+  package var sumsRounds: Bool {
+    zeroStage != .optimizer && (self[.zero] > 1 || self[.stages] == 1)
+  }
+
   package var description: String {
     let named = Axis.allCases.filter { self[$0] != 1 }.map { "\($0.rawValue) \(self[$0])" }
     let stage = zeroStage == .optimizer ? "" : ", ZeRO stage \(zeroStage.rawValue)"
@@ -104,11 +109,16 @@ package struct MeshShape: Equatable, Hashable, Codable, Sendable, CustomStringCo
   /// How the data-parallel ranks share `microbatchCount` microbatches.
   ///
   /// Where gradients are summed over the ranks of a replica in every round, a round's microbatches are neighbors, so that
-  /// ranks are the lowest levels of the tree; else each rank has neighbors, and a subtree of its own.
+  /// ranks are the lowest levels of the tree; else each rank, or pipeline, has neighbors, and a subtree of its own.
   package func share(of microbatchCount: Int) throws(MeshLayoutError) -> MicrobatchShare {
     try MicrobatchShare(
       microbatchCount: microbatchCount, rankCount: dataParallelDegree,
-      order: zeroStage == .optimizer ? .contiguous : .interleaved(groups: self[.dp]))
+      order: sumsRounds ? .interleaved(groups: self[.dp]) : .contiguous)
+  }
+
+  /// Which of the data-parallel ranks one is: those of a pipeline, and those that share tokens, are one.
+  package func dataRank(of rank: Int) -> Int {
+    rank % (rankCount / self[.stages]) / sequenceDegree
   }
 
   // MARK: Coordinates

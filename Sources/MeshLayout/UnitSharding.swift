@@ -1,6 +1,6 @@
 // Which rank owns which elements of a flat vector that is cut into units: each unit is shared among all
-// ranks, so that a unit can be gathered, or its gradient summed, by itself. One unit is the whole vector
-// cut into contiguous ranges.
+// ranks, or those of the pipeline stage that runs it, so that a unit can be gathered, or its gradient
+// summed, by itself. One unit is the whole vector cut into contiguous ranges.
 
 import Basics
 
@@ -20,8 +20,11 @@ package struct UnitSharding: Equatable, Sendable {
     package let local: Range<Int>
   }
 
+  /// - Parameter owners: by unit, the ranks that share it; nil: all share each.
   /// - Precondition: units begin at multiples of `blockLength`, each where the one before it ends.
-  package init(units: [Range<Int>], shardCount: Int, blockLength: Int = 4096) {
+  package init(
+    units: [Range<Int>], shardCount: Int, blockLength: Int = 4096, owners: [Range<Int>]? = nil
+  ) {
     var end = 0
     for unit in units {
       require(
@@ -31,8 +34,10 @@ package struct UnitSharding: Equatable, Sendable {
     }
     self.units = units
     self.shardCount = shardCount
-    partitions = units.map {
-      ShardPartition(count: $0.count, shardCount: shardCount, blockLength: blockLength)
+    partitions = units.enumerated().map { index, unit in
+      ShardPartition(
+        count: unit.count, shardCount: shardCount, blockLength: blockLength,
+        owners: owners?[index])
     }
   }
 

@@ -21,12 +21,12 @@ enum Checked {
   static func initialize() throws(MPIError) {
     var provided: Int32 = 0
     try check(
-      unsafe MPI_Init_thread(nil, nil, w2svd_mpi_thread_funneled, &provided), "MPI_Init_thread")
-    guard provided >= w2svd_mpi_thread_funneled else {
+      unsafe MPI_Init_thread(nil, nil, w2svd_mpi_thread_serialized, &provided), "MPI_Init_thread")
+    guard provided >= w2svd_mpi_thread_serialized else {
       throw MPIError(
         code: .unsupported, call: "MPI_Init_thread", rank: -1,
         message:
-          "this MPI offers thread level \(provided); FUNNELED is needed: rebuild MPI with threads")
+          "this MPI offers thread level \(provided); SERIALIZED is needed: rebuild MPI with threads")
     }
   }
 

@@ -12,7 +12,7 @@ package struct MPIEnvironment {
   /// For every world rank, the lowest world rank on its node.
   package let nodeLeaders: [Int]
 
-  /// Starts MPI on the calling thread, which alone may call it from here on.
+  /// Starts MPI on the calling thread, which alone may call it until another adopts it.
   /// - Collective: over the job; once per process.
   package static func start() throws(MPIError) -> MPIEnvironment {
     try Checked.initialize()

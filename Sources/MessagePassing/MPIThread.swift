@@ -1,4 +1,5 @@
-// MPI is started with MPI_THREAD_FUNNELED: every call comes from the thread that started it.
+// MPI is started with MPI_THREAD_SERIALIZED: every call comes from the thread that started it, or the one
+// that has taken over since, one at a time.
 
 import Foundation
 import Synchronization
@@ -12,8 +13,9 @@ package enum MPIThread {
 
   private static let owner = Mutex<Owner?>(nil)
 
-  /// Makes the calling thread the one that may call MPI.
-  static func adoptCurrent() {
+  /// Makes the calling thread the one that may call MPI. The one before has handed over to it: what it did
+  /// happened before, and it makes no call until it adopts again.
+  package static func adoptCurrent() {
     owner.withLock { $0 = Owner(thread: pthread_self(), name: currentName) }
   }
 

@@ -1,10 +1,12 @@
 // What a run costs, phase by phase and rank by rank: data parallel with state, gradients or parameters sharded,
 // tokens shared by all-to-all and around a ring, and weights cut, where the mesh says so.
 //
+// Where blocks are cut into stages, microbatches are in flight.
+//
 // Memory: peaks of the twins' ledgers, exact up to lifetimes of temporaries. Operations: matrix products
 // and attention, counted where they are made (recomputation included). Time: operations of the
-// busiest rank over a measured product rate; elementwise work, exchange and waiting come on top, so
-// it is a lower bound.
+// busiest rank over a measured product rate, in a pipeline with the waiting of its stages for each other;
+// elementwise work, exchange and other waiting come on top, so it is a lower bound.
 
 package import MeshLayout
 
@@ -20,13 +22,16 @@ package struct PhaseCosts: Codable, Equatable, Sendable {
   package let updateByteCountPerStep: Int
   /// Bytes of activations that all ranks send in a step, a mean over steps.
   package let activationByteCountPerStep: Int
+  /// Time of a step over that of the busiest rank's operations: what the stages of a pipeline wait for each other;
+  /// 1 without stages.
+  package let pipelineStretch: Double
 
   /// Bytes that all ranks send in a step before coding, a mean over steps.
   package var exchangeByteCountPerStep: Int { updateByteCountPerStep + activationByteCountPerStep }
 
   /// Lower bound of a step in seconds at a rate of products in GFLOP/s per rank.
   package func seconds(gigaflops: Double) -> Double {
-    (operationsPerStep.max() ?? 0) / (gigaflops * 1e9)
+    (operationsPerStep.max() ?? 0) * pipelineStretch / (gigaflops * 1e9)
   }
 }
 
@@ -69,6 +74,9 @@ package enum CostModel {
       let twins = PhaseTwins(
         sizes: sizes, place: RankPlace(rank: rank, shape: shape),
         microbatchCount: kind.microbatchCount, roundCount: shape[.zero], part: kind.part,
+        stage: kind.stage.map {
+          StageTwin(index: $0, count: shape[.stages], schedule: sizes.schedule)
+        },
         keepsPackedWeights: sizes.keepsPackedWeights(shape))
       let costs = RankCosts(
         teach: twins.teach(), distill: twins.distill(), evaluate: twins.evaluate())
@@ -85,7 +93,8 @@ package enum CostModel {
           name: name, stepCount: stepCount, memory: parts.map(\.memory),
           operationsPerStep: parts.map(\.operationsPerStep),
           updateByteCountPerStep: sum(parts, \.updateByteCountPerStep),
-          activationByteCountPerStep: sum(parts, \.activationByteCountPerStep))
+          activationByteCountPerStep: sum(parts, \.activationByteCountPerStep),
+          pipelineStretch: stretch(parts, shape))
     }
     let phases = [
       phase(
@@ -99,29 +108,44 @@ package enum CostModel {
     return RunCosts(phases: phases.compactMap(\.self))
   }
 
+  /// What the pipeline of rank 0 makes of a step.
+  private static func stretch(_ ranks: [RankPhase], _ shape: MeshShape) -> Double {
+    let stages = shape.group(along: .stages, of: 0).map { ranks[$0].turns }
+    let turnCount = stages.map(\.count).min() ?? 0
+    guard stages.count > 1, turnCount > 0 else { return 1 }
+    var (length, busy) = (0.0, 0.0)
+    for turn in 0..<turnCount {
+      length += StageTwin.makespan(stages.map { $0[turn] })
+      busy +=
+        stages.map { $0[turn].reduce(0) { $0 + $1.operationCount } }.max() ?? 0
+    }
+    return busy == 0 ? 1 : length / busy
+  }
+
   /// What tells ranks of a run apart; ranks of one kind cost the same.
   private struct RankKind: Hashable {
     let microbatchCount: Int
     let part: SequencePart?
+    /// Which stage of a pipeline; nil where there is one.
+    let stage: Int?
     /// Own elements of each network, at stages above 1 of each unit; then what this replica sums of them.
     let shardCounts: [Int]
     let place: Int
 
     init(_ sizes: WorkloadSizes, rank: Int, shape: MeshShape, share: MicrobatchShare) {
       let degree = shape.sequenceDegree
-      microbatchCount = share.microbatches(of: rank / degree).count
+      microbatchCount = share.microbatches(of: shape.dataRank(of: rank)).count
+      stage = shape[.stages] > 1 ? shape.coordinates(of: rank)[.stages] : nil
       part = degree > 1 ? SequencePart(rank: rank, shape: shape) : nil
       let sharding = RankPlace(rank: rank, shape: shape)
-      func own(_ counts: [Int]) -> [Int] {
-        counts.map {
-          ShardPartition(count: $0, shardCount: sharding.rankCount).range(of: sharding.rank).count
-        }
-      }
+      let head = [PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)]
       let networks =
-        [sizes.networkUnits, sizes.adapterUnits].map { $0.map(\.elementCount) }
-        + [[sizes.headElementCount]]
-      let counts = networks.map {
-        own(sharding.zeroStage == .optimizer ? [$0.reduce(0, +)] : $0)
+        [sizes.networkUnits, sizes.adapterUnits] + (sizes.headElementCount > 0 ? [head] : [])
+      let counts = networks.map { units in
+        ParametersTwin.sharding(
+          of: units, rankCount: sharding.rankCount, zeroStage: sharding.zeroStage,
+          stageCount: sharding.stageCount
+        ).stretches(of: sharding.rank).map(\.local.count)
       }
       let parts = counts.map {
         ShardPartition(count: $0.reduce(0, +), shardCount: sharding.replicaCount)

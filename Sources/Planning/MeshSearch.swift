@@ -1,9 +1,10 @@
 // Which layouts a number of ranks allows, and which one is taken.
 //
 // Placed today: `dp` (replicas), `zero` (data parallel with sharded state, stages 1 to 3), `sp` (Ulysses), `ring`
-// (ring attention) and `tp` (tensor parallel, at stage 3). Data parallelism comes first as long as the microbatches
+// (ring attention), `tp` (tensor parallel, at stage 3) and `stages` (pipelines, at stage 3, without the three
+// before). Data parallelism comes first as long as the microbatches
 // divide: it exchanges gradients once a step, `sp` activations in every block, `ring` about ring / 2 times as many,
-// `tp` as many whatever its degree (specs of distributed systems, §4). Hence `ring` and `tp`, and `dp`, which takes
+// `tp` as many whatever its degree (specs of distributed systems, §4). Hence `ring`, `tp`, `stages`, and `dp`, which takes
 // memory, are more than 1 only where somebody asks for it. A lower stage comes before a higher one, which needs less
 // memory and sends more.
 
@@ -21,14 +22,18 @@ package struct MeshSearch: Equatable, Sendable {
   package var ring: Int
   package var sp: Int?
   package var tp: Int
+  /// Stages of a pipeline.
+  package var stages: Int
+  /// Blocks of the network; 0: not known yet, they suffice for any number of stages.
+  package var blockCount: Int
   package var stage: ZeroStage?
   /// Why tokens cannot be shared in this run; nil where they can.
   package var sequenceProblem: String?
 
   package init(
     rankCount: Int, microbatchCount: Int, headCount: Int, mlpWidth: Int = 0, dp: Int = 1,
-    zero: Int? = nil, ring: Int = 1, sp: Int? = nil, tp: Int = 1, stage: ZeroStage? = nil,
-    sequenceProblem: String? = nil
+    zero: Int? = nil, ring: Int = 1, sp: Int? = nil, tp: Int = 1, stages: Int = 1,
+    blockCount: Int = 0, stage: ZeroStage? = nil, sequenceProblem: String? = nil
   ) {
     self.rankCount = rankCount
     self.microbatchCount = microbatchCount
@@ -39,6 +44,8 @@ package struct MeshSearch: Equatable, Sendable {
     self.ring = ring
     self.sp = sp
     self.tp = tp
+    self.stages = stages
+    self.blockCount = blockCount
     self.stage = stage
     self.sequenceProblem = sequenceProblem
   }
@@ -46,25 +53,26 @@ package struct MeshSearch: Equatable, Sendable {
   /// Legal layouts, those with the least `sp` first, of these the lowest stage.
   package var shapes: [MeshShape] {
     guard shape(sp: 1, stage: .optimizer) != nil else { return [] }
-    return (1...rankCount / (dp * ring * tp)).flatMap { sp in
-      stages.compactMap { shape(sp: sp, stage: $0) }.filter { problems(of: $0).isEmpty }
+    return (1...rankCount / (dp * ring * tp * stages)).flatMap { sp in
+      zeroStages.compactMap { shape(sp: sp, stage: $0) }.filter { problems(of: $0).isEmpty }
     }
   }
 
-  /// Stages that are open. A replica on one rank has nothing to shard; weights are cut as they are loaded.
-  private var stages: [ZeroStage] {
+  /// Stages of ZeRO that are open. A replica on one rank has nothing to shard; weights are cut, and those of a
+  /// pipeline's stage come, as they are loaded.
+  private var zeroStages: [ZeroStage] {
     if dp > 0, rankCount == dp { return [.optimizer] }
-    if tp > 1, stage == nil { return [.parameters] }
+    if tp > 1 || stages > 1, stage == nil { return [.parameters] }
     return stage.map { [$0] } ?? ZeroStage.allCases
   }
 
-  /// The layout with `sp`; nil where dp × ring × tp × sp does not divide the ranks.
+  /// The layout with `sp`; nil where dp × ring × tp × stages × sp does not divide the ranks.
   private func shape(sp: Int, stage: ZeroStage) -> MeshShape? {
-    guard sp > 0, tp > 0, ring > 0, dp > 0, rankCount % dp == 0, rankCount / dp % ring == 0,
-      rankCount / dp / ring % tp == 0, rankCount / dp / ring / tp % sp == 0
-    else { return nil }
-    let zero = rankCount / dp / ring / tp / sp
-    return MeshShape([.dp: dp, .zero: zero, .ring: ring, .sp: sp, .tp: tp], zeroStage: stage)
+    let degrees = [dp, ring, tp, stages, sp]
+    guard degrees.allSatisfy({ $0 > 0 }), rankCount % degrees.reduce(1, *) == 0 else { return nil }
+    let zero = rankCount / degrees.reduce(1, *)
+    return MeshShape(
+      [.stages: stages, .dp: dp, .zero: zero, .ring: ring, .sp: sp, .tp: tp], zeroStage: stage)
   }
 
   /// Rules that a layout breaks, by the key that is at fault.
@@ -89,22 +97,29 @@ package struct MeshSearch: Equatable, Sendable {
           key: "mesh.ring", message: "is \(ring), which does not divide \(left(by: [:]))\(nearest)")
       ]
     }
-    guard shape(sp: 1, stage: stages[0]) != nil else {
+    guard tp > 0, rankCount / dp / ring % tp == 0 else {
       let left = left(by: ["mesh.ring": ring])
       return [
         Problem(key: "mesh.tp", message: "is \(tp), which does not divide \(left)\(nearest)")
       ]
     }
-    let left = left(by: ["mesh.ring": ring, "mesh.tp": tp])
+    guard shape(sp: 1, stage: zeroStages[0]) != nil else {
+      let left = left(by: ["mesh.ring": ring, "mesh.tp": tp])
+      return [
+        Problem(
+          key: "mesh.stages", message: "is \(stages), which does not divide \(left)\(nearest)")
+      ]
+    }
+    let left = left(by: ["mesh.ring": ring, "mesh.tp": tp, "mesh.stages": stages])
     // The layout that was asked for, by the degree that is given; else data parallelism alone.
-    if let sp, shape(sp: sp, stage: stages[0]) == nil {
+    if let sp, shape(sp: sp, stage: zeroStages[0]) == nil {
       return [
         Problem(key: "mesh.sp", message: "is \(sp), which does not divide \(left)\(nearest)")
       ]
     }
     if let zero, sp == nil {
-      let degree = zero > 0 ? rankCount / dp / ring / tp / zero : 0
-      guard let shape = shape(sp: degree, stage: stages[0]), shape[.zero] == zero else {
+      let degree = zero > 0 ? rankCount / dp / ring / tp / stages / zero : 0
+      guard let shape = shape(sp: degree, stage: zeroStages[0]), shape[.zero] == zero else {
         return [
           Problem(key: "mesh.zero", message: "is \(zero), which does not divide \(left)\(nearest)")
         ]
@@ -118,7 +133,7 @@ package struct MeshSearch: Equatable, Sendable {
           : Problem(key: $0.key, message: $0.message + nearest)
       }
     }
-    return (shape(sp: sp ?? 1, stage: stages[0]).map(problems(of:)) ?? []).map {
+    return (shape(sp: sp ?? 1, stage: zeroStages[0]).map(problems(of:)) ?? []).map {
       Problem(key: $0.key, message: $0.message + nearest)
     }
   }
@@ -145,6 +160,16 @@ package struct MeshSearch: Equatable, Sendable {
       zero == nil || zero == shape[.zero], "mesh.zero",
       "is \(zero ?? 0), but \(rankCount) ranks with \(Self.sharing(shape)) leave \(shape[.zero])")
     require(
+      stages == 1 || shape.zeroStage == .parameters, "mesh.stages",
+      "is \(stages), which goes with mesh.zeroStage 3 only: a rank has the blocks of its stage")
+    require(
+      blockCount == 0 || stages <= blockCount, "mesh.stages",
+      "is \(stages), but the network has only \(blockCount) blocks, and each stage runs one at least")
+    require(
+      stages == 1 || shape.sequenceDegree == 1, "mesh.stages",
+      "is \(stages), which goes without mesh.ring, mesh.sp and mesh.tp in this version: a stage runs all "
+        + "tokens with whole weights")
+    require(
       tp == 1 || shape.zeroStage == .parameters, "mesh.tp",
       "is \(tp), which goes with mesh.zeroStage 3 only: weights are cut as they are loaded")
     require(
@@ -161,7 +186,7 @@ package struct MeshSearch: Equatable, Sendable {
       dataDegree <= microbatchCount, "batch.microbatches",
       "is \(microbatchCount), but \(dataDegree) data-parallel ranks need one each")
     require(
-      shape.zeroStage == .optimizer || dataDegree > microbatchCount
+      !shape.sumsRounds || dataDegree > microbatchCount
         || microbatchCount % dataDegree == 0, "mesh.zeroStage",
       "is \(shape.zeroStage.rawValue), with which \(dataDegree) data-parallel ranks sum gradients in "
         + "every round of microbatches, but they do not divide the \(microbatchCount) of "
@@ -180,12 +205,15 @@ package struct MeshSearch: Equatable, Sendable {
     func fall(from degree: Int) -> StrideTo<Int> {
       stride(from: max(min(degree, rankCount), 1), to: 0, by: -1)
     }
-    for ring in fall(from: ring) {
-      for tp in fall(from: tp) {
-        (free.ring, free.tp) = (ring, tp)
-        if let shape = free.shapes.first { return "; legal here: \(Self.keys(of: shape))" }
+    for stages in fall(from: stages) {
+      for ring in fall(from: ring) {
+        for tp in fall(from: tp) {
+          (free.stages, free.ring, free.tp) = (stages, ring, tp)
+          if let shape = free.shapes.first { return "; legal here: \(Self.keys(of: shape))" }
+        }
       }
     }
+    free.stages = 1
     func kept(_ degree: Int) -> [Int] { Set([max(degree, 1), 1]).sorted(by: >) }
     for count in stride(from: rankCount - 1, to: 0, by: -1) {
       free.rankCount = count
@@ -207,7 +235,8 @@ package struct MeshSearch: Equatable, Sendable {
   }
 
   private static func sharing(_ shape: MeshShape) -> String {
-    (shape[.dp] > 1 ? "mesh.dp \(shape[.dp]), " : "")
+    (shape[.stages] > 1 ? "mesh.stages \(shape[.stages]), " : "")
+      + (shape[.dp] > 1 ? "mesh.dp \(shape[.dp]), " : "")
       + (shape[.ring] > 1 ? "mesh.ring \(shape[.ring]), " : "") + "mesh.sp \(shape[.sp])"
       + (shape[.tp] > 1 ? ", mesh.tp \(shape[.tp])" : "")
   }

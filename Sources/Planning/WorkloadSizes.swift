@@ -53,6 +53,7 @@ package struct NetworkSizes: Codable, Equatable, Sendable {
 
   /// D.
   package var width: Int { headCount * headWidth }
+  package var blockCount: Int { doubleBlockCount + singleBlockCount }
   /// Elements of one channel of a latent.
   var latentArea: Int { latentFrames * latentHeight * latentWidth }
   /// L: video tokens of a sample.
@@ -71,12 +72,17 @@ package struct NetworkSizes: Codable, Equatable, Sendable {
 package struct PlannedUnit: Codable, Hashable, Sendable {
   /// A transformer block; else what lies before, between or behind blocks.
   package var isBlock: Bool
+  /// Outside of blocks: whether it lies behind them.
+  package var isOutput: Bool
   package var elementCount: Int
   /// How tensor parallelism cuts it; needed in layouts with it only.
   package var tensors: [CutTensor]
 
-  package init(isBlock: Bool, elementCount: Int, tensors: [CutTensor] = []) {
+  package init(
+    isBlock: Bool, isOutput: Bool = false, elementCount: Int, tensors: [CutTensor] = []
+  ) {
     self.isBlock = isBlock
+    self.isOutput = isOutput
     self.elementCount = elementCount
     self.tensors = tensors
   }
@@ -134,6 +140,8 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
   /// Clips that are sampled at once in the evaluation.
   package var evaluationBatch: Int
   package var bucketByteCount: Int
+  /// How stages of a pipeline order microbatches: GPipe or 1F1B.
+  package var schedule = PipelineSchedule.oneForwardOneBackward
 
   package init(
     network: NetworkSizes, networkUnits: [PlannedUnit], adapterUnits: [PlannedUnit],

@@ -33,6 +33,8 @@ package protocol MessageLink: AnyObject {
   var isBroken: Bool { get }
   /// Ends the job for all ranks.
   func abandon(_ error: any Error)
+  /// The calling thread uses the rank's links from now on.
+  func adoptThread()
 }
 
 /// The endpoint of a group whose messages `Link` carries.
@@ -51,6 +53,7 @@ package final class LinkTransport<Link: MessageLink>: Transport {
   package func isSameNode(_ peer: Int) -> Bool { link.isSameNode(peer) }
 
   package func abandon(_ error: any Error) { link.abandon(error) }
+  package func adoptThread() { link.adoptThread() }
 
   // MARK: Messages
 
@@ -61,9 +64,20 @@ package final class LinkTransport<Link: MessageLink>: Transport {
   }
 
   package func receive(from peer: Int, tag: Int) throws -> [UInt8] {
+    try receivePayload(from: peer, tag: tag).array
+  }
+
+  package func post(_ payload: Payload, to peer: Int, tag: Int) throws {
+    checkMessage(peer: peer, tag: tag)
+    link.history.record("post to \(peer)", groupSize: size, byteCount: payload.count)
+    // Whoever carries messages keeps those under way.
+    _ = try link.startSend(payload, to: [peer], tag: tag)
+  }
+
+  package func receivePayload(from peer: Int, tag: Int) throws -> Payload {
     checkMessage(peer: peer, tag: tag)
     link.history.record("receive from \(peer)", groupSize: size, byteCount: 0)
-    return try take(from: peer, tag: tag).array
+    return try take(from: peer, tag: tag)
   }
 
   // MARK: Collectives

@@ -72,6 +72,18 @@ package final class RecordingTransport: Transport {
     return try base.receive(from: peer, tag: tag)
   }
 
+  package func post(_ payload: Payload, to peer: Int, tag: Int) throws {
+    record("post", [peer: payload.count])
+    try base.post(payload, to: peer, tag: tag)
+  }
+
+  package func receivePayload(from peer: Int, tag: Int) throws -> Payload {
+    record("receive", [:])
+    return try base.receivePayload(from: peer, tag: tag)
+  }
+
+  package func adoptThread() { base.adoptThread() }
+
   package func barrier() throws {
     record("barrier", [:])
     try base.barrier()

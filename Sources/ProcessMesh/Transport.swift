@@ -6,7 +6,8 @@
 
 package import MessagePassing
 
-/// An endpoint of a group. Not `Sendable`: it is used from the thread that got it.
+/// An endpoint of a group. Not `Sendable`: it is used from the thread that got it, or from the one that
+/// has adopted it since.
 package protocol Transport: AnyObject {
   /// Who this endpoint is, in `0..<size`.
   var rank: Int { get }
@@ -20,6 +21,16 @@ package protocol Transport: AnyObject {
   func send(_ bytes: [UInt8], to peer: Int, tag: Int) throws
   /// The next message of `peer` with `tag`, in the order they were sent.
   func receive(from peer: Int, tag: Int) throws -> [UInt8]
+
+  /// Starts sending to another rank and returns: the message travels while this rank waits for anything.
+  /// - Precondition: as `send`; nobody changes the payload any more.
+  func post(_ payload: Payload, to peer: Int, tag: Int) throws
+  /// As `receive`, without a copy.
+  func receivePayload(from peer: Int, tag: Int) throws -> Payload
+
+  /// From now on the calling thread uses this endpoint and all others of this rank; no other thread may use one
+  /// until it has adopted them.
+  func adoptThread()
 
   /// Returns when all ranks have called it.
   /// - Collective: over the group.

@@ -18,7 +18,7 @@ private func countedForward(_ model: BenchmarkModel, adapterRank: Int = 0) -> Do
   let weights = ParametersTwin(
     ledger, role: .base, units: [PlannedUnit(isBlock: false, elementCount: 1)],
     group: ShardGroupTwin(
-      rank: 0, rankCount: 1, stage: .optimizer,
+      rank: 0, rankCount: 1, zeroStage: .optimizer,
       exchange: ExchangeTwin(ledger, rank: 0, bucketByteCount: 1 << 20)))
   var network = NetworkTwin(sizes: sizes(of: model), parameters: weights)
   if adapterRank > 0 { network.adapter = UpdateTwin(rank: adapterRank, isTrainable: false) }

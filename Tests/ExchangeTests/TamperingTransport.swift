@@ -23,6 +23,13 @@ final class TamperingTransport: Transport {
   func receive(from peer: Int, tag: Int) throws -> [UInt8] {
     try inner.receive(from: peer, tag: tag)
   }
+  func post(_ payload: Payload, to peer: Int, tag: Int) throws {
+    try inner.post(Payload(tamper(payload.array)), to: peer, tag: tag)
+  }
+  func receivePayload(from peer: Int, tag: Int) throws -> Payload {
+    try inner.receivePayload(from: peer, tag: tag)
+  }
+  func adoptThread() { inner.adoptThread() }
   func barrier() throws { try inner.barrier() }
   func broadcast(_ bytes: [UInt8], root: Int) throws -> [UInt8] {
     try inner.broadcast(tamper(bytes), root: root)

@@ -33,16 +33,19 @@ package struct ParameterSpecification: Hashable, Sendable {
   package let initialization: Initialization
   /// The block that it belongs to, whose parameters come and go together; empty outside of blocks.
   package var block: String
+  /// Outside of blocks: whether a pass uses it behind them, in the last stage of a pipeline.
+  package var isOutput: Bool
   package var cut: ParameterCut
 
   package init(
     _ name: String, _ shape: [Int], _ initialization: Initialization, block: String = "",
-    cut: ParameterCut = .whole
+    isOutput: Bool = false, cut: ParameterCut = .whole
   ) {
     self.name = name
     self.shape = shape
     self.initialization = initialization
     self.block = block
+    self.isOutput = isOutput
     self.cut = cut
   }
 }
@@ -57,10 +60,12 @@ package struct FlatLayout: Sendable {
     package let cut: ParameterCut
   }
 
-  /// A stretch of tensors of one block.
+  /// A stretch of tensors of one block, or of those before blocks, or behind them.
   package struct Unit: Sendable {
     /// Empty outside of blocks.
     package let block: String
+    /// Outside of blocks: whether it is used behind them.
+    package let isOutput: Bool
     /// Which entries.
     package let entries: Range<Int>
     /// Which elements, the padding behind the tensors included.
@@ -84,11 +89,12 @@ package struct FlatLayout: Sendable {
     var offset = 0
     var total = 0
     var entries: [Entry] = []
-    var starts: [(block: String, entry: Int, element: Int)] = []
+    var starts: [(block: String, isOutput: Bool, entry: Int, element: Int)] = []
     for specification in specifications {
-      if starts.last?.block != specification.block {
+      let (block, isOutput) = (specification.block, specification.isOutput)
+      if starts.last?.block != block || starts.last?.isOutput != isOutput {
         offset = Self.aligned(offset, to: Self.unitAlignment)
-        starts.append((specification.block, entries.count, offset))
+        starts.append((block, isOutput, entries.count, offset))
       }
       let count = specification.shape.reduce(1, *)
       entries.append(
@@ -102,7 +108,7 @@ package struct FlatLayout: Sendable {
     units = starts.indices.map { index in
       let isLast = index + 1 == starts.count
       return Unit(
-        block: starts[index].block,
+        block: starts[index].block, isOutput: starts[index].isOutput,
         entries: starts[index].entry..<(isLast ? entries.count : starts[index + 1].entry),
         range: starts[index].element..<(isLast ? offset : starts[index + 1].element))
     }

@@ -7,6 +7,7 @@
 //
 // Where the source cuts parameters (tensor parallelism) a pass may ask for a block's part instead of all
 // of it: the shapes of values are then those of the parts, and so are the gradients that are handed over.
+// Where the source belongs to a stage of a pipeline, a pass may ask for the units of that stage alone.
 
 import Basics
 package import DenseKernels
@@ -16,8 +17,7 @@ extension ParameterSet {
   /// A unit in memory.
   struct PresentUnit {
     let elements: Buffer<Scalar>
-    /// Whether it is this rank's part only.
-    let isPart: Bool
+    let extent: UnitExtent
     /// How many are in the block now.
     var holderCount: Int
   }
@@ -36,51 +36,62 @@ extension ParameterSet {
   // MARK: Elements
 
   /// Has a block in memory until `leave`; an empty name: all that lies outside of blocks.
-  /// - Parameter isPart: whether this rank's part is enough.
-  func enter(_ block: String, isPart: Bool = false) {
+  func enter(_ block: String, _ extent: UnitExtent = .whole) {
     guard let source else { return }
-    for unit in layout.units.indices where layout.units[unit].block == block {
-      if let state = present[unit], state.isPart == isPart {
+    for unit in units(of: block, extent) {
+      if let state = present[unit], state.extent == extent {
         present[unit]?.holderCount += 1
         continue
       }
       require(
         present[unit].map { $0.holderCount == 0 } ?? true,
-        "\(block) is running, and is wanted \(isPart ? "in part" : "whole") as well")
+        "\(block) is running, and is wanted as \(extent) as well")
       drop { other, _ in other == unit }
       if !block.isEmpty { drop { !layout.units[$0].block.isEmpty && $1.holderCount == 0 } }
       let elements = arena.allocate(
-        Scalar.self, count: isPart ? source.part(of: unit).count : layout.units[unit].range.count,
-        booking: Booking(role, .parameters))
-      if isPart {
-        source.loadPart(of: unit, into: elements)
-      } else {
-        source.load(unit, into: elements)
+        Scalar.self, count: memoryCount(of: unit, extent), booking: Booking(role, .parameters))
+      switch extent {
+      case .whole: source.load(unit, into: elements)
+      case .part: source.loadPart(of: unit, into: elements)
+      case .stage: source.loadInStage(unit, into: elements)
       }
-      show(elements, as: unit, isPart: isPart, holderCount: 1)
+      show(elements, as: unit, extent, holderCount: 1)
     }
   }
 
-  func leave(_ block: String) {
-    for unit in layout.units.indices where layout.units[unit].block == block {
-      present[unit]?.holderCount -= 1
+  func leave(_ block: String, _ extent: UnitExtent = .whole) {
+    for unit in units(of: block, extent) { present[unit]?.holderCount -= 1 }
+  }
+
+  /// The units of a block that a pass has in memory.
+  private func units(of block: String, _ extent: UnitExtent) -> [Int] {
+    layout.units.indices.filter { unit in
+      layout.units[unit].block == block
+        && (extent != .stage || source?.isInStage(unit) ?? true)
     }
+  }
+
+  /// Elements of a unit in memory.
+  private func memoryCount(of unit: Int, _ extent: UnitExtent) -> Int {
+    if extent == .part, let source { return source.part(of: unit).count }
+    return layout.units[unit].range.count
   }
 
   /// Loads what a pass loads, in its order, and computes nothing: where the ranks of a group run unequal
   /// numbers of passes, all of them take part in loading.
-  /// - Parameter isPart: whether the pass computes with parts of blocks.
-  package func attendPass(isPart: Bool = false) {
-    enter("")
+  /// - Parameter extent: of blocks, in such a pass.
+  package func attendPass(_ extent: UnitExtent = .whole) {
+    let outside = extent == .part ? .whole : extent
+    enter("", outside)
     var blocks: [String] = []
     for unit in layout.units where !unit.block.isEmpty && !blocks.contains(unit.block) {
       blocks.append(unit.block)
     }
     for block in blocks {
-      enter(block, isPart: isPart)
-      leave(block)
+      enter(block, extent)
+      leave(block, extent)
     }
-    leave("")
+    leave("", outside)
   }
 
   /// Lets go of all units and packed weights, because the elements change or will not be needed soon.
@@ -99,17 +110,17 @@ extension ParameterSet {
   }
 
   private func show(
-    _ elements: Buffer<Scalar>, as unit: Int, isPart: Bool = false, holderCount: Int
+    _ elements: Buffer<Scalar>, as unit: Int, _ extent: UnitExtent = .whole, holderCount: Int
   ) {
-    present[unit] = PresentUnit(elements: elements, isPart: isPart, holderCount: holderCount)
-    for (index, place) in zip(layout.units[unit].entries, places(in: unit, isPart: isPart)) {
+    present[unit] = PresentUnit(elements: elements, extent: extent, holderCount: holderCount)
+    for (index, place) in zip(layout.units[unit].entries, places(in: unit, extent)) {
       parameters[index].elements = Tensor(elements[place.range], shape: place.shape)
     }
   }
 
   /// Where the parameters of a unit lie in its memory, and their shapes there.
-  private func places(in unit: Int, isPart: Bool) -> [(range: Range<Int>, shape: [Int])] {
-    if isPart, let source { return source.part(of: unit).entries }
+  private func places(in unit: Int, _ extent: UnitExtent) -> [(range: Range<Int>, shape: [Int])] {
+    if extent == .part, let source { return source.part(of: unit).entries }
     let origin = layout.units[unit].range.lowerBound
     return layout.entries[layout.units[unit].entries].map {
       ($0.range.lowerBound - origin..<$0.range.upperBound - origin, $0.shape)
@@ -163,28 +174,34 @@ extension ParameterSet {
 
   /// Hands over the units that nothing has contributed to, and freezes the network.
   package func finishUnitGradients() {
+    guard unitGradients != nil else { return }
+    renewUnitGradients()
+    bindGradients(to: nil)
+  }
+
+  /// The same, and goes on: from now on the gradients of the next microbatch are handed over.
+  package func renewUnitGradients() {
     guard let gradients = unitGradients else { return }
     require(gradients.open.isEmpty, "a block is still on its way back")
     for unit in layout.units.indices where !gradients.finished.contains(unit) {
       gradients.handOver(unit, nil)
     }
-    bindGradients(to: nil)
+    unitGradients?.finished = []
   }
 
   /// Gives a block memory for its gradients.
-  func openGradients(_ block: String, isPart: Bool = false) {
+  func openGradients(_ block: String, _ extent: UnitExtent = .whole) {
     guard unitGradients != nil else { return }
-    for (index, unit) in layout.units.enumerated() where unit.block == block {
+    let extent = source == nil ? .whole : extent
+    for index in units(of: block, extent) {
       require(
         unitGradients?.finished.contains(index) == false,
         "the gradient of \(block.isEmpty ? "what is outside of blocks" : block) was handed over: it "
           + "runs twice in one differentiation")
-      let isPart = isPart && source != nil
       let buffer = arena.allocate(
-        Scalar.self, count: isPart ? source?.part(of: index).count ?? 0 : unit.range.count,
-        booking: Booking(role, .gradients))
+        Scalar.self, count: memoryCount(of: index, extent), booking: Booking(role, .gradients))
       unitGradients?.open[index] = buffer
-      for (entry, place) in zip(unit.entries, places(in: index, isPart: isPart)) {
+      for (entry, place) in zip(layout.units[index].entries, places(in: index, extent)) {
         parameters[entry].accumulatedGradient?.lend(
           Tensor(buffer[place.range], shape: place.shape))
       }
@@ -192,13 +209,13 @@ extension ParameterSet {
   }
 
   /// Hands over the gradients of a block.
-  func closeGradients(_ block: String, isPart: Bool = false) {
+  func closeGradients(_ block: String, _ extent: UnitExtent = .whole) {
     guard let gradients = unitGradients else { return }
-    for (index, unit) in layout.units.enumerated() where unit.block == block {
+    for index in units(of: block, extent) {
       guard let buffer = gradients.open[index] else { trap("\(block) has no open gradient") }
-      completeGradients(
-        unit.entries, at: places(in: index, isPart: isPart).map(\.range), in: buffer)
-      for entry in unit.entries { parameters[entry].accumulatedGradient?.takeBack() }
+      let entries = layout.units[index].entries
+      completeGradients(entries, at: places(in: index, extent).map(\.range), in: buffer)
+      for entry in entries { parameters[entry].accumulatedGradient?.takeBack() }
       unitGradients?.open[index] = nil
       unitGradients?.finished.insert(index)
       gradients.handOver(index, buffer)
@@ -211,31 +228,31 @@ extension Tape {
   ///
   /// - Parameters:
   ///   - block: its name in the specifications; empty: what lies outside of blocks, around a pass.
-  ///   - isPart: whether it computes with this rank's part of the parameters.
+  ///   - extent: how much of the parameters it computes with.
   ///   - isDifferentiated: whether the way back comes through here.
   package func inBlock<Result>(
-    _ block: String, of sets: [ParameterSet<Scalar>], isPart: Bool = false, isDifferentiated: Bool,
-    _ body: () throws -> Result
+    _ block: String, of sets: [ParameterSet<Scalar>], extent: UnitExtent = .whole,
+    isDifferentiated: Bool, _ body: () throws -> Result
   ) rethrows -> Result {
     let sets = sets.filter(\.comesAndGoes)
     guard !sets.isEmpty else { return try body() }
     let turnsBack = isRecording && isDifferentiated
-    for set in sets { set.enter(block, isPart: isPart) }
+    for set in sets { set.enter(block, extent) }
     if turnsBack {
       onWayBack {
         for set in sets.reversed() {
-          set.closeGradients(block, isPart: isPart)
-          set.leave(block)
+          set.closeGradients(block, extent)
+          set.leave(block, extent)
         }
       }
     }
     defer {
-      for set in sets.reversed() { set.leave(block) }
+      for set in sets.reversed() { set.leave(block, extent) }
       if turnsBack {
         onWayBack {
           for set in sets {
-            set.enter(block, isPart: isPart)
-            set.openGradients(block, isPart: isPart)
+            set.enter(block, extent)
+            set.openGradients(block, extent)
           }
         }
       }

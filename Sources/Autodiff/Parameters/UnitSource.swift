@@ -2,6 +2,16 @@
 
 package import DenseKernels
 
+/// How much of a network a pass has in memory.
+package enum UnitExtent: Hashable, Sendable {
+  /// Every unit, all of it.
+  case whole
+  /// Every unit, this rank's part of it (tensor parallelism).
+  case part
+  /// The units of this rank's pipeline stage, all of each.
+  case stage
+}
+
 /// Brings units of a flat vector into memory. Neither call can fail for the caller: whoever implements
 /// them keeps a failure for the next agreement of the ranks.
 package protocol UnitSource<Scalar>: AnyObject {
@@ -9,6 +19,10 @@ package protocol UnitSource<Scalar>: AnyObject {
 
   /// Fills `elements` with those of a unit.
   func load(_ unit: Int, into elements: Buffer<Scalar>)
+  /// Whether this rank's stage runs a unit; without stages it runs all.
+  func isInStage(_ unit: Int) -> Bool
+  /// Fills `elements` with those of a unit of this rank's stage.
+  func loadInStage(_ unit: Int, into elements: Buffer<Scalar>)
 
   /// Keeps what has become of a unit.
   func keep(_ unit: Int, _ elements: Buffer<Scalar>)
@@ -17,6 +31,13 @@ package protocol UnitSource<Scalar>: AnyObject {
   func part(of unit: Int) -> UnitPart
   /// Fills `elements` with this part.
   func loadPart(of unit: Int, into elements: Buffer<Scalar>)
+}
+
+extension UnitSource {
+  package func isInStage(_ unit: Int) -> Bool { true }
+  package func loadInStage(_ unit: Int, into elements: Buffer<Scalar>) {
+    load(unit, into: elements)
+  }
 }
 
 /// Where the parameters of a unit lie in memory that holds a part of each.

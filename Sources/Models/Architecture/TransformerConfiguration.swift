@@ -19,6 +19,13 @@ package enum BlockStructure: Hashable, Sendable {
   /// Vchitect-2.0: Multimodal Diffusion Blocks, whose tokens are those of a frame.
   case multimodal(
     count: Int, variant: VchitectConfiguration.BlockVariant, spatialGain: Double)
+
+  package var blockCount: Int {
+    switch self {
+    case .doubleAndSingleStream(let double, let single, _): double + single
+    case .multimodal(let count, _, _): count
+    }
+  }
 }
 
 /// A tensor of a folder that is no parameter: a table with a closed form.

@@ -49,17 +49,20 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
   /// - Parameters:
   ///   - times: t in [0, 1] per sample.
   ///   - guidance: strength of an embedded guidance, used if the model has one.
-  ///   - sequence: runs the blocks on a part of the tokens.
+  ///   - sequence: runs the blocks on a part of the tokens, or some of the blocks.
   /// - Precondition: frames, rows and columns are multiples of the patch.
   package func velocity(
     tape: Tape<Scalar>, noisy: Value<Scalar>, times: [Double], conditions: [Condition<Scalar>],
     guidance: Double = 1, adapter: Adapter<Scalar>? = nil, recomputedShare: Double = 0,
     sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
-    let output = inPass(tape, noisy, adapter) {
+    let isFirst = sequence?.stage?.isFirst ?? true
+    let output = inPass(tape, noisy, adapter, sequence?.stage == nil ? .whole : .stage) {
       transformer.forward(
         tape: tape,
-        inputs(tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance),
+        isFirst
+          ? inputs(tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance)
+          : outline(tape: tape, noisy: noisy, times: times, conditions: conditions),
         adapter: adapter, recomputedShare: recomputedShare, sequence: sequence)
     }
     precondition(
@@ -74,7 +77,7 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
     tape: Tape<Scalar>, noisy: Value<Scalar>, times: [Double], conditions: [Condition<Scalar>],
     guidance: Double = 1, adapter: Adapter<Scalar>? = nil, recomputedShare: Double = 0
   ) -> Value<Scalar> {
-    inPass(tape, noisy, adapter) {
+    inPass(tape, noisy, adapter, .whole) {
       transformer.features(
         tape: tape,
         inputs(tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance),
@@ -85,11 +88,12 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
   /// Runs a pass with the parameters outside of blocks in memory.
   private func inPass(
     _ tape: Tape<Scalar>, _ noisy: Value<Scalar>, _ adapter: Adapter<Scalar>?,
-    _ body: () -> Value<Scalar>
+    _ extent: UnitExtent, _ body: () -> Value<Scalar>
   ) -> Value<Scalar> {
     let sets = [parameters] + (adapter.map { [$0.set.parameters] } ?? [])
     return tape.inBlock(
-      "", of: sets, isDifferentiated: noisy.isTracked || sets.contains(where: \.isTrainable), body)
+      "", of: sets, extent: extent,
+      isDifferentiated: noisy.isTracked || sets.contains(where: \.isTrainable), body)
   }
 
   /// The transformer's inputs for a batch.
@@ -115,6 +119,18 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
       encoderAttentionMask: text.mask, pooledProjections: text.pooled,
       guidance: configuration.guidanceEmbeds
         ? Array(repeating: 1_000 * guidance, count: conditions.count) : nil)
+  }
+
+  /// What the later stages of a pipeline need to know of a batch: its sizes and masks.
+  private func outline(
+    tape: Tape<Scalar>, noisy: Value<Scalar>, times: [Double], conditions: [Condition<Scalar>]
+  ) -> TransformerInputs<Scalar> {
+    let text = TextMask(conditions.map(\.text), nullCount: nullTokenCount)
+    func empty(_ shape: [Int]) -> Value<Scalar> { Value(constant: tape.result(shape + [0])) }
+    return TransformerInputs(
+      hiddenStates: noisy, timestep: times,
+      encoderHiddenStates: empty([conditions.count, text.tokenCount]),
+      encoderAttentionMask: text.mask, pooledProjections: empty([conditions.count]))
   }
 
   private func withReferences(
@@ -151,6 +167,21 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
   }
 }
 
+/// Which tokens of a batch of texts are valid, all padded to the longest.
+private struct TextMask {
+  let tokenCount: Int
+  let mask: [UInt8]
+
+  init<Scalar>(_ texts: [TextCondition<Scalar>?], nullCount: Int) {
+    let tokenCount = texts.reduce(0) { max($0, $1?.embeddings.shape[0] ?? nullCount) }
+    self.tokenCount = tokenCount
+    mask = texts.flatMap { text in
+      let valid = text?.mask ?? Array(repeating: 1, count: nullCount)
+      return valid + Array(repeating: 0, count: tokenCount - valid.count)
+    }
+  }
+}
+
 /// Texts of a batch, padded to the longest with masked zeros.
 private struct TextBatch<Scalar: KernelScalar> {
   /// [B, T, E].
@@ -165,9 +196,10 @@ private struct TextBatch<Scalar: KernelScalar> {
   ) {
     let nullValue = tape.use(nullText)
     let nullPooledValue = tape.use(nullPooled)
-    let nullCount = nullText.shape[0]
     let width = nullText.shape[1]
-    let tokenCount = texts.reduce(0) { max($0, $1?.embeddings.shape[0] ?? nullCount) }
+    let validity = TextMask(texts, nullCount: nullText.shape[0])
+    let tokenCount = validity.tokenCount
+    mask = validity.mask
     embeddings = tape.concatenate(
       texts.map { text in
         let tokens = text.map { Value(constant: $0.embeddings) } ?? nullValue
@@ -179,10 +211,6 @@ private struct TextBatch<Scalar: KernelScalar> {
             [tokens, Value(constant: tape.result([padding, width], zeroed: true))], along: 0)
         return padded.reshaped([1, tokenCount, width])
       }, along: 0)
-    mask = texts.flatMap { text in
-      let valid = text?.mask ?? Array(repeating: 1, count: nullCount)
-      return valid + Array(repeating: 0, count: tokenCount - valid.count)
-    }
     pooled = tape.concatenate(
       texts.map { text in
         let vector = text.map { Value(constant: $0.pooled) } ?? nullPooledValue

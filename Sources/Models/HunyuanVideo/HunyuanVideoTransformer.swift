@@ -35,32 +35,37 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
   /// - Parameters:
   ///   - recomputedShare: share of the blocks, evenly spread, that store only their inputs and run again in
   ///     `backward`.
-  ///   - sequence: runs the blocks on a part of the tokens; inputs and result are whole.
+  ///   - sequence: runs the blocks on a part of the tokens, or some of the blocks; inputs and result are
+  ///     whole.
   /// - Precondition: `inputs.problems(for: configuration)` is empty.
   package func forward(
     tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
     recomputedShare: Double = 0, sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
-    let scope = LayerScope(tape, parameters, adapter: adapter, tensor: sequence?.tensor)
-    let stem = stem(scope, inputs, sequence: sequence)
-    var (video, text) = runDoubleBlocks(scope, stem, recomputedShare: recomputedShare)
-    if configuration.singleBlockCount > 0 {
-      var joint = tape.concatenate([video, text], along: 1)  // [B, L+T, D]
-      for index in 0..<configuration.singleBlockCount {
-        let name = "single_transformer_blocks.\(index)"
-        let block = SingleStreamBlock(scope: scope(name), stem: stem)
-        joint =
-          scope.run(
-            name, [joint, stem.condition],
-            recompute: isInEvenShare(
-              configuration.doubleBlockCount + index, share: recomputedShare)
-          ) { tape, inputs in
-            [block.forward(tape, joint: inputs[0], condition: inputs[1])]
-          }[0]
+    let stage = sequence?.stage
+    let blocks = stage?.blocks(of: blockCount) ?? 0..<blockCount
+    let scope = LayerScope(
+      tape, parameters, adapter: adapter, tensor: sequence?.tensor,
+      extent: sequence?.extent ?? .whole)
+    let stem = stem(inputs, tensor: scope.tensor, sequence: stage == nil ? sequence : nil)
+    var state =
+      if let stage, !stage.isFirst {
+        TokenState(
+          stage.receive(stem.stateShapes(before: blocks.lowerBound, configuration), on: tape))
+      } else {
+        embed(scope, inputs, stem)
       }
-      video = tape.slice(joint, along: 1, 0..<video.shape[1])
+    state = runBlocks(blocks, scope, stem, state, recomputedShare: recomputedShare)
+    if let stage, !stage.isLast {
+      return stage.handOn(
+        state.values, velocityShape: stem.grid.latentShape(configuration.outChannels), on: tape)
     }
-    return project(scope, video, stem)
+    let video =
+      state.streams.count == 1
+      ? tape.slice(state.streams[0], along: 1, 0..<stem.videoCount) : state.streams[0]
+    let velocity = project(scope, video, stem, condition: state.condition)
+    stage?.publish(velocity)
+    return velocity
   }
 
   /// Video tokens after the last double block; the rest of the network is not run.
@@ -71,47 +76,58 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
     recomputedShare: Double = 0
   ) -> Value<Scalar> {
     let scope = LayerScope(tape, parameters, adapter: adapter)
-    return runDoubleBlocks(
-      scope, stem(scope, inputs, sequence: nil), recomputedShare: recomputedShare
-    ).video
+    let stem = stem(inputs, tensor: nil, sequence: nil)
+    return runBlocks(
+      0..<configuration.doubleBlockCount, scope, stem, embed(scope, inputs, stem),
+      recomputedShare: recomputedShare
+    ).streams[0]
   }
 
   // MARK: Parts
 
+  private var blockCount: Int { configuration.doubleBlockCount + configuration.singleBlockCount }
+
   private func stem(
-    _ scope: LayerScope<Scalar>, _ inputs: TransformerInputs<Scalar>,
+    _ inputs: TransformerInputs<Scalar>, tensor: (any TensorParallel<Scalar>)?,
     sequence: (any SequenceParallel<Scalar>)?
   ) -> TransformerStem<Scalar> {
-    let problems = inputs.problems(for: configuration)
-    precondition(problems.isEmpty, problems.joined(separator: "; "))
-    let tape = scope.tape
     let grid = PatchGrid(
       latents: inputs.hiddenStates.shape,
       patch: [
         configuration.temporalPatchSize, configuration.patchSize, configuration.patchSize,
       ])
+    let rotation = rotation(of: grid)
+    // Queries and keys are those of own tokens, or of the group's.
+    let rotated =
+      tensor?.groupRange(of: grid.tokenCount) ?? sequence?.ownRange(of: grid.tokenCount)
+    return TransformerStem(
+      grid: grid, rotation: rotated.map { rotation.tokens($0) } ?? rotation,
+      attention: JointAttention(
+        headCount: configuration.attentionHeadCount / (tensor?.degree ?? 1),
+        mask: inputs.jointMask(videoCount: grid.tokenCount),
+        segments: [grid.tokenCount, inputs.textCount], sequence: sequence))
+  }
+
+  /// What comes before the blocks.
+  private func embed(
+    _ scope: LayerScope<Scalar>, _ inputs: TransformerInputs<Scalar>,
+    _ stem: TransformerStem<Scalar>
+  ) -> TokenState<Scalar> {
+    let problems = inputs.problems(for: configuration)
+    precondition(problems.isEmpty, problems.joined(separator: "; "))
+    let tape = scope.tape
     let condition = scope("time_text_embed").conditionEmbedding(
       timestep: inputs.timestep, pooled: inputs.pooledProjections, guidance: inputs.guidance)
     let text = TokenRefiner(configuration: configuration)
       .forward(scope("context_embedder"), inputs)
     func own(_ tokens: Value<Scalar>) -> Value<Scalar> {
-      guard let sequence else { return tokens }
+      guard let sequence = stem.attention.sequence else { return tokens }
       return tape.slice(tokens, along: 1, sequence.ownRange(of: tokens.shape[1]))
     }
-    let patches = own(grid.patches(of: inputs.hiddenStates, on: tape))
-    let rotation = rotation(of: grid)
-    let tensor = scope.tensor
-    // Queries and keys are those of own tokens, or of the group's.
-    let rotated =
-      tensor?.groupRange(of: grid.tokenCount) ?? sequence?.ownRange(of: grid.tokenCount)
-    return TransformerStem(
-      grid: grid, video: scope.linear("x_embedder.proj", patches), text: own(text),
-      condition: tape.apply(.silu, to: condition),
-      rotation: rotated.map { rotation.tokens($0) } ?? rotation,
-      attention: JointAttention(
-        headCount: configuration.attentionHeadCount / (tensor?.degree ?? 1),
-        mask: inputs.jointMask(videoCount: grid.tokenCount),
-        segments: [grid.tokenCount, inputs.textCount], sequence: sequence))
+    let patches = own(stem.grid.patches(of: inputs.hiddenStates, on: tape))
+    let video = scope.linear("x_embedder.proj", patches)
+    return TokenState(
+      streams: [video, own(text)], condition: tape.apply(.silu, to: condition))
   }
 
   private func rotation(of grid: PatchGrid) -> RotaryTable<Scalar> {
@@ -123,30 +139,41 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
     return table
   }
 
-  private func runDoubleBlocks(
-    _ scope: LayerScope<Scalar>, _ stem: TransformerStem<Scalar>,
-    recomputedShare: Double
-  ) -> (video: Value<Scalar>, text: Value<Scalar>) {
-    var streams = [stem.video, stem.text]
-    for index in 0..<configuration.doubleBlockCount {
-      let name = "transformer_blocks.\(index)"
-      let block = DoubleStreamBlock(scope: scope(name), stem: stem)
-      streams = scope.run(
-        name, streams + [stem.condition],
-        recompute: isInEvenShare(index, share: recomputedShare)
-      ) { tape, inputs in
-        block.forward(tape, video: inputs[0], text: inputs[1], condition: inputs[2])
+  /// Runs blocks of two streams, then of one.
+  private func runBlocks(
+    _ blocks: Range<Int>, _ scope: LayerScope<Scalar>, _ stem: TransformerStem<Scalar>,
+    _ state: TokenState<Scalar>, recomputedShare: Double
+  ) -> TokenState<Scalar> {
+    var (streams, condition) = (state.streams, state.condition)
+    for index in blocks {
+      let recompute = isInEvenShare(index, share: recomputedShare)
+      guard index >= configuration.doubleBlockCount else {
+        let name = "transformer_blocks.\(index)"
+        let block = DoubleStreamBlock(scope: scope(name), stem: stem)
+        streams = scope.run(name, streams + [condition], recompute: recompute) { tape, inputs in
+          block.forward(tape, video: inputs[0], text: inputs[1], condition: inputs[2])
+        }
+        continue
+      }
+      if streams.count == 2 {
+        streams = [scope.tape.concatenate(streams, along: 1)]  // [B, L+T, D]
+      }
+      let name = "single_transformer_blocks.\(index - configuration.doubleBlockCount)"
+      let block = SingleStreamBlock(scope: scope(name), stem: stem)
+      streams = scope.run(name, streams + [condition], recompute: recompute) { tape, inputs in
+        [block.forward(tape, joint: inputs[0], condition: inputs[1])]
       }
     }
-    return (streams[0], streams[1])
+    return TokenState(streams: streams, condition: condition)
   }
 
   /// Modulation, projection, and patches back in place.
   private func project(
-    _ scope: LayerScope<Scalar>, _ video: Value<Scalar>, _ stem: TransformerStem<Scalar>
+    _ scope: LayerScope<Scalar>, _ video: Value<Scalar>, _ stem: TransformerStem<Scalar>,
+    condition: Value<Scalar>
   ) -> Value<Scalar> {
     let normalized = scope.modulatedLayerNorm(
-      "norm_out.linear", video, condition: stem.condition,
+      "norm_out.linear", video, condition: condition,
       epsilon: HunyuanVideoConfiguration.epsilon)
     let patches = scope.linear("proj_out", normalized)
     let whole =
@@ -159,14 +186,42 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
 /// What all blocks share.
 struct TransformerStem<Scalar: KernelScalar> {
   let grid: PatchGrid
-  /// [B, L, D], own tokens where the sequence is cut.
-  let video: Value<Scalar>
-  /// [B, T, D], own tokens where the sequence is cut.
-  let text: Value<Scalar>
-  /// SiLU of the embedded time, text and guidance: [B, D].
-  let condition: Value<Scalar>
   let rotation: RotaryTable<Scalar>
   let attention: JointAttention<Scalar>
   /// Video and text tokens of a sample, all parts together.
   var segments: [Int] { attention.segments }
+  /// Own video tokens.
+  var videoCount: Int {
+    attention.sequence?.ownRange(of: grid.tokenCount).count ?? grid.tokenCount
+  }
+
+  /// Shapes of the values of a state between blocks, where tokens are not cut.
+  func stateShapes(
+    before block: Int, _ configuration: HunyuanVideoConfiguration
+  ) -> [[Int]] {
+    let counts = block <= configuration.doubleBlockCount ? segments : [segments.reduce(0, +)]
+    return counts.map { [grid.sampleCount, $0, configuration.width] }
+      + [[grid.sampleCount, configuration.width]]
+  }
+}
+
+/// What blocks pass on.
+struct TokenState<Scalar: KernelScalar> {
+  /// Video [B, L, D] and text [B, T, D], from the first block of one stream on both in one; own tokens where the
+  /// sequence is cut.
+  let streams: [Value<Scalar>]
+  /// SiLU of the embedded time, text and guidance: [B, D].
+  let condition: Value<Scalar>
+
+  init(streams: [Value<Scalar>], condition: Value<Scalar>) {
+    self.streams = streams
+    self.condition = condition
+  }
+
+  /// The state that has these `values`.
+  init(_ values: [Value<Scalar>]) {
+    self.init(streams: Array(values.dropLast()), condition: values[values.count - 1])
+  }
+
+  var values: [Value<Scalar>] { streams + [condition] }
 }

@@ -11,27 +11,31 @@ struct LayerScope<Scalar: KernelScalar> {
   let adapter: Adapter<Scalar>?
   /// Who has the other parts of the weights of blocks; nil: nobody, they are whole.
   let tensor: (any TensorParallel<Scalar>)?
+  /// How much of the parameters blocks compute with.
+  let extent: UnitExtent
   let path: String
 
   init(
     _ tape: Tape<Scalar>, _ parameters: ParameterSet<Scalar>, adapter: Adapter<Scalar>? = nil,
-    tensor: (any TensorParallel<Scalar>)? = nil, path: String = ""
+    tensor: (any TensorParallel<Scalar>)? = nil, extent: UnitExtent = .whole, path: String = ""
   ) {
     self.tape = tape
     self.parameters = parameters
     self.adapter = adapter
     self.tensor = tensor
+    self.extent = extent
     self.path = path
   }
 
   /// The scope of a submodule.
   func callAsFunction(_ name: String) -> LayerScope {
-    LayerScope(tape, parameters, adapter: adapter, tensor: tensor, path: full(name))
+    LayerScope(
+      tape, parameters, adapter: adapter, tensor: tensor, extent: extent, path: full(name))
   }
 
   /// The same place on another tape.
   func on(_ tape: Tape<Scalar>) -> LayerScope {
-    LayerScope(tape, parameters, adapter: adapter, tensor: tensor, path: path)
+    LayerScope(tape, parameters, adapter: adapter, tensor: tensor, extent: extent, path: path)
   }
 
   func parameter(_ name: String) -> Parameter<Scalar> { parameters[full(name)] }
@@ -46,9 +50,9 @@ struct LayerScope<Scalar: KernelScalar> {
     let isDifferentiated =
       sets.contains(where: \.isTrainable) || inputs.contains(where: \.isTracked)
     func run(_ tape: Tape<Scalar>, _ inputs: [Value<Scalar>]) -> [Value<Scalar>] {
-      tape.inBlock(
-        block, of: sets, isPart: tensor != nil, isDifferentiated: isDifferentiated
-      ) { body(tape, inputs) }
+      tape.inBlock(block, of: sets, extent: extent, isDifferentiated: isDifferentiated) {
+        body(tape, inputs)
+      }
     }
     // Where nothing wants a gradient, nothing would be stored anyway.
     guard recompute && isDifferentiated else { return run(tape, inputs) }

@@ -47,6 +47,15 @@ struct Layout {
     }
   }
 
+  /// The parameters of layers behind the blocks.
+  var outputSpecifications: [ParameterSpecification] {
+    specifications.map {
+      var specification = $0
+      specification.isOutput = true
+      return specification
+    }
+  }
+
   private func full(_ name: String, _ tensor: String) -> String {
     [path, name, tensor].filter { !$0.isEmpty }.joined(separator: ".")
   }

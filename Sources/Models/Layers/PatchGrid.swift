@@ -27,6 +27,11 @@ struct PatchGrid {
     tokenCount = sizes.reduce(1, *)
   }
 
+  /// [B, C, F, H, W] of latents that are put together of patches.
+  func latentShape(_ channelCount: Int) -> [Int] {
+    [sampleCount, channelCount] + (0..<3).map { sizes[$0] * patch[$0] }
+  }
+
   /// [B, C, F, H, W] → [B, L, C·pt·p·p], channels first.
   func patches<Scalar>(of latents: Value<Scalar>, on tape: Tape<Scalar>) -> Value<Scalar> {
     let channelCount = latents.shape[1]
@@ -51,6 +56,6 @@ struct PatchGrid {
       case .channelsLast: (patch + [channelCount], [0, 7, 1, 4, 2, 5, 3, 6])
       }
     return tape.permuted(patches.reshaped([sampleCount] + sizes + split), axes: axes)
-      .reshaped([sampleCount, channelCount] + (0..<3).map { sizes[$0] * patch[$0] })
+      .reshaped(latentShape(channelCount))
   }
 }

@@ -14,6 +14,9 @@ package protocol SequenceParallel<Scalar>: AnyObject {
   /// The same, where the ranks also cut the weights of blocks; nil: each block is computed with whole ones.
   var tensor: (any TensorParallel<Scalar>)? { get }
 
+  /// The stretch of blocks that these ranks run; nil: all blocks. Ranks that have a stage run all tokens.
+  var stage: (any PipelineStage<Scalar>)? { get }
+
   /// Own tokens of a segment of `tokenCount`: contiguous, perhaps none.
   func ownRange(of tokenCount: Int) -> Range<Int>
 
@@ -66,5 +69,9 @@ package protocol HeadExchange<Scalar>: SequenceParallel {
 
 extension SequenceParallel {
   package var tensor: (any TensorParallel<Scalar>)? { nil }
+  package var stage: (any PipelineStage<Scalar>)? { nil }
+
+  /// How much of the parameters of blocks these ranks compute with.
+  package var extent: UnitExtent { stage != nil ? .stage : tensor != nil ? .part : .whole }
   package var headExchange: (any HeadExchange<Scalar>)? { nil }
 }

@@ -37,7 +37,7 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   ///   - recomputedShare: share of the blocks, evenly spread, that store only their inputs and run again in
   ///     `backward`.
   ///   - sequence: runs the blocks on a part of the tokens of every frame; inputs and result are whole.
-  /// - Precondition: `inputs.problems(for: configuration)` is empty; the sequence is no ring.
+  /// - Precondition: `inputs.problems(for: configuration)` is empty; the sequence is no ring and has no stages.
   package func forward(
     tape: Tape<Scalar>, _ inputs: VchitectInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
     recomputedShare: Double = 0, sequence: (any SequenceParallel<Scalar>)? = nil

@@ -2,72 +2,81 @@
 
 extension NetworkTwin {
   /// - Shapes: → B·C·F·H·W.
+  /// - Parameter inputs: nil in a later stage of a pipeline.
   func forward(
-    _ tape: TapeTwin, _ inputs: Inputs, sampleCount: Int, recomputedShare: Double
+    _ tape: TapeTwin, _ inputs: Inputs?, sampleCount: Int, recomputedShare: Double
   ) -> ValueTwin {
-    let stem = stem(tape, inputs, sampleCount: sampleCount)
-    let streams = runDoubleBlocks(
-      tape, stem, sampleCount: sampleCount, recomputedShare: recomputedShare)
-    var video = streams[0]
-    let text = streams[1]
-    if sizes.singleBlockCount > 0 {
-      var joint = tape.concatenate([video, text])
-      for index in 0..<sizes.singleBlockCount {
-        joint =
-          run(
-            sizes.doubleBlockCount + index, tape, [joint, stem.condition],
-            recomputedShare: recomputedShare
-          ) { tape, inputs in
-            [
-              singleBlock(
-                tape, joint: inputs[0], condition: inputs[1], sampleCount: sampleCount)
-            ]
-          }[0]
-      }
-      video = tape.slice(joint, count: video.count)
+    let blocks = stage?.blocks(of: sizes.blockCount) ?? 0..<sizes.blockCount
+    var state =
+      inputs.map { embed(tape, $0, sampleCount: sampleCount) }
+      ?? receive(tape, before: blocks.lowerBound, sampleCount: sampleCount)
+    state = runBlocks(
+      blocks, tape, state, sampleCount: sampleCount, recomputedShare: recomputedShare)
+    if let stage, !stage.isLast {
+      return handOn(tape, state, stage, velocityCount: sampleCount * sizes.latentCount)
     }
-    let output = project(tape, video, stem, sampleCount: sampleCount)
-    withExtendedLifetime((stem, streams)) {}
+    let videoCount = part?.count(of: sizes.videoTokenCount) ?? sizes.videoTokenCount
+    let video =
+      state.streams.count == 1
+      ? tape.slice(state.streams[0], count: sampleCount * videoCount * width) : state.streams[0]
+    let output = project(tape, video, condition: state.condition, sampleCount: sampleCount)
+    if let stage { publish(output, tape, stage) }
+    withExtendedLifetime(state) {}
     return output
   }
 
-  struct Stem {
-    let video: ValueTwin
-    let text: ValueTwin
+  /// What blocks pass on.
+  struct StateTwin {
+    let streams: [ValueTwin]
     let condition: ValueTwin
+
+    var values: [ValueTwin] { streams + [condition] }
   }
 
-  func stem(_ tape: TapeTwin, _ inputs: Inputs, sampleCount: Int) -> Stem {
+  func embed(_ tape: TapeTwin, _ inputs: Inputs, sampleCount: Int) -> StateTwin {
     let condition = conditionEmbedding(
       tape, pooled: inputs.pooled, pooledWidth: sizes.pooledWidth, sampleCount: sampleCount,
       hasGuidance: sizes.hasGuidanceEmbedding)
     let text = refine(tape, inputs, sampleCount: sampleCount)
     let patches = own(
       tape, tape.permuted(inputs.hiddenStates), tokenCount: sizes.videoTokenCount)
-    return Stem(
-      video: linear(tape, patches, from: sizes.inChannels * sizes.patchVolume, to: width),
-      text: own(tape, text, tokenCount: sizes.textTokenCount), condition: tape.apply(condition))
+    let video = linear(tape, patches, from: sizes.inChannels * sizes.patchVolume, to: width)
+    return StateTwin(
+      streams: [video, own(tape, text, tokenCount: sizes.textTokenCount)],
+      condition: tape.apply(condition))
   }
 
-  func runDoubleBlocks(
-    _ tape: TapeTwin, _ stem: Stem, sampleCount: Int, recomputedShare: Double
-  ) -> [ValueTwin] {
-    var streams = [stem.video, stem.text]
-    for index in 0..<sizes.doubleBlockCount {
-      streams = run(index, tape, streams + [stem.condition], recomputedShare: recomputedShare) {
+  func runBlocks(
+    _ blocks: Range<Int>, _ tape: TapeTwin, _ state: StateTwin, sampleCount: Int,
+    recomputedShare: Double
+  ) -> StateTwin {
+    var streams = state.streams
+    let condition = state.condition
+    for index in blocks {
+      guard index >= sizes.doubleBlockCount else {
+        streams = run(index, tape, streams + [condition], recomputedShare: recomputedShare) {
+          tape, inputs in
+          doubleBlock(
+            tape, video: inputs[0], text: inputs[1], condition: inputs[2],
+            sampleCount: sampleCount)
+        }
+        continue
+      }
+      if streams.count == 2 { streams = [tape.concatenate(streams)] }
+      streams = run(index, tape, streams + [condition], recomputedShare: recomputedShare) {
         tape, inputs in
-        doubleBlock(
-          tape, video: inputs[0], text: inputs[1], condition: inputs[2], sampleCount: sampleCount)
+        [singleBlock(tape, joint: inputs[0], condition: inputs[1], sampleCount: sampleCount)]
       }
     }
-    return streams
+    withExtendedLifetime(state) {}
+    return StateTwin(streams: streams, condition: condition)
   }
 
   private func project(
-    _ tape: TapeTwin, _ video: ValueTwin, _ stem: Stem, sampleCount: Int
+    _ tape: TapeTwin, _ video: ValueTwin, condition: ValueTwin, sampleCount: Int
   ) -> ValueTwin {
     let modulation = tape.chunks(
-      linear(tape, stem.condition, from: width, to: 2 * width), count: 2)
+      linear(tape, condition, from: width, to: 2 * width), count: 2)
     let normalized = tape.layerNorm(
       video, width: width, scale: modulation[0], shift: modulation[1])
     let patches = linear(tape, normalized, from: width, to: sizes.outChannels * sizes.patchVolume)

@@ -18,6 +18,8 @@ struct NetworkTwin {
   var adapterParameters: ParametersTwin?
   /// Nil: all tokens.
   var part: SequencePart?
+  /// Nil: all blocks.
+  var stage: StageTwin?
 
   var width: Int { sizes.width }
   /// How many ranks cut the weights of blocks.
@@ -28,6 +30,9 @@ struct NetworkTwin {
     _ tape: TapeTwin, noisy: ValueTwin, sampleCount: Int, recomputedShare: Double = 0
   ) -> ValueTwin {
     inPass(tape, noisy) {
+      if case .doubleAndSingleStream = sizes.form, let stage, !stage.isFirst {
+        return forward(tape, nil, sampleCount: sampleCount, recomputedShare: recomputedShare)
+      }
       let inputs = inputs(tape, noisy: noisy, sampleCount: sampleCount)
       let output =
         switch sizes.form {
@@ -54,10 +59,12 @@ struct NetworkTwin {
         withExtendedLifetime(inputs) {}
         return features
       }
-      let stem = stem(tape, inputs, sampleCount: sampleCount)
-      let video = runDoubleBlocks(
-        tape, stem, sampleCount: sampleCount, recomputedShare: recomputedShare)[0]
-      withExtendedLifetime((inputs, stem)) {}
+      let state = embed(tape, inputs, sampleCount: sampleCount)
+      let video = runBlocks(
+        0..<sizes.doubleBlockCount, tape, state, sampleCount: sampleCount,
+        recomputedShare: recomputedShare
+      ).streams[0]
+      withExtendedLifetime((inputs, state)) {}
       return video
     }
   }
@@ -74,7 +81,8 @@ struct NetworkTwin {
   ) -> ValueTwin {
     parameters.pack()
     return ParametersTwin.inBlock(
-      nil, of: sets, on: tape, isDifferentiated: wantsGradient([noisy]), body)
+      nil, of: sets, extent: stage == nil ? .whole : .stage, on: tape,
+      isDifferentiated: wantsGradient([noisy]), body)
   }
 
   struct Inputs {
@@ -121,7 +129,8 @@ struct NetworkTwin {
     let sets = sets
     func run(_ tape: TapeTwin, _ inputs: [ValueTwin]) -> [ValueTwin] {
       ParametersTwin.inBlock(
-        block, of: sets, isPart: cut > 1, on: tape, isDifferentiated: isDifferentiated
+        block, of: sets, extent: stage != nil ? .stage : cut > 1 ? .part : .whole, on: tape,
+        isDifferentiated: isDifferentiated
       ) { body(tape, inputs) }
     }
     guard isInEvenShare(block, share: recomputedShare) && isDifferentiated else {

@@ -8,12 +8,23 @@ struct ShardGroupTwin {
   /// Among those that shard a replica.
   let rank: Int
   let rankCount: Int
-  let stage: ZeroStage
+  let zeroStage: ZeroStage
   let exchange: ExchangeTwin
   /// How many neighboring ranks cut the weights of blocks among them.
   var tensorDegree = 1
+  /// The ranks of its pipeline stage; nil where there is one.
+  var stage: StageShardsTwin?
   /// Nil where there is one replica.
   var replicas: ReplicasTwin?
+}
+
+/// Those of a replica that run the same stage of a pipeline.
+struct StageShardsTwin {
+  let index: Int
+  let count: Int
+  let rank: Int
+  let rankCount: Int
+  let exchange: ExchangeTwin
 }
 
 /// Those that own the same of every replica.
@@ -35,13 +46,15 @@ final class ParametersTwin {
   private let slicedUnits: [SlicedUnit]
   /// All elements, or a shard; stands for parameters that stay in memory.
   let held: PlannedLedger.Block
-  private var present: [Int: (block: PlannedLedger.Block, isPart: Bool, holderCount: Int)] = [:]
+  private var present: [Int: (block: PlannedLedger.Block, extent: ExtentTwin, holderCount: Int)] = [:]
   private var open: [Int: PlannedLedger.Block] = [:]
   /// Bytes of the weights kept packed; 0: they are not kept.
   var packedByteCount = 0
   private var packed: PlannedLedger.Block?
   /// Whether gradients are handed over unit by unit now.
   private var handsOver = false
+  /// A microbatch's partial sum, in a pipeline from its way back on.
+  private var partial: PlannedLedger.Block?
 
   init(_ ledger: PlannedLedger, role: PlannedRole, units: [PlannedUnit], group: ShardGroupTwin) {
     self.ledger = ledger
@@ -52,14 +65,10 @@ final class ParametersTwin {
     isBlock = units.map(\.isBlock)
     // As `ShardGroup.stage(of:)`.
     stage =
-      units.count > 1 || group.tensorDegree > 1 ? group.stage : min(group.stage, .gradients)
-    var end = 0
-    let ranges = units.map { unit in
-      defer { end += unit.elementCount }
-      return end..<end + unit.elementCount
-    }
-    let sharding = UnitSharding(
-      units: group.stage == .optimizer ? [0..<elementCount] : ranges, shardCount: group.rankCount)
+      units.count > 1 || group.tensorDegree > 1 ? group.zeroStage : min(group.zeroStage, .gradients)
+    let sharding = Self.sharding(
+      of: units, rankCount: group.rankCount, zeroStage: group.zeroStage,
+      stageCount: group.stage?.count ?? 1)
     self.sharding = sharding
     slicedUnits =
       group.tensorDegree == 1
@@ -77,10 +86,43 @@ final class ParametersTwin {
   /// Whether entering a block has any effect.
   private var comesAndGoes: Bool { stage == .parameters || handsOver }
 
+  /// Who owns what, as `ShardGroup.sharding(of:)`.
+  static func sharding(
+    of units: [PlannedUnit], rankCount: Int, zeroStage: ZeroStage, stageCount: Int
+  ) -> UnitSharding {
+    let elementCount = units.reduce(0) { $0 + $1.elementCount }
+    guard zeroStage > .optimizer else {
+      return UnitSharding(units: [0..<elementCount], shardCount: rankCount)
+    }
+    var end = 0
+    let ranges = units.map { unit in
+      defer { end += unit.elementCount }
+      return end..<end + unit.elementCount
+    }
+    guard stageCount > 1 else {
+      return UnitSharding(units: ranges, shardCount: rankCount)
+    }
+    let size = rankCount / stageCount
+    let stages = StageCut.stages(
+      of: units.map { ($0.isBlock, $0.isOutput) }, stageCount: stageCount)
+    return UnitSharding(
+      units: ranges, shardCount: rankCount,
+      owners: stages.map { $0 * size..<($0 + 1) * size })
+  }
+
   /// The units of a block by its place among the blocks; nil: those outside of blocks.
-  private func units(_ block: Int?) -> [Int] {
-    guard let block else { return isBlock.indices.filter { !isBlock[$0] } }
-    return [isBlock.indices.filter { isBlock[$0] }[block]]
+  private func units(_ block: Int?, _ extent: ExtentTwin) -> [Int] {
+    let units =
+      if let block {
+        [isBlock.indices.filter { isBlock[$0] }[block]]
+      } else {
+        isBlock.indices.filter { !isBlock[$0] }
+      }
+    return extent == .stage ? units.filter(isInStage) : units
+  }
+
+  private func isInStage(_ unit: Int) -> Bool {
+    sharding.partitions[unit].owners.contains(group.rank)
   }
 
   // MARK: Elements
@@ -92,11 +134,10 @@ final class ParametersTwin {
     for unit in sharding.units { _ = ledger.allocate(unit.count, role, .parameters) }
   }
 
-  /// - Parameter isPart: whether this rank's part is enough.
-  func enter(_ block: Int?, isPart: Bool = false) {
+  func enter(_ block: Int?, _ extent: ExtentTwin = .whole) {
     guard stage == .parameters else { return }
-    for unit in units(block) {
-      if present[unit]?.isPart == isPart {
+    for unit in units(block, extent) {
+      if present[unit]?.extent == extent {
         present[unit]?.holderCount += 1
         continue
       }
@@ -107,29 +148,31 @@ final class ParametersTwin {
         }
       }
       present[unit] = (
-        ledger.allocate(memoryCount(unit, isPart: isPart), role, .parameters), isPart, 1
+        ledger.allocate(memoryCount(unit, extent), role, .parameters), extent, 1
       )
-      gather(unit, isPart: isPart)
+      gather(unit, extent)
     }
   }
 
   /// Elements of a unit in memory.
-  private func memoryCount(_ unit: Int, isPart: Bool) -> Int {
-    isPart ? slicedUnits[unit].slice(of: group.rank).count : sharding.units[unit].count
+  private func memoryCount(_ unit: Int, _ extent: ExtentTwin) -> Int {
+    extent == .part ? slicedUnits[unit].slice(of: group.rank).count : sharding.units[unit].count
   }
 
-  func leave(_ block: Int?) {
-    for unit in units(block) { present[unit]?.holderCount -= 1 }
+  func leave(_ block: Int?, _ extent: ExtentTwin = .whole) {
+    for unit in units(block, extent) { present[unit]?.holderCount -= 1 }
   }
 
   /// What a pass loads.
   func attendPass() {
-    enter(nil)
-    for block in isBlock.filter(\.self).indices {
-      enter(block, isPart: group.tensorDegree > 1)
-      leave(block)
+    let outside: ExtentTwin = group.stage == nil ? .whole : .stage
+    let extent = group.tensorDegree > 1 ? .part : outside
+    enter(nil, outside)
+    for block in 0..<isBlock.count(where: \.self) {
+      enter(block, extent)
+      leave(block, extent)
     }
-    leave(nil)
+    leave(nil, outside)
   }
 
   func dropUnits() {
@@ -145,14 +188,15 @@ final class ParametersTwin {
   }
 
   /// This rank's elements of a unit go to all others, or to each what it computes with.
-  private func gather(_ unit: Int, isPart: Bool = false) {
-    if isPart {
+  private func gather(_ unit: Int, _ extent: ExtentTwin = .whole) {
+    if extent == .part {
       group.exchange.gatherPart(sharding.partitions[unit])
       ledger.updateByteCount += Double(4 * slicedUnits[unit].loadCount(from: group.rank))
       return
     }
     let own = sharding.partitions[unit].range(of: group.rank).count
-    ledger.updateByteCount += Double(4 * own * (group.rankCount - 1))
+    let readerCount = extent == .stage ? group.stage?.rankCount ?? 1 : group.rankCount
+    ledger.updateByteCount += Double(4 * own * (readerCount - 1))
   }
 
   // MARK: Gradients
@@ -175,24 +219,42 @@ final class ParametersTwin {
     handsOver = false
   }
 
-  func openGradients(_ block: Int?, isPart: Bool = false) {
+  func openGradients(_ block: Int?, _ extent: ExtentTwin = .whole) {
     guard handsOver else { return }
-    for unit in units(block) {
-      open[unit] = ledger.allocate(memoryCount(unit, isPart: isPart), role, .gradients)
+    for unit in units(block, extent) {
+      open[unit] = ledger.allocate(memoryCount(unit, extent), role, .gradients)
     }
   }
 
-  func closeGradients(_ block: Int?) {
+  func closeGradients(_ block: Int?, _ extent: ExtentTwin = .whole) {
     guard handsOver else { return }
-    for unit in units(block) {
+    for unit in units(block, extent) {
+      if group.stage != nil { makePartial() }
       reduceScatter(unit)
       open[unit] = nil
     }
   }
 
-  /// Sums the gradients of all ranks.
+  private func makePartial() {
+    if partial == nil { partial = ledger.allocate(partialCount, role, .gradients) }
+  }
+
+  /// From now on gradients of several microbatches in flight are handed over, one after the other.
+  func beginInFlight() { handsOver = true }
+  func endInFlight() { handsOver = false }
+
+  /// The partial sum of the microbatch whose way back has ended.
+  func takePartial() -> PlannedLedger.Block? {
+    makePartial()
+    defer { partial = nil }
+    return partial
+  }
+
+  /// Sums the gradients of all ranks, or of the stage's.
   func reduceScatter() {
-    for unit in sharding.units.indices { reduceScatter(unit) }
+    for unit in sharding.units.indices where group.stage == nil || isInStage(unit) {
+      reduceScatter(unit)
+    }
   }
 
   private func reduceScatter(_ unit: Int) {
@@ -200,6 +262,12 @@ final class ParametersTwin {
     if group.tensorDegree > 1 {
       group.exchange.reducePart(partition, neighborhoodCount: group.rankCount / group.tensorDegree)
       ledger.updateByteCount += Double(4 * slicedUnits[unit].gradientCount(from: group.rank))
+      return
+    }
+    if let stage = group.stage {
+      let partition = partition.amongOwners
+      stage.exchange.reduceScatter(partition)
+      ledger.updateByteCount += Double(4 * (partition.count - partition.range(of: stage.rank).count))
       return
     }
     group.exchange.reduceScatter(partition)
@@ -229,28 +297,28 @@ final class ParametersTwin {
 
   /// Runs a block of some sets, as `Tape.inBlock` does.
   static func inBlock<Result>(
-    _ block: Int?, of sets: [ParametersTwin], isPart: Bool = false, on tape: TapeTwin,
+    _ block: Int?, of sets: [ParametersTwin], extent: ExtentTwin = .whole, on tape: TapeTwin,
     isDifferentiated: Bool, _ body: () -> Result
   ) -> Result {
     let sets = sets.filter(\.comesAndGoes)
     guard !sets.isEmpty else { return body() }
     let turnsBack = tape.isRecording && isDifferentiated
-    for set in sets { set.enter(block, isPart: isPart) }
+    for set in sets { set.enter(block, extent) }
     if turnsBack {
       tape.onWayBack {
         for set in sets.reversed() {
-          set.closeGradients(block)
-          set.leave(block)
+          set.closeGradients(block, extent)
+          set.leave(block, extent)
         }
       }
     }
     defer {
-      for set in sets.reversed() { set.leave(block) }
+      for set in sets.reversed() { set.leave(block, extent) }
       if turnsBack {
         tape.onWayBack {
           for set in sets {
-            set.enter(block, isPart: isPart)
-            set.openGradients(block, isPart: isPart)
+            set.enter(block, extent)
+            set.openGradients(block, extent)
           }
         }
       }

@@ -13,6 +13,8 @@ struct RankPhase {
   var activationByteCountPerStep = 0.0
   /// Bytes of gradients and parameters that the rank sends in a step, as a mean over steps.
   var updateByteCountPerStep = 0.0
+  /// What the rank runs in a row in the turns of a step, where it is a stage of a pipeline.
+  var turns: [[StageTurn]] = []
 }
 
 /// Where a rank stands among those that hold the networks.
@@ -23,13 +25,23 @@ struct RankPlace: Hashable {
   let replica: Int
   let replicaCount: Int
   let zeroStage: ZeroStage
+  /// Stages of a pipeline.
+  let stageCount: Int
 
   init(rank: Int, shape: MeshShape) {
+    let coordinates = shape.coordinates(of: rank)
     replicaCount = shape[.dp]
+    replica = coordinates[.dp, default: 0]
     rankCount = shape.rankCount / replicaCount
-    (replica, self.rank) = rank.quotientAndRemainder(dividingBy: rankCount)
+    stageCount = shape[.stages]
+    // Stages are neighbors.
+    let stageSize = rankCount / stageCount
+    self.rank = coordinates[.stages, default: 0] * stageSize + rank % stageSize
     zeroStage = rankCount == 1 ? .optimizer : shape.zeroStage
   }
+
+  /// Ranks of a replica that run one stage.
+  var stageSize: Int { rankCount / stageCount }
 }
 
 /// One rank of a run.
@@ -42,6 +54,8 @@ struct PhaseTwins {
   let roundCount: Int
   /// What it has of the tokens of them in training; nil: all.
   let part: SequencePart?
+  /// What it has of the blocks in training; nil: all.
+  let stage: StageTwin?
   /// Whether W and the generator are kept packed.
   let keepsPackedWeights: Bool
 
@@ -50,22 +64,28 @@ struct PhaseTwins {
   private var latentCount: Int { sampleCount * network.latentCount }
 
   /// What lives through every phase.
-  private struct Stage {
+  private struct State {
     let ledger: PlannedLedger
     let group: ShardGroupTwin
     let base: ParametersTwin
     let texts: [PlannedLedger.Block]
   }
 
-  private func stage() -> Stage {
+  private func state() -> State {
     let ledger = PlannedLedger()
     if sizes.offloadsActivations { ledger.activationStore = ActivationStoreTwin(ledger) }
     func exchange(_ rank: Int) -> ExchangeTwin {
       ExchangeTwin(ledger, rank: rank, bucketByteCount: sizes.bucketByteCount)
     }
     var group = ShardGroupTwin(
-      rank: place.rank, rankCount: place.rankCount, stage: place.zeroStage,
+      rank: place.rank, rankCount: place.rankCount, zeroStage: place.zeroStage,
       exchange: exchange(place.rank), tensorDegree: part?.tensorDegree ?? 1)
+    if let stage {
+      let rank = place.rank % place.stageSize
+      group.stage = StageShardsTwin(
+        index: stage.index, count: stage.count, rank: rank, rankCount: place.stageSize,
+        exchange: exchange(rank))
+    }
     if place.replicaCount > 1 {
       group.replicas = ReplicasTwin(
         rank: place.replica, rankCount: place.replicaCount, exchange: exchange(place.replica))
@@ -76,15 +96,15 @@ struct PhaseTwins {
     // Partial sums of the step before are kept for the next one, into the next phase too.
     base.reduceScatter()
     base.sumOverReplicas()
-    return Stage(
+    return State(
       ledger: ledger, group: group, base: base,
       texts: sizes.storedTextElementCounts.map { ledger.allocate($0, .common, .parameters) })
   }
 
   private func weights(
-    _ stage: Stage, _ role: PlannedRole, _ units: [PlannedUnit]
+    _ state: State, _ role: PlannedRole, _ units: [PlannedUnit]
   ) -> ParametersTwin {
-    let parameters = ParametersTwin(stage.ledger, role: role, units: units, group: stage.group)
+    let parameters = ParametersTwin(state.ledger, role: role, units: units, group: state.group)
     if keepsPackedWeights && role != .fake {
       parameters.packedByteCount = sizes.packedWeightByteCount
     }
@@ -133,24 +153,39 @@ struct PhaseTwins {
     return Work(of: ledger) + -1 * before
   }
 
-  private func phase(_ ledger: PlannedLedger, _ work: Work) -> RankPhase {
+  private func phase(
+    _ ledger: PlannedLedger, _ work: Work, turns: [[StageTurn]] = []
+  ) -> RankPhase {
     RankPhase(
       memory: ledger.memory, operationsPerStep: work.operationCount,
       activationByteCountPerStep: work.sentByteCount,
-      updateByteCountPerStep: work.updateByteCount)
+      updateByteCountPerStep: work.updateByteCount, turns: turns.filter { !$0.isEmpty })
+  }
+
+  /// The gradient sums of a turn; `turns` gets what a stage ran.
+  private func gradients(
+    _ ledger: PlannedLedger, of targets: [ParametersTwin], _ passes: PassCount,
+    turns: inout [StageTurn], _ body: @escaping (_ microbatch: Int) -> Void
+  ) -> [PlannedLedger.Block] {
+    guard let stage else {
+      return microbatchSum(ledger, of: targets, microbatchCount: microbatchCount, body)
+    }
+    let (sums, ran) = microbatchSum(
+      ledger, of: targets, microbatchCount: microbatchCount, on: stage, passes, body)
+    turns = ran
+    return sums
   }
 
   // MARK: Teach
 
   func teach() -> RankPhase {
-    let stage = stage()
-    let ledger = stage.ledger
-    let optimizer = OptimizerTwin(stage.base, hasAverage: true)
-    let trained = NetworkTwin(sizes: network, parameters: stage.base, isTrainable: true, part: part)
+    let state = state()
+    let ledger = state.ledger
+    let optimizer = OptimizerTwin(state.base, hasAverage: true)
+    let trained = NetworkTwin(sizes: network, parameters: state.base, isTrainable: true, part: part, stage: stage)
+    var turns: [StageTurn] = []
     let work = work(ledger) {
-      let gradients = microbatchSum(
-        ledger, of: [stage.base], microbatchCount: microbatchCount
-      ) { _ in
+      let gradients = gradients(ledger, of: [state.base], .one, turns: &turns) { _ in
         let batch = batch(ledger)
         let noise = ledger.allocate(latentCount, .base, .activations)
         let noisy = ledger.allocate(latentCount, .base, .activations)
@@ -165,8 +200,8 @@ struct PhaseTwins {
       optimizer.step()
       withExtendedLifetime(gradients) {}
     }
-    withExtendedLifetime((stage.base, stage.texts, optimizer)) {}
-    return phase(ledger, work)
+    withExtendedLifetime((state.base, state.texts, optimizer)) {}
+    return phase(ledger, work, turns: [turns])
   }
 
   // MARK: Distill
@@ -187,13 +222,13 @@ struct PhaseTwins {
   }
 
   private func distributionMatching() -> RankPhase {
-    let stage = stage()
-    let ledger = stage.ledger
+    let state = state()
+    let ledger = state.ledger
     let roles = Roles(
-      generator: weights(stage, .generator, sizes.networkUnits),
-      adapter: weights(stage, .fake, sizes.adapterUnits),
+      generator: weights(state, .generator, sizes.networkUnits),
+      adapter: weights(state, .fake, sizes.adapterUnits),
       head: sizes.headElementCount > 0
-        ? weights(stage, .fake, [PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)])
+        ? weights(state, .fake, [PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)])
         : nil)
     roles.adapter.initialize()
     let generatorOptimizer = OptimizerTwin(
@@ -202,33 +237,33 @@ struct PhaseTwins {
     let criticOptimizers = critics.map { OptimizerTwin($0, hasAverage: false) }
 
     let depth = sizes.simulatesRollout ? sizes.generatorStepCount - 1 : 0
-    func generatorTurn(depth: Int) -> [PlannedLedger.Block] {
-      var samples: [PlannedLedger.Block] = []
-      let gradients = microbatchSum(
-        ledger, of: [roles.generator], microbatchCount: microbatchCount
-      ) { _ in
+    var (generatorTurns, criticTurns): ([StageTurn], [StageTurn]) = ([], [])
+    func generatorTurn(depth: Int) -> [Int: PlannedLedger.Block] {
+      var samples: [Int: PlannedLedger.Block] = [:]
+      let gradients = gradients(
+        ledger, of: [roles.generator], .several, turns: &generatorTurns
+      ) { microbatch in
         let batch = batch(ledger)
         let tape = TapeTwin(ledger, role: .generator)
         let x = generate(ledger, roles, depth: depth, isTrainable: true, on: tape)
-        samples.append(x.block)
-        differentiateGenerator(x, stage, roles, on: tape)
+        samples[microbatch] = x.block
+        differentiateGenerator(x, state, roles, on: tape)
         withExtendedLifetime((batch, x)) {}
       }
       generatorOptimizer.step()
       withExtendedLifetime(gradients) {}
       return samples
     }
-    func criticTurn(_ generated: [PlannedLedger.Block], depth: Int) {
-      let gradients = microbatchSum(
-        ledger, of: critics, microbatchCount: microbatchCount
+    func criticTurn(_ generated: [Int: PlannedLedger.Block], depth: Int) {
+      let gradients = gradients(
+        ledger, of: critics, generated.isEmpty ? .several : .one, turns: &criticTurns
       ) { microbatch in
         let batch = batch(ledger)
         let silent = TapeTwin(ledger, role: .generator, isRecording: false)
         let x =
-          generated.isEmpty
-          ? generate(ledger, roles, depth: depth, isTrainable: false, on: silent).block
-          : generated[microbatch]
-        differentiateCritic(x, stage, roles)
+          generated[microbatch]
+          ?? generate(ledger, roles, depth: depth, isTrainable: false, on: silent).block
+        differentiateCritic(x, state, roles)
         withExtendedLifetime((batch, x)) {}
       }
       criticOptimizers.forEach { $0.step() }
@@ -238,12 +273,13 @@ struct PhaseTwins {
     // Once as it goes, to see the peak; more than two silent steps add nothing to it.
     let shownDepth = min(depth, 2)
     criticTurn(generatorTurn(depth: shownDepth), depth: shownDepth)
-    if sizes.criticRatio > 1 { criticTurn([], depth: shownDepth) }
+    if sizes.criticRatio > 1 { criticTurn([:], depth: shownDepth) }
     criticTurn(generatorTurn(depth: shownDepth), depth: shownDepth)
+    let turns = [generatorTurns, criticTurns]
 
     // Then by parts, to count operations: the depth of a rollout is 0 to K − 1, all alike often.
     var silentPass = work(ledger) {
-      let network = NetworkTwin(sizes: network, parameters: roles.generator, part: part)
+      let network = NetworkTwin(sizes: network, parameters: roles.generator, part: part, stage: stage)
       let tape = TapeTwin(ledger, role: .generator, isRecording: false)
       let noisy = ValueTwin(constant: tape.result(latentCount))
       _ = network.velocity(tape, noisy: noisy, sampleCount: sampleCount)
@@ -251,13 +287,14 @@ struct PhaseTwins {
     silentPass.updateByteCount = 0
     let rollout =
       Double(microbatchCount) * (Double(depth) / 2 * silentPass + loads(of: roles, ledger))
-    var samples: [PlannedLedger.Block] = []
+    var samples: [Int: PlannedLedger.Block] = [:]
     let generatorWork = work(ledger) { samples = generatorTurn(depth: 0) } + rollout
     let pairedWork = work(ledger) { criticTurn(samples, depth: 0) }
-    let aloneWork = work(ledger) { criticTurn([], depth: 0) } + rollout
+    let aloneWork = work(ledger) { criticTurn([:], depth: 0) } + rollout
     let ratio = Double(sizes.criticRatio)
-    withExtendedLifetime((stage.base, stage.texts, roles, generatorOptimizer, criticOptimizers)) {}
-    return phase(ledger, (1 / ratio) * (generatorWork + pairedWork + (ratio - 1) * aloneWork))
+    withExtendedLifetime((state.base, state.texts, roles, generatorOptimizer, criticOptimizers)) {}
+    return phase(
+      ledger, (1 / ratio) * (generatorWork + pairedWork + (ratio - 1) * aloneWork), turns: turns)
   }
 
   /// What the silent passes of a microbatch's rollout load: as many times as the deepest rollout of the
@@ -281,7 +318,7 @@ struct PhaseTwins {
     _ ledger: PlannedLedger, _ roles: Roles, depth: Int, isTrainable: Bool, on tape: TapeTwin
   ) -> ValueTwin {
     let generator = NetworkTwin(
-      sizes: network, parameters: roles.generator, isTrainable: isTrainable, part: part)
+      sizes: network, parameters: roles.generator, isTrainable: isTrainable, part: part, stage: stage)
     let noise = ledger.allocate(latentCount, .common, .activations)
     let start =
       sizes.simulatesRollout
@@ -315,10 +352,10 @@ struct PhaseTwins {
   }
 
   private func differentiateGenerator(
-    _ x: ValueTwin, _ stage: Stage, _ roles: Roles, on tape: TapeTwin
+    _ x: ValueTwin, _ state: State, _ roles: Roles, on tape: TapeTwin
   ) {
-    let ledger = stage.ledger
-    let scores = scores(ledger, stage, roles, tape)
+    let ledger = state.ledger
+    let scores = scores(ledger, state, roles, tape)
     var terms = [x]
     var seeds = [scores]
     if sizes.hasGroundTruthTerm {
@@ -326,7 +363,7 @@ struct PhaseTwins {
       seeds.append(tape.result(latentCount))
     }
     if roles.head != nil {
-      terms.append(discriminate(x, stage, isTrainable: false, on: tape))
+      terms.append(discriminate(x, state, isTrainable: false, on: tape))
       seeds.append(tape.result(sampleCount))
     }
     let scaled = seeds.dropFirst().map { tape.scratch($0.count) }
@@ -336,16 +373,16 @@ struct PhaseTwins {
 
   /// Both score passes, silent; returns the seed.
   private func scores(
-    _ ledger: PlannedLedger, _ stage: Stage, _ roles: Roles, _ tape: TapeTwin
+    _ ledger: PlannedLedger, _ state: State, _ roles: Roles, _ tape: TapeTwin
   ) -> PlannedLedger.Block {
     let update = UpdateTwin(rank: sizes.adapterRank, isTrainable: false)
     let fake = NetworkTwin(
-      sizes: network, parameters: stage.base, adapter: update, adapterParameters: roles.adapter,
-      part: part)
+      sizes: network, parameters: state.base, adapter: update, adapterParameters: roles.adapter,
+      part: part, stage: stage)
     // At weight 0 the adapter is not run, but its blocks are entered all the same.
     let real = NetworkTwin(
-      sizes: network, parameters: stage.base, adapter: sizes.pullsRealDiT ? update : nil,
-      adapterParameters: roles.adapter, part: part)
+      sizes: network, parameters: state.base, adapter: sizes.pullsRealDiT ? update : nil,
+      adapterParameters: roles.adapter, part: part, stage: stage)
     let noise = ledger.allocate(latentCount, .common, .activations)
     let silent = TapeTwin(ledger, role: .base, isRecording: false)
     let noisy = silent.result(latentCount)
@@ -361,16 +398,16 @@ struct PhaseTwins {
   }
 
   private func differentiateCritic(
-    _ x: PlannedLedger.Block, _ stage: Stage, _ roles: Roles
+    _ x: PlannedLedger.Block, _ state: State, _ roles: Roles
   ) {
-    let ledger = stage.ledger
+    let ledger = state.ledger
     let noise = ledger.allocate(latentCount, .common, .activations)
     let tape = TapeTwin(ledger, role: .fake)
     let noisy = tape.result(latentCount)
     let fake = NetworkTwin(
-      sizes: network, parameters: stage.base,
+      sizes: network, parameters: state.base,
       adapter: UpdateTwin(rank: sizes.adapterRank, isTrainable: true),
-      adapterParameters: roles.adapter, part: part)
+      adapterParameters: roles.adapter, part: part, stage: stage)
     let velocity = fake.velocity(
       tape, noisy: ValueTwin(constant: noisy), sampleCount: sampleCount,
       recomputedShare: sizes.recomputedShare)
@@ -379,7 +416,7 @@ struct PhaseTwins {
     if roles.head != nil {
       for _ in 0..<2 {
         terms.append(
-          discriminate(ValueTwin(constant: x), stage, isTrainable: true, on: tape))
+          discriminate(ValueTwin(constant: x), state, isTrainable: true, on: tape))
       }
       seeds += (0..<2).map { _ in tape.result(sampleCount) }
     }
@@ -390,11 +427,11 @@ struct PhaseTwins {
 
   /// The head on features of W at a noised x.
   private func discriminate(
-    _ x: ValueTwin, _ stage: Stage, isTrainable: Bool, on tape: TapeTwin
+    _ x: ValueTwin, _ state: State, isTrainable: Bool, on tape: TapeTwin
   ) -> ValueTwin {
-    let noise = stage.ledger.allocate(latentCount, .common, .activations)
+    let noise = state.ledger.allocate(latentCount, .common, .activations)
     let noisy = tape.combine(x, ValueTwin(constant: noise))
-    let features = NetworkTwin(sizes: network, parameters: stage.base)
+    let features = NetworkTwin(sizes: network, parameters: state.base)
       .features(
         tape, noisy: noisy, sampleCount: sampleCount, recomputedShare: sizes.recomputedShare)
     let width = network.width
@@ -411,18 +448,17 @@ struct PhaseTwins {
   // MARK: The consistency baseline
 
   private func consistency() -> RankPhase {
-    let stage = stage()
-    let ledger = stage.ledger
-    let weights = (0..<2).map { _ in self.weights(stage, .generator, sizes.networkUnits) }
+    let state = state()
+    let ledger = state.ledger
+    let weights = (0..<2).map { _ in self.weights(state, .generator, sizes.networkUnits) }
     let optimizer = OptimizerTwin(weights[0], hasAverage: sizes.keepsGeneratorAverage)
     let generator = NetworkTwin(
-      sizes: network, parameters: weights[0], isTrainable: true, part: part)
-    let target = NetworkTwin(sizes: network, parameters: weights[1], part: part)
-    let teacher = NetworkTwin(sizes: network, parameters: stage.base, part: part)
+      sizes: network, parameters: weights[0], isTrainable: true, part: part, stage: stage)
+    let target = NetworkTwin(sizes: network, parameters: weights[1], part: part, stage: stage)
+    let teacher = NetworkTwin(sizes: network, parameters: state.base, part: part, stage: stage)
+    var turns: [StageTurn] = []
     let work = work(ledger) {
-      let gradients = microbatchSum(
-        ledger, of: [weights[0]], microbatchCount: microbatchCount
-      ) { _ in
+      let gradients = gradients(ledger, of: [weights[0]], .several, turns: &turns) { _ in
         let batch = batch(ledger)
         let noise = ledger.allocate(latentCount, .generator, .activations)
         let tape = TapeTwin(ledger, role: .generator)
@@ -446,35 +482,35 @@ struct PhaseTwins {
       weights[1].dropUnits()
       withExtendedLifetime(gradients) {}
     }
-    withExtendedLifetime((stage.base, stage.texts, weights, optimizer)) {}
-    return phase(ledger, work)
+    withExtendedLifetime((state.base, state.texts, weights, optimizer)) {}
+    return phase(ledger, work, turns: [turns])
   }
 
   // MARK: Evaluate
 
   /// Sampling a batch of clips; a step is one pass of the network.
   func evaluate() -> RankPhase {
-    let stage = stage()
-    let ledger = stage.ledger
+    let state = state()
+    let ledger = state.ledger
     let student =
       sizes.method == .none
-      ? stage.base : weights(stage, .generator, sizes.networkUnits)
+      ? state.base : weights(state, .generator, sizes.networkUnits)
     let head = PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)
     let critic =
       sizes.method == .distributionMatching
       ? [sizes.adapterUnits, [head]].filter { $0.contains { $0.elementCount > 0 } }
-        .map { weights(stage, .fake, $0) } : []
+        .map { weights(state, .fake, $0) } : []
     let work = work(ledger) {
       let noise = ledger.allocate(
         sizes.evaluationBatch * network.latentCount, .common, .activations)
-      for (parameters, role) in [(stage.base, PlannedRole.base), (student, .generator)] {
+      for (parameters, role) in [(state.base, PlannedRole.base), (student, .generator)] {
         _ = sample(
           ledger, NetworkTwin(sizes: network, parameters: parameters), from: noise, stepCount: 2,
           role: role)
       }
       withExtendedLifetime(noise) {}
     }
-    withExtendedLifetime((stage.base, stage.texts, student, critic)) {}
+    withExtendedLifetime((state.base, state.texts, student, critic)) {}
     return phase(ledger, 0.25 * work)
   }
 }

@@ -95,6 +95,22 @@ final class OptimizerTwin {
   }
 }
 
+/// The same with microbatches in flight on a stage: a partial sum is there from a microbatch's way back on.
+/// - Returns: the sums, and the turns of the stage.
+func microbatchSum(
+  _ ledger: PlannedLedger, of targets: [ParametersTwin], microbatchCount: Int, on stage: StageTwin,
+  _ passes: PassCount, _ body: @escaping (_ microbatch: Int) -> Void
+) -> (sums: [PlannedLedger.Block], turns: [StageTurn]) {
+  var tree = ArrivalTree<[PlannedLedger.Block]>(count: microbatchCount)
+  targets.forEach { $0.beginInFlight() }
+  let turns = stage.run(microbatchCount, passes, ledger) { microbatch in
+    body(microbatch)
+    tree.insert(targets.compactMap { $0.takePartial() }, at: microbatch) { left, _ in left }
+  }
+  targets.forEach { $0.endInFlight() }
+  return (tree.result ?? [], turns)
+}
+
 /// Gradient sums over microbatches: while microbatch i is computed, the partial sums of the i before
 /// it live, one for each one in the binary digits of i, and its own.
 func microbatchSum(

@@ -380,6 +380,36 @@ final class TapeTwin {
       sentByteCount: 4 * Double(count - x.count))
   }
 
+  // MARK: Pipelines
+
+  /// Inputs whose gradients are handed over when the way back has come to them.
+  /// - Parameter handOver: is given the elements of each gradient that is there.
+  func inputs(
+    _ inputs: [(block: PlannedLedger.Block, isTracked: Bool)],
+    handingOver handOver: @escaping (_ counts: [Int]) -> Void
+  ) -> [ValueTwin] {
+    guard isRecording, inputs.contains(where: \.isTracked) else {
+      return inputs.map { ValueTwin(constant: $0.block) }
+    }
+    let gradients = inputs.map { $0.isTracked ? Gradient($0.block.count) : nil }
+    onWayBack {
+      let blocks = gradients.map { gradient in
+        defer { gradient?.block = nil }
+        return gradient?.block
+      }
+      handOver(blocks.compactMap { $0?.count })
+    }
+    return zip(inputs, gradients).map { input, gradient in
+      gradient.map { leaf(input.block, gradient: $0) } ?? ValueTwin(constant: input.block)
+    }
+  }
+
+  /// A velocity that other stages make of a state, whose gradients come from them.
+  func handedOn(_ state: [ValueTwin], velocityCount: Int) -> ValueTwin {
+    let velocity = result(velocityCount)
+    return record(velocity, from: state)
+  }
+
   // MARK: Recomputation
 
   func recomputing(

@@ -124,6 +124,8 @@ package final class InProcessLink: MessageLink {
 
   package func isSameNode(_ peer: Int) -> Bool { nodes[members[peer]] == nodes[members[rank]] }
 
+  package func adoptThread() {}
+
   package func abandon(_ error: any Error) {
     let failure = PeerError(
       code: .rankFailed, rank: members[rank], message: "failed: \(error)", cause: error)

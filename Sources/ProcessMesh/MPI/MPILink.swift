@@ -27,6 +27,8 @@ package final class MPILink: MessageLink {
   /// Never: a failed process ends the job.
   package var isBroken: Bool { false }
 
+  package func adoptThread() { MPIThread.adoptCurrent() }
+
   package func abandon(_ error: any Error) { MPIProgram.abort(error, history, code: 1) }
 
   package func isSameNode(_ peer: Int) -> Bool { nodes[peer] == nodes[rank] }

@@ -227,7 +227,14 @@ extension RunConfiguration {
       "Ranks that cut the weights of blocks among them, and share the tokens between blocks (tensor "
         + "parallelism); with zeroStage 3; tp × sp divides the heads, tp the MLP's hidden units. auto: 1."
     ),
-    .degree("mesh.stages", \.mesh.stages, "Stages that the blocks are cut into."),
+    .degree(
+      "mesh.stages", \.mesh.stages,
+      "Stages of a pipeline, each with a stretch of the blocks and what belongs to them; with zeroStage 3, "
+        + "without ring, sp and tp; HunyuanVideo's alone. auto: 1."),
+    .choice(
+      "mesh.schedule", \.mesh.schedule,
+      "How a stage orders microbatches: gpipe, all forward, then all back; 1f1b, of at most as many as there are "
+        + "stages at once, so that no more activations are held."),
     .word(
       "mesh.stageKind", \.mesh.stageKind, among: ["pipeline"], "What a stage is."),
     .word(

@@ -95,11 +95,22 @@ extension RunConfiguration {
     check.require("log.everySeconds", log.everySeconds > 0, "must be positive")
     check.problems += exchange.validate().map { ConfigurationProblem("", $0) }
 
-    check.require(
-      "mesh.stages", mesh.stages == .auto || mesh.stages == .fixed(1),
-      "this version places dp, zero, ring, sp and tp only: leave it auto or 1")
+    if case .fixed(let stages) = mesh.stages, stages > 1 {
+      check.require(
+        "mesh.stages", distill.lambdaAdversarial == 0,
+        "is \(stages), but the discriminator's features are not run in stages: set "
+          + "distill.lambdaAdversarial to 0")
+      check.require(
+        "mesh.stages", !model.offload,
+        "is \(stages), but model.offload keeps activations of one microbatch at a time: set it to false")
+      check.require(
+        "mesh.schedule", mesh.schedule != .gPipe || batch.microbatches <= Self.largestFlight,
+        "is gpipe, which keeps all \(batch.microbatches) microbatches in flight, each with a thread: set it to "
+          + "1f1b, or batch.microbatches to at most \(Self.largestFlight)")
+    }
     for (key, degree) in [
       ("dp", mesh.dp), ("zero", mesh.zero), ("ring", mesh.ring), ("sp", mesh.sp), ("tp", mesh.tp),
+      ("stages", mesh.stages),
     ] {
       if case .fixed(let count) = degree {
         check.require("mesh.\(key)", count >= 1, "must be auto or at least 1, found \(count)")
@@ -122,6 +133,9 @@ extension RunConfiguration {
     if check.problems.isEmpty { validateProducts(&check) }
     return check.problems
   }
+
+  /// Microbatches of a step that GPipe may keep in flight.
+  private static let largestFlight = 1_024
 
   /// A video gives at most this many frames (`PreparationOptions.maximumFrameCount`).
   private static let largestFrameCount = 3_997
@@ -211,6 +225,11 @@ extension RunConfiguration {
         "is \(tp), but weights of vchitect's blocks are not cut: leave it auto or 1, and share tokens by "
           + "mesh.sp")
     }
+    if transformer.architecture == .vchitect, case .fixed(let stages) = mesh.stages {
+      check.require(
+        "mesh.stages", stages <= 1,
+        "is \(stages), but vchitect's blocks are not cut into stages: leave it auto or 1")
+    }
     return check.problems
   }
 
@@ -221,12 +240,14 @@ extension RunConfiguration {
   package func validate(rankCount: Int) -> [ConfigurationProblem] {
     var check = Checks()
     // A model folder brings its own heads; the coordinator reads it.
+    let isOwn = model.checkpoint.isEmpty
     let search = meshSearch(
-      rankCount: rankCount, headCount: model.checkpoint.isEmpty ? model.heads : rankCount)
+      rankCount: rankCount, headCount: isOwn ? model.heads : rankCount,
+      blockCount: isOwn ? transformer.blockStructure.blockCount : 0)
     // What is wrong by itself is told once.
     let isSound = [
       batch.microbatches, model.heads, search.dp, search.zero ?? 1, search.ring, search.sp ?? 1,
-      search.tp,
+      search.tp, search.stages,
     ].allSatisfy { $0 > 0 }
     if isSound {
       check.problems += search.problems.map { ConfigurationProblem($0.key, $0.message) }
@@ -235,8 +256,12 @@ extension RunConfiguration {
   }
 
   /// The layouts that this configuration leaves open for a number of ranks.
-  /// - Parameter mlpWidth: 0: not known yet.
-  func meshSearch(rankCount: Int, headCount: Int, mlpWidth: Int = 0) -> MeshSearch {
+  /// - Parameters:
+  ///   - mlpWidth: 0: not known yet.
+  ///   - blockCount: 0: not known yet.
+  func meshSearch(
+    rankCount: Int, headCount: Int, mlpWidth: Int = 0, blockCount: Int = 0
+  ) -> MeshSearch {
     func fixed(_ degree: Degree) -> Int? {
       if case .fixed(let count) = degree { count } else { nil }
     }
@@ -244,6 +269,7 @@ extension RunConfiguration {
       rankCount: rankCount, microbatchCount: batch.microbatches, headCount: headCount,
       mlpWidth: mlpWidth, dp: fixed(mesh.dp) ?? 1, zero: fixed(mesh.zero),
       ring: fixed(mesh.ring) ?? 1, sp: fixed(mesh.sp), tp: fixed(mesh.tp) ?? 1,
+      stages: fixed(mesh.stages) ?? 1, blockCount: blockCount,
       stage: fixed(mesh.zeroStage).flatMap(ZeroStage.init(rawValue:)),
       sequenceProblem: distill.lambdaAdversarial > 0
         ? "shares tokens, which the discriminator's head cannot in this version: "

@@ -162,9 +162,16 @@ package struct RunConfiguration: Equatable, Sendable {
     package var ring = Degree.auto
     package var tp = Degree.auto
     package var stages = Degree.auto
+    package var schedule = PipelineOrder.oneForwardOneBackward
     package var stageKind = "pipeline"
     package var placement = "auto"
     package var memoryPerRank = 0
+  }
+
+  /// In which order a pipeline's stages take microbatches.
+  package enum PipelineOrder: String, CaseIterable, Sendable {
+    case oneForwardOneBackward = "1f1b"
+    case gPipe = "gpipe"
   }
 
   /// A degree of parallelism: the coordinator's choice, or a number.

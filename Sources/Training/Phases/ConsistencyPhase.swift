@@ -8,6 +8,7 @@ import Basics
 import DenseKernels
 import Diffusion
 import Models
+import Planning
 import Tensors
 
 package struct ConsistencyPhase {
@@ -48,12 +49,9 @@ package struct ConsistencyPhase {
     context.reporter.begin(phase: DistillPhase.name, step: firstStep)
     for step in firstStep..<max(options.steps, firstStep) {
       meter.begin()
-      var losses: [Double] = []
-      let gradients = MicrobatchSum.gradients(
-        of: [GradientTarget(optimizer.weights)], over: context.microbatches, arena: context.arena
-      ) { microbatch in
-        losses.append(differentiate(step: step, microbatch: microbatch))
-      }
+      let (gradients, losses) = context.gradients(
+        of: [GradientTarget(optimizer.weights)], .several
+      ) { microbatch in differentiate(step: step, microbatch: microbatch) }
       let outcome = try optimizer.step(
         gradientSum: gradients[0], microbatchCount: context.configuration.batch.microbatches,
         learningRate: options.generatorRate(step: step))

@@ -16,6 +16,7 @@ import Diffusion
 import Exchange
 import Foundation
 import Models
+import Planning
 import Tensors
 
 package struct DistillPhase {
@@ -91,29 +92,37 @@ package struct DistillPhase {
 
   // MARK: Generator turn
 
+  /// What a microbatch of a generator turn leaves.
+  private struct GeneratorResult {
+    let sample: Tensor<Float>
+    let loss: Double
+    let distance: Double
+    let nonFiniteCount: Int
+  }
+
   private func generatorTurn(
     step: Int, generated: inout [Int: Tensor<Float>]
   ) throws -> [(name: String, value: MetricsValue)] {
-    var losses: [Double] = []
-    var readings: [String: [Double]] = [:]
-    var samples: [Int: Tensor<Float>] = [:]
-    let gradients = MicrobatchSum.gradients(
-      of: [GradientTarget(generatorOptimizer.weights)], over: context.microbatches,
-      arena: context.arena
+    let (gradients, results) = context.gradients(
+      of: [GradientTarget(generatorOptimizer.weights)], .several
     ) { microbatch in
       let batch = batches.batch(step: step, microbatch: microbatch, in: context.arena)
       let tape = context.tape(.generator)
       let x = generate(batch, step: step, microbatch: microbatch, on: tape)
-      samples[microbatch] = x.tensor
-      losses.append(
-        differentiateGenerator(x, batch: batch, step: step, on: tape, readings: &readings))
+      return differentiateGenerator(x, batch: batch, step: step, on: tape)
     }
-    generated = samples
+    generated = Dictionary(
+      uniqueKeysWithValues: zip(context.microbatches, results.map(\.sample)))
     let outcome = try generatorOptimizer.step(
       gradientSum: gradients[0], microbatchCount: context.configuration.batch.microbatches,
       learningRate: options.generatorRate(step: step))
     try context.note(outcome, of: "generator", in: Self.name, step: step)
-    let agreement = try context.agreeOnStep(losses: losses, readings: readings)
+    let agreement = try context.agreeOnStep(
+      losses: results.map(\.loss),
+      readings: [
+        "distance": results.map(\.distance),
+        "nonfinite": results.map { Double($0.nonFiniteCount) },
+      ])
     return [
       ("generator_loss", .number(agreement.meanLoss)),
       ("matching_distance", .number(agreement.mean(of: "distance"))),
@@ -122,9 +131,8 @@ package struct DistillPhase {
   }
 
   private func differentiateGenerator(
-    _ x: Value<Float>, batch: TrainingBatch, step: Int, on tape: Tape<Float>,
-    readings: inout [String: [Double]]
-  ) -> Double {
+    _ x: Value<Float>, batch: TrainingBatch, step: Int, on tape: Tape<Float>
+  ) -> GeneratorResult {
     let times = scoreTimes(.scoreTime, batch, step)
     let fake = BoundDenoiser(
       networks.base, conditions: batch.conditions,
@@ -142,8 +150,6 @@ package struct DistillPhase {
     let result = matching.evaluate(
       generated: x, noise: noise(.scoreNoise, batch, step: step), times: times, fake: fake,
       real: real, on: tape)
-    readings["distance", default: []].append(result.meanDistance)
-    readings["nonfinite", default: []].append(Double(result.nonFiniteCount))
     var terms: [(weight: Double, term: ObjectiveTerm<Float>)] = [(1, result.term)]
     if options.lambdaGroundTruth > 0 {
       let term =
@@ -162,7 +168,9 @@ package struct DistillPhase {
         (options.lambdaAdversarial, AdversarialObjective().generator(logits: logits, on: tape)))
     }
     ObjectiveTerm.backward(terms, on: tape)
-    return terms.reduce(0) { $0 + $1.weight * $1.term.loss }
+    return GeneratorResult(
+      sample: x.tensor, loss: terms.reduce(0) { $0 + $1.weight * $1.term.loss },
+      distance: result.meanDistance, nonFiniteCount: result.nonFiniteCount)
   }
 
   // MARK: Critic turn
@@ -170,18 +178,17 @@ package struct DistillPhase {
   private func criticTurn(
     step: Int, generated: [Int: Tensor<Float>]
   ) throws -> (losses: [Double], metrics: [(name: String, value: MetricsValue)]) {
-    var losses: [Double] = []
     let targets = [adapterOptimizer, headOptimizer].compactMap(\.self)
       .map { GradientTarget($0.weights) }
-    let gradients = MicrobatchSum.gradients(
-      of: targets, over: context.microbatches, arena: context.arena
+    let (gradients, losses) = context.gradients(
+      of: targets, generated.isEmpty ? .several : .one
     ) { microbatch in
       let batch = batches.batch(step: step, microbatch: microbatch, in: context.arena)
       let silent = context.tape(.generator, isRecording: false)
       let x =
         generated[microbatch]
         ?? generate(batch, step: step, microbatch: microbatch, on: silent).tensor
-      losses.append(differentiateCritic(x, batch: batch, step: step))
+      return differentiateCritic(x, batch: batch, step: step)
     }
     let microbatchCount = context.configuration.batch.microbatches
     let outcome = try adapterOptimizer.step(
@@ -252,9 +259,7 @@ package struct DistillPhase {
       // Where a pass loads blocks from all ranks, those with fewer silent passes take part in the rest.
       let peers = context.peers(of: microbatch)
       let deepest = peers.map { self.depth(step: step, microbatch: $0) }.max() ?? depth
-      for _ in depth..<deepest {
-        generator.parameters.attendPass(isPart: context.sequence?.tensor != nil)
-      }
+      for _ in depth..<deepest { context.attendPass(of: generator.parameters) }
     }
     return rollout.generate(
       depth: depth,

@@ -8,6 +8,7 @@ import Diffusion
 import Exchange
 import Foundation
 import Models
+import Planning
 import Tensors
 
 package struct TeachPhase {
@@ -54,12 +55,9 @@ package struct TeachPhase {
     context.reporter.begin(phase: Self.name, step: firstStep)
     for step in firstStep..<max(options.steps, firstStep) {
       meter.begin()
-      var losses: [Double] = []
-      let gradients = MicrobatchSum.gradients(
-        of: [GradientTarget(optimizer.weights)], over: context.microbatches, arena: context.arena
-      ) { microbatch in
-        losses.append(differentiate(step: step, microbatch: microbatch))
-      }
+      let (gradients, losses) = context.gradients(
+        of: [GradientTarget(optimizer.weights)], .one
+      ) { microbatch in differentiate(step: step, microbatch: microbatch) }
       let rate = Self.learningRate(step: step, options)
       let outcome = try optimizer.step(
         gradientSum: gradients[0], microbatchCount: context.configuration.batch.microbatches,

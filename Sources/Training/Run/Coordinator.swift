@@ -1,6 +1,7 @@
 // Decides which rank holds what, before anything is allocated. All ranks hold W, adapter and generator, or a
 // shard of each at stage 3, and a shard of the optimizer state and averages; they share microbatches, and
-// tokens where `mesh.sp`, `mesh.ring` or `mesh.tp` is more than 1, with `mesh.tp` also the weights of blocks.
+// tokens where `mesh.sp`, `mesh.ring` or `mesh.tp` is more than 1, with `mesh.tp` also the weights of blocks, with
+// `mesh.stages` the blocks themselves.
 
 import Autodiff
 import Basics
@@ -78,7 +79,7 @@ package enum Coordinator {
     let sizes = try WorkloadSizes(configuration)
     let search = configuration.meshSearch(
       rankCount: rankCount, headCount: sizes.network.headCount,
-      mlpWidth: sizes.network.mlpWidth)
+      mlpWidth: sizes.network.mlpWidth, blockCount: sizes.network.blockCount)
     let problems = search.problems
     guard problems.isEmpty else {
       throw ConfigurationError(problems.map { ConfigurationProblem($0.key, $0.message) })
@@ -109,6 +110,7 @@ package enum Coordinator {
     let replicas =
       shape[.dp] > 1 && rankCount > 1
       ? "; \(shape[.dp]) replicas of that sum their shards' gradients" : ""
+    if shape[.stages] > 1 { return stages(shape) + replicas }
     if shape.sequenceDegree == 1 { return state + replicas }
     let attention = [
       shape[.sp] > 1 ? "\(shape[.sp]) of them its heads" : nil,
@@ -118,6 +120,14 @@ package enum Coordinator {
       + (attention.isEmpty ? "" : ", in attention \(attention)")
       + (shape[.tp] > 1 ? ", inside blocks \(shape[.tp]) of them the weights" : "")
       + ", so sums run in another order and bits are not those of one rank; \(state)\(replicas)"
+  }
+
+  private static func stages(_ shape: MeshShape) -> String {
+    let sharing =
+      shape[.zero] > 1
+      ? ", in each of them \(shape[.zero]) ranks share microbatches and shard all that" : ""
+    return "\(shape[.stages]) stages run a stretch of the blocks each, with weights, gradients, optimizer "
+      + "state and averages of these alone\(sharing); tokens pass from stage to stage"
   }
 
   private static func state(_ shape: MeshShape, _ rankCount: Int) -> String {
@@ -206,6 +216,7 @@ extension WorkloadSizes {
     }
     keepsPackedWeights = configuration.compute.packedWeights == .on
     offloadsActivations = configuration.model.offload
+    schedule = configuration.mesh.schedule.planned
   }
 }
 
@@ -227,7 +238,8 @@ extension FlatLayout {
   var plannedUnits: [PlannedUnit] {
     units.map {
       PlannedUnit(
-        isBlock: !$0.block.isEmpty, elementCount: $0.range.count, tensors: cutTensors(of: $0))
+        isBlock: !$0.block.isEmpty, isOutput: $0.isOutput, elementCount: $0.range.count,
+        tensors: cutTensors(of: $0))
     }
   }
 }

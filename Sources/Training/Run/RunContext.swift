@@ -7,6 +7,7 @@ package import Exchange
 import Foundation
 package import MeshLayout
 package import Models
+import Planning
 package import ProcessMesh
 package import Tensors
 import VideoData
@@ -24,7 +25,8 @@ package final class RunContext {
   private let replicas: BucketExchange?
   /// What the axes of the mesh are.
   package let shape: MeshShape
-  /// The ranks that share the tokens of this rank's microbatches; nil where it has them to itself.
+  /// The ranks that share the tokens of this rank's microbatches, or the blocks of networks; nil where it has them to
+  /// itself.
   package private(set) var sequence: (any SequenceParallel<Float>)?
   /// Which data-parallel ranks compute which microbatches of every step.
   private let share: MicrobatchShare
@@ -40,6 +42,12 @@ package final class RunContext {
   let isStopRequested: () -> Bool
   /// Whether W and the generator are kept packed where products read bfloat16.
   private let keepsPackedWeights: Bool
+  /// Among the ranks of this one's pipeline stage that shard a replica; nil where there is one stage.
+  private var stageShards: BucketExchange?
+  /// Between the stages of this rank's pipeline.
+  private var stageExchange: StageExchange?
+  /// Keeps microbatches in flight; nil where there is one stage.
+  private var pipeline: Pipeline?
   /// What moves activations: by the ring, by all-to-all, and between ranks that cut weights.
   private var tokenExchanges: [TokenExchange] = []
   /// Where activations are kept outside of memory.
@@ -81,19 +89,20 @@ package final class RunContext {
           arena.allocate(Float.self, count: count, booking: Booking(.common, .exchange))
         })
     }
-    // `dp`, `zero`, `ring`, `sp` and `tp` are placed, from the slowest to the fastest.
-    let replicaSize = transport.size / shape[.dp]
-    let (replica, place) = transport.rank.quotientAndRemainder(dividingBy: replicaSize)
+    // The first rank of a group gives it its color.
+    func part(_ group: [Int]) throws -> any Transport {
+      try transport.split(color: group[0], key: transport.rank)
+    }
     if shape[.dp] > 1 {
-      exchange = bucketExchange(try transport.split(color: replica, key: transport.rank))
-      replicas = bucketExchange(try transport.split(color: place, key: transport.rank))
+      exchange = bucketExchange(
+        try part(shape.group(along: .stages, .zero, .ring, .sp, .tp, of: transport.rank)))
+      replicas = bucketExchange(try part(shape.group(along: .dp, of: transport.rank)))
     } else {
       exchange = bucketExchange(transport)
       replicas = nil
     }
-    let dataRank = transport.rank / shape.sequenceDegree
     share = try shape.share(of: configuration.batch.microbatches)
-    microbatches = share.microbatches(of: dataRank)
+    microbatches = share.microbatches(of: shape.dataRank(of: transport.rank))
     multipliesBFloat16 = try transport.allGather(value: ProductPrecision.bfloat16.isFast)
       .allSatisfy(\.self)
     precision = .float32
@@ -115,11 +124,22 @@ package final class RunContext {
         [unowned self] in exchangeInPass($0)
       }
     }
+    if shape[.stages] > 1 {
+      stageShards = bucketExchange(
+        try part(shape.group(along: .zero, .ring, .sp, .tp, of: transport.rank)))
+      let states = StageExchange(
+        transport: try part(shape.group(along: .stages, of: transport.rank)))
+      stageExchange = states
+      let stage = StagedSequence<Float>(states) { [unowned self] in exchangeInPass($0) }
+      sequence = stage
+      pipeline = Pipeline(
+        stage, schedule: configuration.mesh.schedule.planned,
+        adopt: { transport.adoptThread() })
+    }
   }
 
   /// - Collective: over the transport.
   private func tokenExchange(along axis: Axis) throws -> TokenExchange {
-    // The first rank of a group gives it its color.
     let group = shape.group(along: axis, of: transport.rank)
     let exchange = TokenExchange(
       transport: try transport.split(color: group[0], key: transport.rank))
@@ -138,7 +158,7 @@ package final class RunContext {
   package var shardGroup: ShardGroup {
     ShardGroup(
       transport: exchange.transport, exchange: exchange, replicas: replicas, arena: arena,
-      stage: shape.zeroStage, tensorDegree: shape[.tp]
+      stage: shape.zeroStage, tensorDegree: shape[.tp], pipelineStage: stageShards
     ) { [unowned self] body in exchangeInPass(body) }
   }
 
@@ -162,6 +182,32 @@ package final class RunContext {
   /// Microbatches that are computed at the same time as this one by ranks that load blocks together.
   func peers(of microbatch: Int) -> [Int] {
     shape.zeroStage == .parameters ? share.round(of: microbatch) : [microbatch]
+  }
+
+  /// Loads what a pass of a network over this rank's microbatch loads, and computes nothing.
+  /// - Collective: as such a pass.
+  func attendPass(of network: ParameterSet<Float>) {
+    network.attendPass(sequence?.extent ?? .whole)
+    pipeline?.skipPass()
+  }
+
+  /// The gradient sums of a turn over this rank's microbatches, or its part of all ranks', and what `body` returns
+  /// for each microbatch, in order.
+  /// - Parameter passes: of networks that `body` makes.
+  /// - Collective: over the ranks that share the networks.
+  func gradients<Result>(
+    of targets: [GradientTarget], _ passes: PassCount,
+    _ body: @escaping (_ microbatch: Int) -> Result
+  ) -> (sums: [Buffer<Float>], results: [Result]) {
+    if let pipeline {
+      return MicrobatchSum.gradients(
+        of: targets, over: microbatches, arena: arena, in: pipeline, passes, body)
+    }
+    var results: [Result] = []
+    let sums = MicrobatchSum.gradients(of: targets, over: microbatches, arena: arena) {
+      results.append(body($0))
+    }
+    return (sums, results)
   }
 
   /// A tape for one pass of a network.
@@ -222,12 +268,18 @@ package final class RunContext {
   }
 
   /// Whether this rank speaks for its microbatches; others may have computed them with it.
-  private var isSpeaker: Bool { transport.rank % shape.sequenceDegree == 0 }
+  private var isSpeaker: Bool {
+    let stageSize = transport.size / shape[.stages]
+    return transport.rank < stageSize && transport.rank % shape.sequenceDegree == 0
+  }
 
   /// What this rank has sent since the last call.
   private func takeOwnTraffic() -> ExchangeStatistics {
     var sent = exchange.statistics.take()
-    if let replicas { sent += replicas.statistics.take() }
+    for exchange in [replicas, stageShards].compactMap(\.self) {
+      sent += exchange.statistics.take()
+    }
+    if let stageExchange { sent += stageExchange.statistics.take() }
     for exchange in tokenExchanges { sent += exchange.statistics.take() }
     return sent
   }
@@ -265,7 +317,7 @@ package final class RunContext {
   /// The numbers of all microbatches in their order, given those of each rank in its order.
   private func inOrder(_ bitsByRank: [[UInt64]]) -> [Double] {
     let spoken = bitsByRank.enumerated().flatMap { rank, bits in
-      zip(share.microbatches(of: rank / shape.sequenceDegree), bits)
+      zip(share.microbatches(of: shape.dataRank(of: rank)), bits)
     }
     return spoken.sorted { $0.0 < $1.0 }.map { Double(bitPattern: $0.1) }
   }

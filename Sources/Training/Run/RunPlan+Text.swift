@@ -73,6 +73,10 @@ extension RunPlan {
         + "\(Self.format(seconds * Double(phase.stepCount))) s in all at "
         + "\(Self.format(gigaflopsPerRank)) GFLOP/s per rank (products only)"
     }
+    if phase.pipelineStretch > 1 {
+      let idle = 100 * (1 - 1 / phase.pipelineStretch)
+      text += "; stages wait for each other \(Self.format(idle)) % of a step"
+    }
     return text
   }
 

@@ -10,6 +10,7 @@ package import Autodiff
 import Basics
 package import DenseKernels
 import MeshLayout
+package import Planning
 package import Tensors
 
 /// A network that a turn trains.
@@ -60,7 +61,64 @@ package struct GradientTarget {
   }
 }
 
+extension GradientTarget {
+  /// Makes the network trainable for several microbatches, whose ways back come one after the other.
+  /// - Parameter partial: where the gradient of the one that is on its way belongs.
+  fileprivate func beginSeveral(_ partial: @escaping () -> Buffer<Float>) {
+    guard let reducer else { trap("microbatches in flight hand their gradients over") }
+    parameters.bindGradients { unit, gradient in
+      reducer.group.attempt {
+        try reducer.reduceScatter(unit: unit, gradient, into: partial())
+      }
+    }
+  }
+}
+
 package enum MicrobatchSum {
+  /// The same sum with the microbatches in flight in a pipeline, and what `body` returns for each, in order.
+  ///
+  /// A microbatch's partial sum is there from its way back on.
+  /// - Precondition: the ranks of a stage shard the gradients.
+  /// - Collective: over the stages, and over the group of each target.
+  package static func gradients<Result>(
+    of targets: [GradientTarget], over microbatches: [Int], arena: Arena, in pipeline: Pipeline,
+    _ passes: PassCount, _ body: @escaping (_ microbatch: Int) -> Result
+  ) -> (sums: [Buffer<Float>], results: [Result]) {
+    require(!microbatches.isEmpty, "a rank without a microbatch has no gradient")
+    var results: [Result?] = microbatches.map { _ in nil }
+    var tree = ArrivalTree<[Buffer<Float>]>(count: microbatches.count)
+    var partials: [Buffer<Float>?] = targets.map { _ in nil }
+    func partial(of index: Int) -> Buffer<Float> {
+      let target = targets[index]
+      let partial =
+        partials[index]
+        ?? arena.allocate(
+          Float.self, count: target.partialCount,
+          booking: Booking(target.parameters.role, .gradients))
+      partials[index] = partial
+      return partial
+    }
+    for (index, target) in targets.enumerated() {
+      target.beginSeveral { partial(of: index) }
+    }
+    pipeline.run(count: microbatches.count, passes) { index in
+      results[index] = body(microbatches[index])
+      targets.forEach { $0.parameters.renewUnitGradients() }
+      let sums = targets.indices.map(partial(of:))
+      partials = targets.map { _ in nil }
+      tree.insert(sums, at: index, combine: Self.add)
+    }
+    targets.forEach { $0.parameters.bindGradients(to: nil) }
+    guard let sums = tree.result else { trap("no sum of \(microbatches)") }
+    return (sums, results.compactMap(\.self))
+  }
+
+  /// left + right, in the memory of left.
+  private static func add(_ left: [Buffer<Float>], _ right: [Buffer<Float>]) -> [Buffer<Float>] {
+    for (left, right) in zip(left, right) { Float.add(1, right, to: left) }
+    return left
+  }
+
   /// The gradient sum for each target over this rank's microbatches in order; where gradients are
   /// sharded, this rank's part of the sum over all ranks' microbatches.
   ///
@@ -74,10 +132,6 @@ package enum MicrobatchSum {
   ) rethrows -> [Buffer<Float>] {
     require(!microbatches.isEmpty, "a rank without a microbatch has no gradient")
     var counter = BinaryCounter<[Buffer<Float>]>()
-    let combine = { (left: [Buffer<Float>], right: [Buffer<Float>]) -> [Buffer<Float>] in
-      for (left, right) in zip(left, right) { Float.add(1, right, to: left) }
-      return left
-    }
     defer { targets.forEach { $0.parameters.bindGradients(to: nil) } }
     for microbatch in microbatches {
       let partials = targets.map { target in
@@ -88,9 +142,9 @@ package enum MicrobatchSum {
       for (target, partial) in zip(targets, partials) { target.begin(partial, arena: arena) }
       try body(microbatch)
       for (target, partial) in zip(targets, partials) { target.finish(partial) }
-      counter.push(partials, combine: combine)
+      counter.push(partials, combine: Self.add)
     }
-    guard let sum = counter.finish(combine: combine) else {
+    guard let sum = counter.finish(combine: Self.add) else {
       trap("no partial sum of \(microbatches)")
     }
     return sum

@@ -20,15 +20,18 @@ package struct ShardGroup {
   package let stage: ZeroStage
   /// How many neighboring ranks cut the weights of blocks among them; more than 1 at stage 3 only.
   package let tensorDegree: Int
+  /// The ranks of a replica in this one's pipeline stage; nil where there is one stage. Stages are neighbors.
+  package let pipelineStage: BucketExchange?
   /// Runs what may fail in the middle of a pass, and keeps the failure for the next agreement.
   package let attempt: (() throws -> Void) -> Void
 
   package init(
     transport: any Transport, exchange: BucketExchange, replicas: BucketExchange? = nil,
     arena: Arena, stage: ZeroStage = .optimizer, tensorDegree: Int = 1,
-    attempt: @escaping (() throws -> Void) -> Void
+    pipelineStage: BucketExchange? = nil, attempt: @escaping (() throws -> Void) -> Void
   ) {
     self.transport = transport
+    self.pipelineStage = pipelineStage
     self.exchange = exchange
     self.replicas = replicas
     self.arena = arena
@@ -37,6 +40,9 @@ package struct ShardGroup {
     require(
       tensorDegree == 1 || stage == .parameters,
       "\(tensorDegree) ranks cut weights that each holds whole")
+    require(
+      pipelineStage == nil || stage == .parameters && tensorDegree == 1,
+      "stages of a pipeline hold weights whole, or cut")
     self.attempt = attempt
   }
 
@@ -57,15 +63,26 @@ package struct ShardGroup {
     layout.units.count > 1 || tensorDegree > 1 ? stage : min(stage, .gradients)
   }
 
-  /// Who owns what: at stage 1 contiguous ranges of the whole vector, later a part of each unit.
+  /// Who owns what: at stage 1 contiguous ranges of the whole vector, later a part of each unit; in a pipeline
+  /// those share a unit whose stage runs it.
   func sharding(of layout: FlatLayout) -> UnitSharding {
     UnitSharding(
       units: stage == .optimizer ? [0..<layout.count] : layout.units.map(\.range),
-      shardCount: transport.size)
+      shardCount: transport.size,
+      owners: pipelineStage.map {
+        layout.owners(stageSize: $0.transport.size, among: transport.size)
+      })
   }
 }
 
 extension FlatLayout {
+  /// By unit, the ranks of the pipeline stage that runs it.
+  fileprivate func owners(stageSize: Int, among rankCount: Int) -> [Range<Int>] {
+    StageCut.stages(
+      of: units.map { (!$0.block.isEmpty, $0.isOutput) }, stageCount: rankCount / stageSize
+    ).map { $0 * stageSize..<($0 + 1) * stageSize }
+  }
+
   /// The tensors of a unit with the cuts that tensor parallelism makes.
   func cutTensors(of unit: Unit) -> [CutTensor] {
     entries[unit.entries].map { entry in
@@ -134,6 +151,20 @@ final class ParameterShard: UnitSource {
       try group.exchange.allGather(
         elements[stretches[unit].local], partition: sharding.partitions[unit], into: target,
         kind: .parameters)
+    }
+  }
+
+  func isInStage(_ unit: Int) -> Bool {
+    sharding.partitions[unit].owners.contains(group.transport.rank)
+  }
+
+  /// - Collective: over the ranks of the pipeline stage.
+  func loadInStage(_ unit: Int, into target: Buffer<Float>) {
+    guard let stage = group.pipelineStage else { return load(unit, into: target) }
+    group.attempt {
+      try stage.allGather(
+        elements[stretches[unit].local], partition: sharding.partitions[unit].amongOwners,
+        into: target, kind: .parameters)
     }
   }
 

@@ -69,7 +69,7 @@ package struct ShardedParameters {
 
   /// The same for one unit.
   /// - Parameter gradient: of the unit, or of what this rank computes with; nil stands for zero on all ranks.
-  /// - Collective: over the group.
+  /// - Collective: over the group, or the ranks of the pipeline stage that runs the unit.
   func reduceScatter(
     unit: Int, _ gradient: Buffer<Float>?, into target: Buffer<Float>
   ) throws {
@@ -77,6 +77,10 @@ package struct ShardedParameters {
     guard let gradient else { return own.clear() }
     if let shard, group.tensorDegree > 1 {
       return try group.exchange.reducePart(of: shard.slicedUnits[unit], gradient, into: own)
+    }
+    if let stage = group.pipelineStage {
+      return try stage.reduceScatter(
+        gradient, partition: sharding.partitions[unit].amongOwners, into: own)
     }
     try group.exchange.reduceScatter(
       gradient, partition: sharding.partitions[unit], into: own)

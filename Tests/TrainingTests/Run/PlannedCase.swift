@@ -208,5 +208,35 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
       $0.distill.method = .lcm
       $0.mesh.sp = .fixed(2)
     },
+    PlannedCase("two stages", ranks: 2) { $0.mesh.stages = .fixed(2) },
+    PlannedCase("two stages, all forward first", ranks: 2) {
+      $0.mesh.stages = .fixed(2)
+      $0.mesh.schedule = .gPipe
+      $0.distill.guidance = 3
+      $0.batch.samples = 3
+    },
+    PlannedCase("three stages, recomputed", ranks: 3) {
+      $0.mesh.stages = .fixed(3)
+      $0.model.recompute = true
+      $0.batch.microbatches = 5
+    },
+    PlannedCase("four stages, wide", ranks: 4) {
+      $0.mesh.stages = .fixed(4)
+      $0.model.heads = 4
+      $0.model.headWidth = 32
+      $0.distill.alphaWeak = 0
+    },
+    PlannedCase("replicas of stages", ranks: 4) {
+      $0.mesh.stages = .fixed(2)
+      $0.mesh.dp = .fixed(2)
+    },
+    PlannedCase("sharded stages", ranks: 4) {
+      $0.mesh.stages = .fixed(2)
+      $0.mesh.schedule = .gPipe
+    },
+    PlannedCase("LCM in stages", ranks: 2) {
+      $0.mesh.stages = .fixed(2)
+      $0.distill.method = .lcm
+    },
   ]
 }

@@ -13,7 +13,7 @@
 // Source: specs of distributed systems §5; interleaving: 2104.04473, §2.2.
 
 /// Which order trained passes take.
-package enum PipelineSchedule: Equatable, Hashable, Sendable, CustomStringConvertible {
+package enum PipelineSchedule: Codable, Equatable, Hashable, Sendable, CustomStringConvertible {
   case gPipe
   case oneForwardOneBackward
   /// Chunks of a stage.

@@ -1,0 +1,144 @@
+// A stage of a pipeline over sizes: the twin of Training's `StagedSequence` and of its microbatches in flight.
+
+import Basics
+import MeshLayout
+
+/// How much of a network a pass has in memory.
+enum ExtentTwin {
+  case whole, part, stage
+}
+
+/// What a rank runs in a row for a microbatch.
+struct StageTurn {
+  let microbatch: Int
+  /// Whether the microbatch is through with it: its way back. Else it ends where a velocity is waited for.
+  let isLast: Bool
+  let operationCount: Double
+}
+
+/// One stage, and what its microbatches have done in turns.
+final class StageTwin {
+  let index: Int
+  let count: Int
+  let schedule: PipelineSchedule
+  /// Called where a microbatch waits for a velocity.
+  private(set) var onWait: () -> Void = {}
+
+  init(index: Int, count: Int, schedule: PipelineSchedule) {
+    self.index = index
+    self.count = count
+    self.schedule = schedule
+  }
+
+  var isFirst: Bool { index == 0 }
+  var isLast: Bool { index == count - 1 }
+
+  func blocks(of blockCount: Int) -> Range<Int> {
+    StageCut(blockCount: blockCount, stageCount: count).blocks(of: index)
+  }
+
+  /// - Returns: the turns, in order.
+  func run(
+    _ microbatchCount: Int, _ passes: PassCount, _ ledger: PlannedLedger,
+    _ body: @escaping (_ microbatch: Int) -> Void
+  ) -> [StageTurn] {
+    var turns: [StageTurn] = []
+    defer { onWait = {} }
+    schedule.run(
+      microbatchCount, passes, stage: index, stageCount: count,
+      goOn: { [self] microbatch, body in
+        let before = ledger.operationCount
+        onWait = { body.pause() }
+        body.resume()
+        turns.append(
+          StageTurn(
+            microbatch: microbatch, isLast: body.isFinished,
+            operationCount: ledger.operationCount - before))
+      }, body)
+    return turns
+  }
+
+  /// Operations' time until all stages are through with their turns, where nothing but operations takes time.
+  /// - Parameter turns: by stage.
+  static func makespan(_ turns: [[StageTurn]]) -> Double {
+    struct Place: Hashable {
+      let stage, microbatch, pass: Int
+    }
+    let last = turns.count - 1
+    var ends: [Place: Double] = [:]
+    var next = turns.map { _ in 0 }
+    var times = turns.map { _ in 0.0 }
+    var passes = turns.map { _ in [Int: Int]() }
+    var hasMoved = true
+    while hasMoved {
+      hasMoved = false
+      for stage in turns.indices {
+        while next[stage] < turns[stage].count {
+          let turn = turns[stage][next[stage]]
+          let pass = passes[stage][turn.microbatch, default: 0]
+          func place(_ stage: Int, _ pass: Int) -> Place {
+            Place(stage: stage, microbatch: turn.microbatch, pass: pass)
+          }
+          // A pass comes from the stage before, a way back from the next one; both follow a velocity.
+          var sources = pass > 0 ? [place(last, pass - 1)] : []
+          if turn.isLast, stage < last { sources.append(place(stage + 1, pass)) }
+          if !turn.isLast, stage > 0 { sources.append(place(stage - 1, pass)) }
+          let arrivals = sources.compactMap { ends[$0] }
+          guard arrivals.count == sources.count else { break }
+          times[stage] = max(times[stage], arrivals.max() ?? 0) + turn.operationCount
+          ends[place(stage, pass)] = times[stage]
+          passes[stage][turn.microbatch] = pass + 1
+          next[stage] += 1
+          hasMoved = true
+        }
+      }
+    }
+    require(
+      zip(next, turns).allSatisfy { $0 == $1.count }, "stages wait for each other: \(next)")
+    return times.max() ?? 0
+  }
+}
+
+// MARK: Passes
+
+extension NetworkTwin {
+  /// Elements of the values of a state before a block, as `TransformerStem.stateShapes`.
+  private func stateCounts(before block: Int, sampleCount: Int) -> [Int] {
+    let (video, text) = (sizes.videoTokenCount, sizes.textTokenCount)
+    let tokens = block <= sizes.doubleBlockCount ? [video, text] : [video + text]
+    return tokens.map { sampleCount * $0 * width } + [sampleCount * width]
+  }
+
+  /// What the stage before has handed on. Its gradients go back as soon as they are there.
+  func receive(_ tape: TapeTwin, before block: Int, sampleCount: Int) -> StateTwin {
+    let counts = stateCounts(before: block, sampleCount: sampleCount)
+    let wantsGradient = isTrainable || adapter?.isTrainable == true
+    let values = tape.inputs(
+      counts.enumerated().map { index, count in
+        // The condition depends on nothing that an adapter changes.
+        (tape.result(count), index < counts.count - 1 ? wantsGradient : isTrainable)
+      }
+    ) { tracked in
+      tape.ledger.sentByteCount += Double(4 * (tracked.reduce(0, +) + counts.count))
+    }
+    return StateTwin(streams: Array(values.dropLast()), condition: values[values.count - 1])
+  }
+
+  /// Hands a state on, waits for the velocity.
+  func handOn(
+    _ tape: TapeTwin, _ state: StateTwin, _ stage: StageTwin, velocityCount: Int
+  ) -> ValueTwin {
+    let count = state.values.reduce(0) { $0 + $1.count } + state.values.count
+    tape.ledger.sentByteCount += Double(4 * count)
+    stage.onWait()
+    let velocity = tape.handedOn(state.values, velocityCount: velocityCount)
+    withExtendedLifetime(state) {}
+    return velocity
+  }
+
+  /// Tells all other stages the velocity.
+  func publish(_ velocity: ValueTwin, _ tape: TapeTwin, _ stage: StageTwin) {
+    tape.ledger.sentByteCount += Double(4 * velocity.count * (stage.count - 1))
+    stage.onWait()
+  }
+}

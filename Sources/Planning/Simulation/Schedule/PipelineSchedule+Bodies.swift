@@ -1,0 +1,48 @@
+// Microbatches in flight on one stage. The body of a microbatch pauses where it would wait for the velocity of
+// a pass; then another goes on. The order is fixed by the stage and the schedule, never by what has arrived,
+// and a message waits only for what comes before it in the orders of all stages:
+//
+//   one pass      `order`: all forward, then all back; or stages − stage forward, then one back and one
+//                 forward in turn
+//   several       rounds over a wave of microbatches, each up to its next velocity, until all are through;
+//                 the wave is all of them (GPipe), or as many as there are stages (1F1B)
+
+package import Basics
+
+/// How many passes of networks a microbatch makes before its way back.
+package enum PassCount: Sendable {
+  case one
+  case several
+}
+
+extension PipelineSchedule {
+  /// Runs the body of each microbatch of `0..<count`, on threads of which one at a time runs.
+  /// - Parameters:
+  ///   - adopt: called on a thread that takes over.
+  ///   - goOn: has a body run until it pauses or ends; the turns of a stage, in order.
+  ///   - body: of a microbatch.
+  /// - Precondition: GPipe or 1F1B.
+  package func run(
+    _ count: Int, _ passes: PassCount, stage: Int, stageCount: Int,
+    adopt: @escaping () -> Void = {}, goOn: (_ index: Int, _ body: PausableBody) -> Void,
+    _ body: @escaping (_ index: Int) -> Void
+  ) {
+    require(self == .gPipe || self == .oneForwardOneBackward, "\(self) does not run here")
+    let bodies = (0..<count).map { index in PausableBody(adopt: adopt) { body(index) } }
+    switch passes {
+    case .one:
+      for slot in order(stage: stage, stageCount: stageCount, microbatchCount: count) {
+        goOn(slot.microbatch, bodies[slot.microbatch])
+      }
+      require(bodies.allSatisfy(\.isFinished), "a microbatch made more than one pass")
+    case .several:
+      let waveSize = self == .gPipe ? count : stageCount
+      for first in stride(from: 0, to: count, by: waveSize) {
+        let wave = first..<min(first + waveSize, count)
+        while wave.contains(where: { !bodies[$0].isFinished }) {
+          for index in wave where !bodies[index].isFinished { goOn(index, bodies[index]) }
+        }
+      }
+    }
+  }
+}

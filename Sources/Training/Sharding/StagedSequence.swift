@@ -1,0 +1,90 @@
+// A stage of a pipeline on the tape: states come from the stage before and go to the next one, gradients
+// the other way, and the velocity from the last stage to all.
+//
+// Where a microbatch would wait for the velocity of its pass it says so (`onWait`): the rank may go on with
+// another one. The way back of a microbatch runs to its end once it has begun.
+
+package import Autodiff
+package import DenseKernels
+package import Exchange
+import MeshLayout
+package import Models
+import ProcessMesh
+import Tensors
+
+package final class StagedSequence<Scalar: KernelScalar>: SequenceParallel, PipelineStage {
+  private let exchange: StageExchange
+  /// Runs what may fail, and keeps the failure.
+  private let attempt: (() throws -> Void) -> Void
+  /// Called where a microbatch has nothing to compute until the velocity of its pass is there.
+  package var onWait: () -> Void = {}
+
+  /// - Parameters:
+  ///   - exchange: over the stages of one pipeline.
+  ///   - attempt: runs what may fail, and keeps the failure.
+  package init(_ exchange: StageExchange, attempt: @escaping (() throws -> Void) -> Void) {
+    self.exchange = exchange
+    self.attempt = attempt
+  }
+
+  package var stage: (any PipelineStage<Scalar>)? { self }
+  package var isFirst: Bool { exchange.isFirst }
+  package var isLast: Bool { exchange.isLast }
+  package var stageIndex: Int { exchange.transport.rank }
+  package var stageCount: Int { exchange.transport.size }
+
+  package func blocks(of count: Int) -> Range<Int> {
+    StageCut(blockCount: count, stageCount: stageCount).blocks(of: stageIndex)
+  }
+
+  package func receive(_ shapes: [[Int]], on tape: Tape<Scalar>) -> [Value<Scalar>] {
+    let tensors = shapes.map { tape.result($0) }
+    var isTracked = shapes.map { _ in false }
+    attempt { isTracked = try exchange.receiveState(into: tensors.map(\.buffer)) }
+    return tape.inputs(Array(zip(tensors, isTracked))) { [exchange, attempt] gradients in
+      attempt { try exchange.sendGradients(gradients.map { $0?.buffer }) }
+    }
+  }
+
+  package func handOn(
+    _ state: [Value<Scalar>], velocityShape: [Int], on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    attempt {
+      try exchange.sendState(
+        state.map(\.tensor.buffer), isTracked: state.map { tape.isRecording && $0.isTracked })
+    }
+    onWait()
+    let velocity = tape.result(velocityShape)
+    attempt { try exchange.receiveVelocity(into: velocity.buffer) }
+    // What the seed says of the velocity, the last stage knows as well.
+    return tape.record(velocity, from: state) { [exchange, attempt, count = state.count] _, gradients in
+      attempt {
+        try exchange.receiveGradients(count: count) { (index, write: (Buffer<Scalar>) throws -> Void) in
+          guard let place = gradients.place(of: index) else { return }
+          precondition(!place.accumulates, "a state that is used behind its stage")
+          try write(place.buffer)
+        }
+      }
+    }
+  }
+
+  package func publish(_ velocity: Value<Scalar>) {
+    attempt { try exchange.sendVelocity(velocity.tensor.buffer) }
+    onWait()
+  }
+
+  // MARK: Tokens, which are not cut
+
+  package func ownRange(of tokenCount: Int) -> Range<Int> { 0..<tokenCount }
+
+  package func attention(
+    query: Value<Scalar>, key: Value<Scalar>, value: Value<Scalar>, headCount: Int,
+    mask: AttentionMask?, segments: [Int], on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    tape.attention(query: query, key: key, value: value, headCount: headCount, mask: mask)
+  }
+
+  package func gatherTokens(
+    _ x: Value<Scalar>, tokenCount: Int, on tape: Tape<Scalar>
+  ) -> Value<Scalar> { x }
+}

@@ -1,0 +1,81 @@
+import Basics
+import Testing
+
+@testable import Planning
+
+/// The turns of stages whose passes take `forward`, and the way back `backward`.
+private func turns(
+  _ schedule: PipelineSchedule, stages: Int, microbatches: Int, passes: Int,
+  forward: Double = 1, backward: Double = 2
+) -> [[StageTurn]] {
+  (0..<stages).map { index in
+    let ledger = PlannedLedger()
+    let stage = StageTwin(index: index, count: stages, schedule: schedule)
+    return stage.run(microbatches, passes == 1 ? .one : .several, ledger) { _ in
+      for _ in 0..<passes {
+        ledger.operationCount += forward
+        stage.onWait()
+      }
+      ledger.operationCount += backward
+    }
+  }
+}
+
+struct StageTwinTests {
+  @Test(arguments: [PipelineSchedule.gPipe, .oneForwardOneBackward])
+  func `the bubble of one pass is (p − 1) (T_F + T_B)`(_ schedule: PipelineSchedule) {
+    for stages in 1...5 {
+      for microbatches in 1...7 {
+        let ran = turns(schedule, stages: stages, microbatches: microbatches, passes: 1)
+        let name = "\(schedule), \(stages) stages, \(microbatches) microbatches"
+        #expect(StageTwin.makespan(ran) == Double(microbatches + stages - 1) * 3, "\(name)")
+        for (stage, turns) in ran.enumerated() {
+          #expect(turns.count == 2 * microbatches, "\(name)")
+          let order = schedule.order(
+            stage: stage, stageCount: stages, microbatchCount: microbatches)
+          #expect(turns.map(\.microbatch) == order.map(\.microbatch), "\(name)")
+          #expect(turns.map(\.isLast) == order.map { !$0.isForward }, "\(name)")
+        }
+      }
+    }
+  }
+
+  @Test func `passes in a row wait for each other only where microbatches are too few`() {
+    for stages in 2...4 {
+      for passes in 2...4 {
+        // As many microbatches as stages, or more, keep all stages busy between the first and the last.
+        for microbatches in stages...stages + 2 {
+          let ran = turns(.gPipe, stages: stages, microbatches: microbatches, passes: passes)
+          let busy = Double(microbatches * (passes + 2))
+          #expect(
+            StageTwin.makespan(ran) == busy + Double(stages - 1) * 3,
+            "\(stages) stages, \(microbatches) microbatches of \(passes) passes")
+        }
+        // One alone is in one stage at a time.
+        let alone = turns(
+          .oneForwardOneBackward, stages: stages, microbatches: 1, passes: passes)
+        #expect(StageTwin.makespan(alone) == Double(stages * (passes + 2)))
+      }
+    }
+  }
+
+  @Test func `waves of 1F1B have as many microbatches as there are stages`() {
+    for stages in 1...4 {
+      for microbatches in 1...9 {
+        let ran = turns(
+          .oneForwardOneBackward, stages: stages, microbatches: microbatches, passes: 3)
+        for turns in ran {
+          var begun: Set<Int> = []
+          var most = 0
+          for turn in turns {
+            begun.insert(turn.microbatch)
+            most = max(most, begun.count)
+            if turn.isLast { begun.remove(turn.microbatch) }
+          }
+          #expect(most == min(stages, microbatches))
+          #expect(begun.isEmpty)
+        }
+      }
+    }
+  }
+}

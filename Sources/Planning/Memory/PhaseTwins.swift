@@ -71,7 +71,8 @@ struct PhaseTwins {
     let texts: [PlannedLedger.Block]
   }
 
-  private func state() -> State {
+  /// - Parameter draws: whether W is drawn in this phase: unit by unit, also those of other stages.
+  private func state(draws: Bool = true) -> State {
     let ledger = PlannedLedger()
     if sizes.offloadsActivations { ledger.activationStore = ActivationStoreTwin(ledger) }
     func exchange(_ rank: Int) -> ExchangeTwin {
@@ -91,7 +92,7 @@ struct PhaseTwins {
         rank: place.replica, rankCount: place.replicaCount, exchange: exchange(place.replica))
     }
     let base = ParametersTwin(ledger, role: .base, units: sizes.networkUnits, group: group)
-    base.initialize()
+    if draws { base.initialize() }
     if keepsPackedWeights { base.packedByteCount = sizes.packedWeightByteCount }
     // Partial sums of the step before are kept for the next one, into the next phase too.
     base.reduceScatter()
@@ -222,7 +223,7 @@ struct PhaseTwins {
   }
 
   private func distributionMatching() -> RankPhase {
-    let state = state()
+    let state = state(draws: stage == nil)
     let ledger = state.ledger
     let roles = Roles(
       generator: weights(state, .generator, sizes.networkUnits),
@@ -448,7 +449,7 @@ struct PhaseTwins {
   // MARK: The consistency baseline
 
   private func consistency() -> RankPhase {
-    let state = state()
+    let state = state(draws: stage == nil)
     let ledger = state.ledger
     let weights = (0..<2).map { _ in self.weights(state, .generator, sizes.networkUnits) }
     let optimizer = OptimizerTwin(weights[0], hasAverage: sizes.keepsGeneratorAverage)

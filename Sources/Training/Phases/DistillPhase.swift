@@ -256,10 +256,14 @@ package struct DistillPhase {
   ) -> Value<Float> {
     let depth = depth(step: step, microbatch: microbatch)
     if options.rollout == .simulate {
-      // Where a pass loads blocks from all ranks, those with fewer silent passes take part in the rest.
-      let peers = context.peers(of: microbatch)
-      let deepest = peers.map { self.depth(step: step, microbatch: $0) }.max() ?? depth
-      for _ in depth..<deepest { context.attendPass(of: generator.parameters) }
+      func deepest(_ microbatches: [Int]) -> Int {
+        microbatches.map { self.depth(step: step, microbatch: $0) }.max() ?? depth
+      }
+      // Where a pass loads blocks from all ranks, those with fewer silent passes take part in the rest; in a
+      // pipeline they wait for the rest of those in flight.
+      let loaded = deepest(context.peers(of: microbatch))
+      for _ in loaded..<deepest(context.companions(of: microbatch)) { context.skipPass() }
+      for _ in depth..<loaded { context.attendPass(of: generator.parameters) }
     }
     return rollout.generate(
       depth: depth,

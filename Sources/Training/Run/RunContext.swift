@@ -184,6 +184,19 @@ package final class RunContext {
     shape.zeroStage == .parameters ? share.round(of: microbatch) : [microbatch]
   }
 
+  /// Microbatches that are in flight in a pipeline with this one, where each makes several passes; they end in
+  /// order only if all make as many.
+  func companions(of microbatch: Int) -> [Int] {
+    guard let pipeline, let index = microbatches.firstIndex(of: microbatch) else {
+      return peers(of: microbatch)
+    }
+    return microbatches[pipeline.companions(of: index, count: microbatches.count)]
+      .flatMap(peers)
+  }
+
+  /// Lets those in flight with this rank's microbatch make a pass that it does not need.
+  func skipPass() { pipeline?.skipPass() }
+
   /// Loads what a pass of a network over this rank's microbatch loads, and computes nothing.
   /// - Collective: as such a pass.
   func attendPass(of network: ParameterSet<Float>) {

@@ -20,8 +20,17 @@ package final class Pipeline {
     self.adopt = adopt
   }
 
-  /// Where a pass would end whose blocks were only loaded.
+  /// Where a pass would end that others in flight make.
   package func skipPass() { stage.onWait() }
+
+  /// Those that are in flight with a microbatch of several passes, of `0..<count`.
+  package func companions(of index: Int, count: Int) -> Range<Int> {
+    let waves = schedule.waves(of: count, stageCount: stage.stageCount)
+    guard let wave = waves.first(where: { $0.contains(index) }) else {
+      trap("microbatch \(index) of \(count)")
+    }
+    return wave
+  }
 
   /// Runs the body of each microbatch of `0..<count`; one at a time runs.
   /// - Collective: over the stages, which run the same passes.

@@ -64,7 +64,7 @@ import Testing
           } else {
             [
               "vchitect", "v1", "all", "dmd2", "data", "shared", "constant", "euler", "plain",
-              "off", "x: \"y\" # z\\",
+              "off", "gpipe", "x: \"y\" # z\\",
             ].map { .scalar($0) }
           }
         }

@@ -76,15 +76,15 @@ private func measure(
   return [taught, MeasuredPhase(context, transport.log)]
 }
 
-/// Gradients and parameters that all ranks sent in each step of a phase, before coding.
-private func updateByteCounts(of phase: String, in metrics: URL) throws -> [Int] {
+/// What all ranks sent of some kinds in each step of a phase, before coding.
+private func byteCounts(
+  _ kinds: [String], of phase: String, in metrics: URL
+) throws -> [Int] {
   try String(contentsOf: metrics, encoding: .utf8).split(separator: "\n").compactMap { line in
     let object = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
-    guard let object, object["phase"] as? String == phase,
-      let gradients = object["gradients_raw_bytes"] as? Int,
-      let parameters = object["parameters_raw_bytes"] as? Int
-    else { return nil }
-    return gradients + parameters
+    guard let object, object["phase"] as? String == phase else { return nil }
+    let counts = kinds.compactMap { object["\($0)_raw_bytes"] as? Int }
+    return counts.count == kinds.count ? counts.reduce(0, +) : nil
   }
 }
 
@@ -92,7 +92,7 @@ private func updateByteCounts(of phase: String, in metrics: URL) throws -> [Int]
   @Test(arguments: PlannedCase.all + PlannedCase.vchitect)
   func `the plan tells what the ledger books`(_ planned: PlannedCase) throws {
     let configuration = planned.configuration
-    let (measured, sentByStep) = try withTemporaryFolder { folder in
+    let (measured, sentByStep, activationsByStep) = try withTemporaryFolder { folder in
       var options = configuration.preparationOptions
       options.proceduralPeople = 1
       options.proceduralFrames = 24
@@ -102,7 +102,11 @@ private func updateByteCounts(of phase: String, in metrics: URL) throws -> [Int]
       let measured = try InProcessMesh.run(size: planned.rankCount) { transport in
         try measure(configuration, prepared, on: transport, in: runFolder)
       }
-      return (measured, try updateByteCounts(of: "teach", in: RunFolder(runFolder).metrics))
+      let metrics = RunFolder(runFolder).metrics
+      return (
+        measured, try byteCounts(["gradients", "parameters"], of: "teach", in: metrics),
+        try byteCounts(["activations"], of: "teach", in: metrics)
+      )
     }
     let plan = try Coordinator.plan(configuration, rankCount: planned.rankCount)
     for rank in 0..<planned.rankCount {
@@ -124,6 +128,11 @@ private func updateByteCounts(of phase: String, in metrics: URL) throws -> [Int]
     // Every teach step is alike; the depth of rollouts makes those of distill differ.
     let teach = plan.costs.phases[0]
     #expect(sentByStep == Array(repeating: teach.updateByteCountPerStep, count: teach.stepCount))
+    if plan.shape[.stages] > 1 {
+      #expect(
+        activationsByStep
+          == Array(repeating: teach.activationByteCountPerStep, count: teach.stepCount))
+    }
     let degrees = [plan.shape[.ring], plan.shape[.sp], plan.shape[.tp]]
     guard degrees.contains(where: { $0 > 1 }), !degrees.contains(planned.rankCount),
       plan.shape[.dp] == 1

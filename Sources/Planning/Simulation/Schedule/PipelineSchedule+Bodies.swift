@@ -16,6 +16,12 @@ package enum PassCount: Sendable {
 }
 
 extension PipelineSchedule {
+  /// Microbatches of several passes that are in flight together.
+  package func waves(of count: Int, stageCount: Int) -> [Range<Int>] {
+    let size = self == .gPipe ? count : stageCount
+    return stride(from: 0, to: count, by: max(size, 1)).map { $0..<min($0 + size, count) }
+  }
+
   /// Runs the body of each microbatch of `0..<count`, on threads of which one at a time runs.
   /// - Parameters:
   ///   - adopt: called on a thread that takes over.
@@ -36,9 +42,7 @@ extension PipelineSchedule {
       }
       require(bodies.allSatisfy(\.isFinished), "a microbatch made more than one pass")
     case .several:
-      let waveSize = self == .gPipe ? count : stageCount
-      for first in stride(from: 0, to: count, by: waveSize) {
-        let wave = first..<min(first + waveSize, count)
+      for wave in waves(of: count, stageCount: stageCount) {
         while wave.contains(where: { !bodies[$0].isFinished }) {
           for index in wave where !bodies[index].isFinished { goOn(index, bodies[index]) }
         }

@@ -26,7 +26,8 @@ enum Checked {
       throw MPIError(
         code: .unsupported, call: "MPI_Init_thread", rank: -1,
         message:
-          "this MPI offers thread level \(provided); SERIALIZED is needed: rebuild MPI with threads")
+          "this MPI offers thread level \(provided); SERIALIZED is needed: rebuild MPI with threads"
+      )
     }
   }
 

@@ -164,7 +164,8 @@ package struct MeshSearch: Equatable, Sendable {
       "is \(stages), which goes with mesh.zeroStage 3 only: a rank has the blocks of its stage")
     require(
       blockCount == 0 || stages <= blockCount, "mesh.stages",
-      "is \(stages), but the network has only \(blockCount) blocks, and each stage runs one at least")
+      "is \(stages), but the network has only \(blockCount) blocks, and each stage runs one at least"
+    )
     require(
       stages == 1 || shape.sequenceDegree == 1, "mesh.stages",
       "is \(stages), which goes without mesh.ring, mesh.sp and mesh.tp in this version: a stage runs all "

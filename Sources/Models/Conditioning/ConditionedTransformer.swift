@@ -61,7 +61,8 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
       transformer.forward(
         tape: tape,
         isFirst
-          ? inputs(tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance)
+          ? inputs(
+            tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance)
           : outline(tape: tape, noisy: noisy, times: times, conditions: conditions),
         adapter: adapter, recomputedShare: recomputedShare, sequence: sequence)
     }

@@ -16,7 +16,8 @@ extension HunyuanVideoConfiguration {
       .linear("", [width, inChannels, temporalPatchSize, patchSize, patchSize])
     let projection =
       Layout("norm_out").linear("linear", [2 * width, width], zero: true).outputSpecifications
-      + Layout("proj_out").linear("", [patchVolume * outChannels, width], zero: true).outputSpecifications
+      + Layout("proj_out").linear("", [patchVolume * outChannels, width], zero: true)
+      .outputSpecifications
     return patch.specifications + refinerParameters + embeddingParameters
       + (0..<doubleBlockCount).flatMap(doubleBlockParameters)
       + (0..<singleBlockCount).flatMap(singleBlockParameters) + projection

@@ -20,7 +20,8 @@ extension VchitectConfiguration {
       + Layout("context_embedder").linear("", [width, textEmbeddingWidth]).specifications
     let exit =
       Layout("norm_out").linear("linear", [2 * width, width], zero: true).outputSpecifications
-      + Layout("proj_out").linear("", [patchArea * outChannels, width], zero: true).outputSpecifications
+      + Layout("proj_out").linear("", [patchArea * outChannels, width], zero: true)
+      .outputSpecifications
     return entry + (0..<blockCount).flatMap(blockParameters) + exit
   }
 

@@ -20,7 +20,7 @@ struct ShardGroupTwin {
 
 /// Those of a replica that run the same stage of a pipeline.
 struct StageShardsTwin {
-  let index: Int
+  /// Stages of the pipeline.
   let count: Int
   let rank: Int
   let rankCount: Int
@@ -46,7 +46,10 @@ final class ParametersTwin {
   private let slicedUnits: [SlicedUnit]
   /// All elements, or a shard; stands for parameters that stay in memory.
   let held: PlannedLedger.Block
-  private var present: [Int: (block: PlannedLedger.Block, extent: ExtentTwin, holderCount: Int)] = [:]
+  private typealias PresentUnit = (
+    block: PlannedLedger.Block, extent: ExtentTwin, holderCount: Int
+  )
+  private var present: [Int: PresentUnit] = [:]
   private var open: [Int: PlannedLedger.Block] = [:]
   /// Bytes of the weights kept packed; 0: they are not kept.
   var packedByteCount = 0
@@ -266,8 +269,9 @@ final class ParametersTwin {
     }
     if let stage = group.stage {
       let partition = partition.amongOwners
+      let ownCount = partition.range(of: stage.rank).count
       stage.exchange.reduceScatter(partition)
-      ledger.updateByteCount += Double(4 * (partition.count - partition.range(of: stage.rank).count))
+      ledger.updateByteCount += Double(4 * (partition.count - ownCount))
       return
     }
     group.exchange.reduceScatter(partition)

@@ -17,33 +17,6 @@ struct RankPhase {
   var turns: [[StageTurn]] = []
 }
 
-/// Where a rank stands among those that hold the networks.
-struct RankPlace: Hashable {
-  /// Among those that shard a replica.
-  let rank: Int
-  let rankCount: Int
-  let replica: Int
-  let replicaCount: Int
-  let zeroStage: ZeroStage
-  /// Stages of a pipeline.
-  let stageCount: Int
-
-  init(rank: Int, shape: MeshShape) {
-    let coordinates = shape.coordinates(of: rank)
-    replicaCount = shape[.dp]
-    replica = coordinates[.dp, default: 0]
-    rankCount = shape.rankCount / replicaCount
-    stageCount = shape[.stages]
-    // Stages are neighbors.
-    let stageSize = rankCount / stageCount
-    self.rank = coordinates[.stages, default: 0] * stageSize + rank % stageSize
-    zeroStage = rankCount == 1 ? .optimizer : shape.zeroStage
-  }
-
-  /// Ranks of a replica that run one stage.
-  var stageSize: Int { rankCount / stageCount }
-}
-
 /// One rank of a run.
 struct PhaseTwins {
   let sizes: WorkloadSizes
@@ -84,7 +57,7 @@ struct PhaseTwins {
     if let stage {
       let rank = place.rank % place.stageSize
       group.stage = StageShardsTwin(
-        index: stage.index, count: stage.count, rank: rank, rankCount: place.stageSize,
+        count: stage.count, rank: rank, rankCount: place.stageSize,
         exchange: exchange(rank))
     }
     if place.replicaCount > 1 {
@@ -183,7 +156,8 @@ struct PhaseTwins {
     let state = state()
     let ledger = state.ledger
     let optimizer = OptimizerTwin(state.base, hasAverage: true)
-    let trained = NetworkTwin(sizes: network, parameters: state.base, isTrainable: true, part: part, stage: stage)
+    let trained = NetworkTwin(
+      sizes: network, parameters: state.base, isTrainable: true, part: part, stage: stage)
     var turns: [StageTurn] = []
     let work = work(ledger) {
       let gradients = gradients(ledger, of: [state.base], .one, turns: &turns) { _ in
@@ -280,7 +254,8 @@ struct PhaseTwins {
 
     // Then by parts, to count operations: the depth of a rollout is 0 to K − 1, all alike often.
     var silentPass = work(ledger) {
-      let network = NetworkTwin(sizes: network, parameters: roles.generator, part: part, stage: stage)
+      let network = NetworkTwin(
+        sizes: network, parameters: roles.generator, part: part, stage: stage)
       let tape = TapeTwin(ledger, role: .generator, isRecording: false)
       let noisy = ValueTwin(constant: tape.result(latentCount))
       _ = network.velocity(tape, noisy: noisy, sampleCount: sampleCount)
@@ -319,7 +294,8 @@ struct PhaseTwins {
     _ ledger: PlannedLedger, _ roles: Roles, depth: Int, isTrainable: Bool, on tape: TapeTwin
   ) -> ValueTwin {
     let generator = NetworkTwin(
-      sizes: network, parameters: roles.generator, isTrainable: isTrainable, part: part, stage: stage)
+      sizes: network, parameters: roles.generator, isTrainable: isTrainable, part: part,
+      stage: stage)
     let noise = ledger.allocate(latentCount, .common, .activations)
     let start =
       sizes.simulatesRollout

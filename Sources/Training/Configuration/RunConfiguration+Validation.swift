@@ -102,7 +102,8 @@ extension RunConfiguration {
           + "distill.lambdaAdversarial to 0")
       check.require(
         "mesh.stages", !model.offload,
-        "is \(stages), but model.offload keeps activations of one microbatch at a time: set it to false")
+        "is \(stages), but model.offload keeps activations of one microbatch at a time: set it to false"
+      )
       check.require(
         "mesh.schedule", mesh.schedule != .gPipe || batch.microbatches <= Self.largestFlight,
         "is gpipe, which keeps all \(batch.microbatches) microbatches in flight, each with a thread: set it to "

@@ -126,7 +126,8 @@ package enum Coordinator {
     let sharing =
       shape[.zero] > 1
       ? ", in each of them \(shape[.zero]) ranks share microbatches and shard all that" : ""
-    return "\(shape[.stages]) stages run a stretch of the blocks each, with weights, gradients, optimizer "
+    return
+      "\(shape[.stages]) stages run a stretch of the blocks each, with weights, gradients, optimizer "
       + "state and averages of these alone\(sharing); tokens pass from stage to stage"
   }
 

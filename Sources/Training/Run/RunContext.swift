@@ -29,7 +29,7 @@ package final class RunContext {
   /// itself.
   package private(set) var sequence: (any SequenceParallel<Float>)?
   /// Which data-parallel ranks compute which microbatches of every step.
-  private let share: MicrobatchShare
+  let share: MicrobatchShare
   /// The microbatches of every step that this rank computes, in order.
   package let microbatches: [Int]
   /// How the networks' products read their operands, the same on all ranks.
@@ -47,7 +47,7 @@ package final class RunContext {
   /// Between the stages of this rank's pipeline.
   private var stageExchange: StageExchange?
   /// Keeps microbatches in flight; nil where there is one stage.
-  private var pipeline: Pipeline?
+  private(set) var pipeline: Pipeline?
   /// What moves activations: by the ring, by all-to-all, and between ranks that cut weights.
   private var tokenExchanges: [TokenExchange] = []
   /// Where activations are kept outside of memory.
@@ -177,50 +177,6 @@ package final class RunContext {
   /// A network's parameters with the part of them that this rank owns.
   package func weights(_ parameters: ParameterSet<Float>) -> ShardedParameters {
     ShardedParameters(parameters, group: shardGroup)
-  }
-
-  /// Microbatches that are computed at the same time as this one by ranks that load blocks together.
-  func peers(of microbatch: Int) -> [Int] {
-    shape.zeroStage == .parameters ? share.round(of: microbatch) : [microbatch]
-  }
-
-  /// Microbatches that are in flight in a pipeline with this one, where each makes several passes; they end in
-  /// order only if all make as many.
-  func companions(of microbatch: Int) -> [Int] {
-    guard let pipeline, let index = microbatches.firstIndex(of: microbatch) else {
-      return peers(of: microbatch)
-    }
-    return microbatches[pipeline.companions(of: index, count: microbatches.count)]
-      .flatMap(peers)
-  }
-
-  /// Lets those in flight with this rank's microbatch make a pass that it does not need.
-  func skipPass() { pipeline?.skipPass() }
-
-  /// Loads what a pass of a network over this rank's microbatch loads, and computes nothing.
-  /// - Collective: as such a pass.
-  func attendPass(of network: ParameterSet<Float>) {
-    network.attendPass(sequence?.extent ?? .whole)
-    pipeline?.skipPass()
-  }
-
-  /// The gradient sums of a turn over this rank's microbatches, or its part of all ranks', and what `body` returns
-  /// for each microbatch, in order.
-  /// - Parameter passes: of networks that `body` makes.
-  /// - Collective: over the ranks that share the networks.
-  func gradients<Result>(
-    of targets: [GradientTarget], _ passes: PassCount,
-    _ body: @escaping (_ microbatch: Int) -> Result
-  ) -> (sums: [Buffer<Float>], results: [Result]) {
-    if let pipeline {
-      return MicrobatchSum.gradients(
-        of: targets, over: microbatches, arena: arena, in: pipeline, passes, body)
-    }
-    var results: [Result] = []
-    let sums = MicrobatchSum.gradients(of: targets, over: microbatches, arena: arena) {
-      results.append(body($0))
-    }
-    return (sums, results)
   }
 
   /// A tape for one pass of a network.

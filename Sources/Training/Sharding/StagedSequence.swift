@@ -57,9 +57,11 @@ package final class StagedSequence<Scalar: KernelScalar>: SequenceParallel, Pipe
     let velocity = tape.result(velocityShape)
     attempt { try exchange.receiveVelocity(into: velocity.buffer) }
     // What the seed says of the velocity, the last stage knows as well.
-    return tape.record(velocity, from: state) { [exchange, attempt, count = state.count] _, gradients in
+    return tape.record(velocity, from: state) {
+      [exchange, attempt, count = state.count] _, gradients in
       attempt {
-        try exchange.receiveGradients(count: count) { (index, write: (Buffer<Scalar>) throws -> Void) in
+        try exchange.receiveGradients(count: count) {
+          (index, write: (Buffer<Scalar>) throws -> Void) in
           guard let place = gradients.place(of: index) else { return }
           precondition(!place.accumulates, "a state that is used behind its stage")
           try write(place.buffer)

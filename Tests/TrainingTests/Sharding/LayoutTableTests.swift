@@ -15,11 +15,13 @@ struct TableLayout: Sendable, CustomStringConvertible {
   var ring = 1
   var sp = 1
   var tp = 1
+  var stages = 1
+  var schedule = RunConfiguration.PipelineOrder.oneForwardOneBackward
   var plan = SequencePlan.spatial
 
   var description: String {
     "\(architecture.rawValue) on \(rankCount) ranks: stage \(stage), dp \(dp), ring \(ring), sp \(sp) "
-      + "\(plan), tp \(tp)"
+      + "\(plan), tp \(tp), stages \(stages) \(schedule.rawValue)"
   }
 
   /// Whether all sums are those of the tree over microbatches.
@@ -36,6 +38,7 @@ struct TableLayout: Sendable, CustomStringConvertible {
       $0.mesh.zeroStage = .fixed(stage)
       ($0.mesh.dp, $0.mesh.ring) = (.fixed(dp), .fixed(ring))
       ($0.mesh.sp, $0.mesh.tp) = (.fixed(sp), .fixed(tp))
+      ($0.mesh.stages, $0.mesh.schedule) = (.fixed(stages), schedule)
       $0.mesh.sequencePlan = plan
     }
   }
@@ -65,7 +68,16 @@ struct TableLayout: Sendable, CustomStringConvertible {
         }
       }
     }
-    return layouts.filter(\.isLegal)
+    let staged = layouts.filter { $0.ring * $0.sp * $0.tp == 1 }.flatMap { layout in
+      degrees.filter { $0 > 1 }.flatMap { stages in
+        RunConfiguration.PipelineOrder.allCases.map { schedule in
+          var staged = layout
+          (staged.stages, staged.schedule) = (stages, schedule)
+          return staged
+        }
+      }
+    }
+    return (layouts + staged).filter(\.isLegal)
   }
 }
 

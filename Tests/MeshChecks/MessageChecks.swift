@@ -1,5 +1,7 @@
 // Messages between two ranks.
 
+import Basics
+import MessagePassing
 import ProcessMesh
 
 let messageChecks: [MeshCheck] = [
@@ -35,6 +37,45 @@ let messageChecks: [MeshCheck] = [
         try expectEqual(mesh.receive(from: 0, tag: 1), [1, UInt8(round), 9])
       }
     }
+  },
+  MeshCheck("posted messages of one tag arrive whole and in order, both ways at once") { mesh in
+    guard mesh.size > 1 else { return }
+    let (next, previous) = (mesh.ringNeighbor(1), mesh.ringNeighbor(-1))
+    // All are under way before any is asked for.
+    for count in payloadSizes {
+      for (peer, tag) in [(next, 3), (previous, 4)] {
+        let bytes = payload(from: mesh.rank, to: peer, count: count)
+        try mesh.post(Payload(bytes), to: peer, tag: tag)
+      }
+    }
+    for count in payloadSizes {
+      for (peer, tag) in [(previous, 3), (next, 4)] {
+        try expectEqual(
+          mesh.receivePayload(from: peer, tag: tag).array,
+          payload(from: peer, to: mesh.rank, count: count), "\(count) bytes of \(peer)")
+      }
+    }
+    try mesh.barrier()
+  },
+  MeshCheck("a thread that has adopted the endpoint uses it, and gives it back") { mesh in
+    var sums: [Double] = []
+    var failure: (any Error)?
+    var body: PausableBody?
+    body = PausableBody(adopt: { mesh.adoptThread() }) {
+      do {
+        sums.append(try mesh.allReduce(sum: 1))
+        body?.pause()
+        sums.append(try mesh.allReduce(sum: 3))
+      } catch {
+        failure = error
+      }
+    }
+    body?.resume()
+    sums.append(try mesh.allReduce(sum: 2))
+    body?.resume()
+    if let failure { throw failure }
+    try expectEqual(sums, [1, 2, 3].map { $0 * Double(mesh.size) })
+    body = nil
   },
   MeshCheck("messages and collectives in between do not mix") { mesh in
     guard mesh.size > 1 else { return }

@@ -4,6 +4,7 @@
 import Autodiff
 import DenseKernels
 import MeshLayout
+import Models
 import Planning
 import Tensors
 

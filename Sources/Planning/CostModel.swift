@@ -1,5 +1,6 @@
 // What a run costs, phase by phase and rank by rank: data parallel with state, gradients or parameters sharded,
-// tokens shared by all-to-all and around a ring, and weights cut, where the mesh says so.
+// tokens shared by all-to-all and around a ring, weights cut, and roles on ranks of their own, where the mesh
+// says so.
 //
 // Memory: peaks of the twins' ledgers, exact up to lifetimes of temporaries. Operations: matrix products
 // and attention, counted where they are made (recomputation included). Time: operations of the
@@ -20,13 +21,19 @@ package struct PhaseCosts: Codable, Equatable, Sendable {
   package let updateByteCountPerStep: Int
   /// Bytes of activations that all ranks send in a step, a mean over steps.
   package let activationByteCountPerStep: Int
+  /// Of a distillation with split roles.
+  package let roles: RoleTimeline?
+
+  /// Operations of a step that run one after the other, a mean over steps: those of the busiest rank, where
+  /// roles are split with what they wait for each other.
+  package var serialOperationsPerStep: Double { roles?.step ?? operationsPerStep.max() ?? 0 }
 
   /// Bytes that all ranks send in a step before coding, a mean over steps.
   package var exchangeByteCountPerStep: Int { updateByteCountPerStep + activationByteCountPerStep }
 
   /// Lower bound of a step in seconds at a rate of products in GFLOP/s per rank.
   package func seconds(gigaflops: Double) -> Double {
-    (operationsPerStep.max() ?? 0) / (gigaflops * 1e9)
+    serialOperationsPerStep / (gigaflops * 1e9)
   }
 }
 
@@ -62,16 +69,34 @@ package enum CostModel {
   ) throws(MeshLayoutError) -> RunCosts {
     let share = try shape.share(of: sizes.microbatchCount)
     let rankCount = shape.rankCount
+    let places =
+      sizes.method == .distributionMatching
+      ? try shape.roles(of: sizes.microbatchCount) : nil
+    let keepsPackedWeights = sizes.keepsPackedWeights(shape)
     var seen: [RankKind: RankCosts] = [:]
     let ranks = (0..<rankCount).map { rank -> RankCosts in
-      let kind = RankKind(sizes, rank: rank, shape: shape, share: share)
+      let kind = RankKind(sizes, rank: rank, shape: shape, share: share, places: places)
       if let costs = seen[kind] { return costs }
-      let twins = PhaseTwins(
-        sizes: sizes, place: RankPlace(rank: rank, shape: shape),
-        microbatchCount: kind.microbatchCount, roundCount: shape[.zero], part: kind.part,
-        keepsPackedWeights: sizes.keepsPackedWeights(shape))
-      let costs = RankCosts(
-        teach: twins.teach(), distill: twins.distill(), evaluate: twins.evaluate())
+      func twins(_ kind: RankKind, _ shape: MeshShape, rank: Int) -> PhaseTwins {
+        PhaseTwins(
+          sizes: sizes, place: RankPlace(rank: rank, shape: shape),
+          microbatchCount: kind.microbatchCount, roundCount: shape[.zero], part: kind.part,
+          keepsPackedWeights: keepsPackedWeights)
+      }
+      let all = twins(kind, shape, rank: rank)
+      let distill: RankPhase?
+      let evaluate: RankPhase
+      if let places, let role = kind.role, let shape = places.shapes[role],
+        let ownKind = kind.inRole.first
+      {
+        let set = twins(ownKind, shape, rank: rank - places.firstRank(of: role))
+        distill = all.distill(role, in: set)
+        evaluate = all.evaluate(after: role, in: set)
+      } else {
+        distill = all.distill()
+        evaluate = all.evaluate()
+      }
+      let costs = RankCosts(teach: all.teach(), distill: distill, evaluate: evaluate)
       seen[kind] = costs
       return costs
     }
@@ -85,7 +110,8 @@ package enum CostModel {
           name: name, stepCount: stepCount, memory: parts.map(\.memory),
           operationsPerStep: parts.map(\.operationsPerStep),
           updateByteCountPerStep: sum(parts, \.updateByteCountPerStep),
-          activationByteCountPerStep: sum(parts, \.activationByteCountPerStep))
+          activationByteCountPerStep: sum(parts, \.activationByteCountPerStep),
+          roles: places.flatMap { timeline(of: parts, $0, criticRatio: sizes.criticRatio) })
     }
     let phases = [
       phase(
@@ -99,6 +125,21 @@ package enum CostModel {
     return RunCosts(phases: phases.compactMap(\.self))
   }
 
+  /// Nil for a phase in which all ranks do the same.
+  private static func timeline(
+    of ranks: [RankPhase], _ places: RolePlaces, criticRatio: Int
+  ) -> RoleTimeline? {
+    guard ranks.contains(where: { $0.turns != nil }) else { return nil }
+    func busiest(_ role: RankRole, _ path: KeyPath<RoleTurns, Double>) -> Double {
+      ranks.indices.filter { places.role(of: $0) == role }
+        .compactMap { ranks[$0].turns?[keyPath: path] }.max() ?? 0
+    }
+    return RoleTimeline(
+      criticRatio: criticRatio, training: busiest(.generator, \.generatorTurn),
+      samples: busiest(.generator, \.everyStep), scores: busiest(.score, \.generatorTurn),
+      criticTurn: busiest(.score, \.everyStep))
+  }
+
   /// What tells ranks of a run apart; ranks of one kind cost the same.
   private struct RankKind: Hashable {
     let microbatchCount: Int
@@ -106,8 +147,26 @@ package enum CostModel {
     /// Own elements of each network, at stages above 1 of each unit; then what this replica sums of them.
     let shardCounts: [Int]
     let place: Int
+    /// Where roles are split, what it is among those of its role: one kind.
+    let role: RankRole?
+    let inRole: [RankKind]
 
-    init(_ sizes: WorkloadSizes, rank: Int, shape: MeshShape, share: MicrobatchShare) {
+    init(
+      _ sizes: WorkloadSizes, rank: Int, shape: MeshShape, share: MicrobatchShare,
+      places: RolePlaces? = nil
+    ) {
+      let role = places?.role(of: rank)
+      self.role = role
+      inRole =
+        if let places, let role, let shape = places.shapes[role] {
+          [
+            RankKind(
+              sizes, rank: rank - places.firstRank(of: role), shape: shape,
+              share: places.share(of: role))
+          ]
+        } else {
+          []
+        }
       let degree = shape.sequenceDegree
       microbatchCount = share.microbatches(of: rank / degree).count
       part = degree > 1 ? SequencePart(rank: rank, shape: shape) : nil

@@ -60,6 +60,14 @@ package final class LinkTransport<Link: MessageLink>: Transport {
     try link.wait(for: link.startSend(Payload(bytes), to: [peer], tag: tag))
   }
 
+  package func startSend(_ payload: Payload, to peer: Int, tag: Int) throws -> PendingOperation {
+    checkMessage(peer: peer, tag: tag)
+    link.history.record("send to \(peer)", groupSize: size, byteCount: payload.count)
+    let sends = try link.startSend(payload, to: [peer], tag: tag)
+    return PendingOperation(
+      StartedExchange(link: link, own: payload, sends: sends, receives: []), name: "send")
+  }
+
   package func receive(from peer: Int, tag: Int) throws -> [UInt8] {
     checkMessage(peer: peer, tag: tag)
     link.history.record("receive from \(peer)", groupSize: size, byteCount: 0)

@@ -67,6 +67,11 @@ package final class RecordingTransport: Transport {
     try base.send(bytes, to: peer, tag: tag)
   }
 
+  package func startSend(_ payload: Payload, to peer: Int, tag: Int) throws -> PendingOperation {
+    record("send", [peer: payload.count])
+    return try base.startSend(payload, to: peer, tag: tag)
+  }
+
   package func receive(from peer: Int, tag: Int) throws -> [UInt8] {
     record("receive", [:])
     return try base.receive(from: peer, tag: tag)

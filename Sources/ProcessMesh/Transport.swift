@@ -18,6 +18,10 @@ package protocol Transport: AnyObject {
   /// Sends to another rank; may return only when the peer has asked for the message.
   /// - Precondition: `peer` is another rank; `tag` is in `0..<4096`.
   func send(_ bytes: [UInt8], to peer: Int, tag: Int) throws
+  /// Starts sending to another rank; other work and other messages may go on before `wait()`, which returns
+  /// no payload.
+  /// - Precondition: as `send`; nobody changes the payload any more.
+  func startSend(_ payload: Payload, to peer: Int, tag: Int) throws -> PendingOperation
   /// The next message of `peer` with `tag`, in the order they were sent.
   func receive(from peer: Int, tag: Int) throws -> [UInt8]
 

@@ -20,6 +20,9 @@ final class TamperingTransport: Transport {
   func send(_ bytes: [UInt8], to peer: Int, tag: Int) throws {
     try inner.send(tamper(bytes), to: peer, tag: tag)
   }
+  func startSend(_ payload: Payload, to peer: Int, tag: Int) throws -> PendingOperation {
+    try inner.startSend(Payload(tamper(payload.array)), to: peer, tag: tag)
+  }
   func receive(from peer: Int, tag: Int) throws -> [UInt8] {
     try inner.receive(from: peer, tag: tag)
   }

@@ -13,6 +13,8 @@ struct RankPhase {
   var activationByteCountPerStep = 0.0
   /// Bytes of gradients and parameters that the rank sends in a step, as a mean over steps.
   var updateByteCountPerStep = 0.0
+  /// Of a rank with one role of a split distillation: operations by turn.
+  var turns: RoleTurns?
 }
 
 /// Where a rank stands among those that hold the networks.
@@ -45,19 +47,19 @@ struct PhaseTwins {
   /// Whether W and the generator are kept packed.
   let keepsPackedWeights: Bool
 
-  private var network: NetworkSizes { sizes.network }
-  private var sampleCount: Int { sizes.samplesPerMicrobatch }
-  private var latentCount: Int { sampleCount * network.latentCount }
+  var network: NetworkSizes { sizes.network }
+  var sampleCount: Int { sizes.samplesPerMicrobatch }
+  var latentCount: Int { sampleCount * network.latentCount }
 
   /// What lives through every phase.
-  private struct Stage {
+  struct Stage {
     let ledger: PlannedLedger
     let group: ShardGroupTwin
     let base: ParametersTwin
     let texts: [PlannedLedger.Block]
   }
 
-  private func stage() -> Stage {
+  func stage() -> Stage {
     let ledger = PlannedLedger()
     if sizes.offloadsActivations { ledger.activationStore = ActivationStoreTwin(ledger) }
     func exchange(_ rank: Int) -> ExchangeTwin {
@@ -81,25 +83,25 @@ struct PhaseTwins {
       texts: sizes.storedTextElementCounts.map { ledger.allocate($0, .common, .parameters) })
   }
 
-  private func weights(
+  func weights(
     _ stage: Stage, _ role: PlannedRole, _ units: [PlannedUnit]
   ) -> ParametersTwin {
     let parameters = ParametersTwin(stage.ledger, role: role, units: units, group: stage.group)
-    if keepsPackedWeights && role != .fake {
+    if keepsPackedWeights && role != .fake && parameters.stage < .parameters {
       parameters.packedByteCount = sizes.packedWeightByteCount
     }
     return parameters
   }
 
   /// Latents and first frames of a microbatch.
-  private func batch(_ ledger: PlannedLedger) -> [PlannedLedger.Block] {
+  func batch(_ ledger: PlannedLedger) -> [PlannedLedger.Block] {
     let frame = network.outChannels * network.latentHeight * network.latentWidth
     return [ledger.allocate(latentCount, .common, .activations)]
       + (0..<sampleCount).map { _ in ledger.allocate(frame, .common, .activations) }
   }
 
   /// What something adds to the counters of a ledger.
-  private struct Work {
+  struct Work {
     var operationCount = 0.0
     var sentByteCount = 0.0
     var updateByteCount = 0.0
@@ -127,13 +129,13 @@ struct PhaseTwins {
     }
   }
 
-  private func work(_ ledger: PlannedLedger, _ body: () -> Void) -> Work {
+  func work(_ ledger: PlannedLedger, _ body: () -> Void) -> Work {
     let before = Work(of: ledger)
     body()
     return Work(of: ledger) + -1 * before
   }
 
-  private func phase(_ ledger: PlannedLedger, _ work: Work) -> RankPhase {
+  func phase(_ ledger: PlannedLedger, _ work: Work) -> RankPhase {
     RankPhase(
       memory: ledger.memory, operationsPerStep: work.operationCount,
       activationByteCountPerStep: work.sentByteCount,
@@ -171,11 +173,22 @@ struct PhaseTwins {
 
   // MARK: Distill
 
-  /// The networks and optimizers of distribution matching.
-  private struct Roles {
-    let generator: ParametersTwin
+  /// What learns to score, on W.
+  struct Critic {
     let adapter: ParametersTwin
     let head: ParametersTwin?
+
+    var all: [ParametersTwin] { [adapter] + (head.map { [$0] } ?? []) }
+  }
+
+  func critic(_ stage: Stage) -> Critic {
+    let critic = Critic(
+      adapter: weights(stage, .fake, sizes.adapterUnits),
+      head: sizes.headElementCount > 0
+        ? weights(stage, .fake, [PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)])
+        : nil)
+    critic.adapter.initialize()
+    return critic
   }
 
   func distill() -> RankPhase? {
@@ -189,30 +202,24 @@ struct PhaseTwins {
   private func distributionMatching() -> RankPhase {
     let stage = stage()
     let ledger = stage.ledger
-    let roles = Roles(
-      generator: weights(stage, .generator, sizes.networkUnits),
-      adapter: weights(stage, .fake, sizes.adapterUnits),
-      head: sizes.headElementCount > 0
-        ? weights(stage, .fake, [PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)])
-        : nil)
-    roles.adapter.initialize()
-    let generatorOptimizer = OptimizerTwin(
-      roles.generator, hasAverage: sizes.keepsGeneratorAverage)
-    let critics = [roles.adapter] + (roles.head.map { [$0] } ?? [])
-    let criticOptimizers = critics.map { OptimizerTwin($0, hasAverage: false) }
+    let generator = weights(stage, .generator, sizes.networkUnits)
+    let generatorOptimizer = OptimizerTwin(generator, hasAverage: sizes.keepsGeneratorAverage)
+    let critic = critic(stage)
+    let criticOptimizers = critic.all.map { OptimizerTwin($0, hasAverage: false) }
 
     let depth = sizes.simulatesRollout ? sizes.generatorStepCount - 1 : 0
     func generatorTurn(depth: Int) -> [PlannedLedger.Block] {
       var samples: [PlannedLedger.Block] = []
       let gradients = microbatchSum(
-        ledger, of: [roles.generator], microbatchCount: microbatchCount
+        ledger, of: [generator], microbatchCount: microbatchCount
       ) { _ in
         let batch = batch(ledger)
         let tape = TapeTwin(ledger, role: .generator)
-        let x = generate(ledger, roles, depth: depth, isTrainable: true, on: tape)
+        let x = generate(ledger, generator, depth: depth, isTrainable: true, on: tape)
         samples.append(x.block)
-        differentiateGenerator(x, stage, roles, on: tape)
-        withExtendedLifetime((batch, x)) {}
+        let gradient = score(x.block, stage, critic)
+        tape.backward([x])
+        withExtendedLifetime((batch, x, gradient)) {}
       }
       generatorOptimizer.step()
       withExtendedLifetime(gradients) {}
@@ -220,15 +227,15 @@ struct PhaseTwins {
     }
     func criticTurn(_ generated: [PlannedLedger.Block], depth: Int) {
       let gradients = microbatchSum(
-        ledger, of: critics, microbatchCount: microbatchCount
+        ledger, of: critic.all, microbatchCount: microbatchCount
       ) { microbatch in
         let batch = batch(ledger)
         let silent = TapeTwin(ledger, role: .generator, isRecording: false)
         let x =
           generated.isEmpty
-          ? generate(ledger, roles, depth: depth, isTrainable: false, on: silent).block
+          ? generate(ledger, generator, depth: depth, isTrainable: false, on: silent).block
           : generated[microbatch]
-        differentiateCritic(x, stage, roles)
+        differentiateCritic(x, stage, critic)
         withExtendedLifetime((batch, x)) {}
       }
       criticOptimizers.forEach { $0.step() }
@@ -242,28 +249,35 @@ struct PhaseTwins {
     criticTurn(generatorTurn(depth: shownDepth), depth: shownDepth)
 
     // Then by parts, to count operations: the depth of a rollout is 0 to K − 1, all alike often.
-    var silentPass = work(ledger) {
-      let network = NetworkTwin(sizes: network, parameters: roles.generator, part: part)
-      let tape = TapeTwin(ledger, role: .generator, isRecording: false)
-      let noisy = ValueTwin(constant: tape.result(latentCount))
-      _ = network.velocity(tape, noisy: noisy, sampleCount: sampleCount)
-    }
-    silentPass.updateByteCount = 0
-    let rollout =
-      Double(microbatchCount) * (Double(depth) / 2 * silentPass + loads(of: roles, ledger))
+    let rollout = silentSteps(ledger, generator, depth: depth)
     var samples: [PlannedLedger.Block] = []
     let generatorWork = work(ledger) { samples = generatorTurn(depth: 0) } + rollout
     let pairedWork = work(ledger) { criticTurn(samples, depth: 0) }
     let aloneWork = work(ledger) { criticTurn([], depth: 0) } + rollout
     let ratio = Double(sizes.criticRatio)
-    withExtendedLifetime((stage.base, stage.texts, roles, generatorOptimizer, criticOptimizers)) {}
+    withExtendedLifetime((stage.base, stage.texts, generatorOptimizer, criticOptimizers)) {}
     return phase(ledger, (1 / ratio) * (generatorWork + pairedWork + (ratio - 1) * aloneWork))
+  }
+
+  /// What the silent steps of this rank's rollouts of a step take, on average over depths.
+  func silentSteps(
+    _ ledger: PlannedLedger, _ generator: ParametersTwin, depth: Int
+  ) -> Work {
+    var silentPass = work(ledger) {
+      let network = NetworkTwin(sizes: network, parameters: generator, part: part)
+      let tape = TapeTwin(ledger, role: .generator, isRecording: false)
+      let noisy = ValueTwin(constant: tape.result(latentCount))
+      _ = network.velocity(tape, noisy: noisy, sampleCount: sampleCount)
+    }
+    silentPass.updateByteCount = 0
+    return Double(microbatchCount)
+      * (Double(depth) / 2 * silentPass + loads(of: generator, ledger))
   }
 
   /// What the silent passes of a microbatch's rollout load: as many times as the deepest rollout of the
   /// microbatches that are computed at the same time has steps.
-  private func loads(of roles: Roles, _ ledger: PlannedLedger) -> Work {
-    guard sizes.simulatesRollout, place.zeroStage == .parameters else {
+  private func loads(of generator: ParametersTwin, _ ledger: PlannedLedger) -> Work {
+    guard sizes.simulatesRollout, generator.stage == .parameters else {
       return 0 * Work(of: ledger)
     }
     let stepCount = sizes.generatorStepCount
@@ -271,17 +285,18 @@ struct PhaseTwins {
     let deepest = (0..<stepCount).map { draw in
       (0..<peerCount).map { (draw + $0) % stepCount }.max() ?? draw
     }
-    roles.generator.attendPass()
+    generator.attendPass()
     return Double(deepest.reduce(0, +)) / Double(stepCount)
-      * work(ledger) { roles.generator.attendPass() }
+      * work(ledger) { generator.attendPass() }
   }
 
   /// The rollout: silent steps down to the depth, then one on the tape.
-  private func generate(
-    _ ledger: PlannedLedger, _ roles: Roles, depth: Int, isTrainable: Bool, on tape: TapeTwin
+  func generate(
+    _ ledger: PlannedLedger, _ parameters: ParametersTwin, depth: Int, isTrainable: Bool,
+    on tape: TapeTwin
   ) -> ValueTwin {
     let generator = NetworkTwin(
-      sizes: network, parameters: roles.generator, isTrainable: isTrainable, part: part)
+      sizes: network, parameters: parameters, isTrainable: isTrainable, part: part)
     let noise = ledger.allocate(latentCount, .common, .activations)
     let start =
       sizes.simulatesRollout
@@ -314,38 +329,42 @@ struct PhaseTwins {
     return state
   }
 
-  private func differentiateGenerator(
-    _ x: ValueTwin, _ stage: Stage, _ roles: Roles, on tape: TapeTwin
-  ) {
+  /// The gradient of the generator's loss at a sample.
+  func score(
+    _ sample: PlannedLedger.Block, _ stage: Stage, _ critic: Critic
+  ) -> PlannedLedger.Block? {
     let ledger = stage.ledger
-    let scores = scores(ledger, stage, roles, tape)
+    let tape = TapeTwin(ledger, role: .base)
+    let x = tape.input(sample)
+    let pull = pull(ledger, stage, critic, tape)
     var terms = [x]
-    var seeds = [scores]
+    var seeds = [pull]
     if sizes.hasGroundTruthTerm {
       terms.append(x)
       seeds.append(tape.result(latentCount))
     }
-    if roles.head != nil {
+    if critic.head != nil {
       terms.append(discriminate(x, stage, isTrainable: false, on: tape))
       seeds.append(tape.result(sampleCount))
     }
     let scaled = seeds.dropFirst().map { tape.scratch($0.count) }
     tape.backward(terms)
     withExtendedLifetime((terms, seeds, scaled)) {}
+    return tape.gradient(of: x)
   }
 
   /// Both score passes, silent; returns the seed.
-  private func scores(
-    _ ledger: PlannedLedger, _ stage: Stage, _ roles: Roles, _ tape: TapeTwin
+  private func pull(
+    _ ledger: PlannedLedger, _ stage: Stage, _ critic: Critic, _ tape: TapeTwin
   ) -> PlannedLedger.Block {
     let update = UpdateTwin(rank: sizes.adapterRank, isTrainable: false)
     let fake = NetworkTwin(
-      sizes: network, parameters: stage.base, adapter: update, adapterParameters: roles.adapter,
+      sizes: network, parameters: stage.base, adapter: update, adapterParameters: critic.adapter,
       part: part)
     // At weight 0 the adapter is not run, but its blocks are entered all the same.
     let real = NetworkTwin(
       sizes: network, parameters: stage.base, adapter: sizes.pullsRealDiT ? update : nil,
-      adapterParameters: roles.adapter, part: part)
+      adapterParameters: critic.adapter, part: part)
     let noise = ledger.allocate(latentCount, .common, .activations)
     let silent = TapeTwin(ledger, role: .base, isRecording: false)
     let noisy = silent.result(latentCount)
@@ -360,8 +379,8 @@ struct PhaseTwins {
     return tape.result(latentCount)
   }
 
-  private func differentiateCritic(
-    _ x: PlannedLedger.Block, _ stage: Stage, _ roles: Roles
+  func differentiateCritic(
+    _ x: PlannedLedger.Block, _ stage: Stage, _ critic: Critic
   ) {
     let ledger = stage.ledger
     let noise = ledger.allocate(latentCount, .common, .activations)
@@ -370,13 +389,13 @@ struct PhaseTwins {
     let fake = NetworkTwin(
       sizes: network, parameters: stage.base,
       adapter: UpdateTwin(rank: sizes.adapterRank, isTrainable: true),
-      adapterParameters: roles.adapter, part: part)
+      adapterParameters: critic.adapter, part: part)
     let velocity = fake.velocity(
       tape, noisy: ValueTwin(constant: noisy), sampleCount: sampleCount,
       recomputedShare: sizes.recomputedShare)
     var terms = [velocity]
     var seeds = [tape.result(latentCount)]
-    if roles.head != nil {
+    if critic.head != nil {
       for _ in 0..<2 {
         terms.append(
           discriminate(ValueTwin(constant: x), stage, isTrainable: true, on: tape))
@@ -453,7 +472,9 @@ struct PhaseTwins {
   // MARK: Evaluate
 
   /// Sampling a batch of clips; a step is one pass of the network.
-  func evaluate() -> RankPhase {
+  /// - Parameter joining: what a rank holds beside these networks while they are joined from split roles; nil
+  ///   where roles are colocated.
+  func evaluate(joining: ((Stage) -> [PlannedLedger.Block])? = nil) -> RankPhase {
     let stage = stage()
     let ledger = stage.ledger
     let student =
@@ -462,8 +483,11 @@ struct PhaseTwins {
     let head = PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)
     let critic =
       sizes.method == .distributionMatching
-      ? [sizes.adapterUnits, [head]].filter { $0.contains { $0.elementCount > 0 } }
-        .map { weights(stage, .fake, $0) } : []
+      ? [sizes.adapterUnits, joining == nil ? [head] : []].filter {
+        $0.contains { $0.elementCount > 0 }
+      }
+      .map { weights(stage, .fake, $0) } : []
+    if let joining { withExtendedLifetime(joining(stage)) {} }
     let work = work(ledger) {
       let noise = ledger.allocate(
         sizes.evaluationBatch * network.latentCount, .common, .activations)

@@ -163,8 +163,15 @@ package struct RunConfiguration: Equatable, Sendable {
     package var tp = Degree.auto
     package var stages = Degree.auto
     package var stageKind = "pipeline"
-    package var placement = "auto"
+    package var placement = Placement.auto
+    package var generatorRanks = Degree.auto
+    package var generatorZeroStage = Degree.auto
     package var memoryPerRank = 0
+  }
+
+  /// Which ranks hold which role while a generator is distilled.
+  package enum Placement: String, CaseIterable, Sendable {
+    case auto, colocated, split
   }
 
   /// A degree of parallelism: the coordinator's choice, or a number.

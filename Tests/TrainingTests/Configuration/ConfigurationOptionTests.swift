@@ -34,7 +34,8 @@ import Testing
     "evaluate.samples", "evaluate.batch",
     "checkpoint.everySteps", "checkpoint.keep",
     "mesh.dp", "mesh.zero", "mesh.zeroStage", "mesh.sp", "mesh.sequencePlan", "mesh.ring",
-    "mesh.tp", "mesh.stages", "mesh.stageKind", "mesh.placement", "mesh.memoryPerRank",
+    "mesh.tp", "mesh.stages", "mesh.stageKind", "mesh.placement",
+    "mesh.generatorRanks", "mesh.generatorZeroStage", "mesh.memoryPerRank",
     "exchange.codec", "exchange.bucketByteCount",
     "log.everySeconds",
   ]

@@ -50,17 +50,22 @@ private func measure(
   let context = try RunContext(
     configuration: configuration, folder: runFolder, transport: transport, shape: plan.shape,
     keepsPackedWeights: plan.keepsPackedWeights, reporter: reporter, isStopRequested: { false })
-  let networks = Networks(
-    configuration.transformer, nullTokenCount: configuration.model.textTokens,
-    makeParameters: context.parameters)
-  networks.configuration.initialize(networks.base.parameters, seed: 1)
   try context.openActivationStore()
   let batches = TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0)
+  var networks: Networks? = makeNetworks(context)
   func teach() throws {
+    guard let networks else { return }
     try TeachPhase(context: context, networks: networks, batches: batches)
       .run(from: 0) { _, _ in }
   }
   func distill() throws {
+    if let roles = try context.splitRoles() {
+      let split = try #require(
+        networks.take().map { SplitNetworks(roles, from: $0, context: context) })
+      try DistillPhase(context: context, split: split, batches: batches).run(from: 0) { _, _ in }
+      return
+    }
+    guard let networks else { return }
     if configuration.distill.method == .lcm {
       try ConsistencyPhase(context: context, networks: networks, batches: batches)
         .run(from: 0) { _, _ in }
@@ -76,6 +81,14 @@ private func measure(
   return [taught, MeasuredPhase(context, transport.log)]
 }
 
+private func makeNetworks(_ context: RunContext) -> Networks {
+  let networks = Networks(
+    context.configuration.transformer,
+    nullTokenCount: context.configuration.model.textTokens, makeParameters: context.parameters)
+  networks.configuration.initialize(networks.base.parameters, seed: 1)
+  return networks
+}
+
 /// Gradients and parameters that all ranks sent in each step of a phase, before coding.
 private func updateByteCounts(of phase: String, in metrics: URL) throws -> [Int] {
   try String(contentsOf: metrics, encoding: .utf8).split(separator: "\n").compactMap { line in
@@ -89,7 +102,7 @@ private func updateByteCounts(of phase: String, in metrics: URL) throws -> [Int]
 }
 
 @Suite struct PlannedMemoryTests {
-  @Test(arguments: PlannedCase.all + PlannedCase.vchitect)
+  @Test(arguments: PlannedCase.all + PlannedCase.vchitect + PlannedCase.split)
   func `the plan tells what the ledger books`(_ planned: PlannedCase) throws {
     let configuration = planned.configuration
     let (measured, sentByStep) = try withTemporaryFolder { folder in

@@ -30,13 +30,13 @@ struct RingSequenceTests {
   /// Whole training steps in fp32: the losses and weights of one rank up to rounding.
   @Test(arguments: [(2, 2, 1), (4, 2, 1), (4, 4, 1), (4, 2, 2), (8, 2, 2), (12, 12, 1)])
   func `a run with a ring follows the run of one rank`(ranks: Int, ring: Int, sp: Int) throws {
-    try SharedTokensRun(ranks: ranks, ring: ring, sp: sp)
-      .expectAgreement(with: SharedTokensRun(ranks: 1))
+    try TrainedRun(ranks: ranks, ring: ring, sp: sp)
+      .expectAgreement(with: TrainedRun(ranks: 1))
   }
 
   @Test func `two runs of a ring have the same bits`() throws {
     let runs = try (0..<2).map { _ in
-      try SharedTokensRun(ranks: 3, ring: 3) { $0.compute.precision = .bf16 }
+      try TrainedRun(ranks: 3, ring: 3) { $0.compute.precision = .bf16 }
     }
     #expect(runs[0].weights == runs[1].weights)
   }

@@ -14,7 +14,7 @@ struct UlyssesSequenceTests {
   /// Whole training steps in fp32: the losses and weights of one rank up to rounding.
   @Test(arguments: [(2, 2), (4, 2), (4, 4), (8, 2)])
   func `a run with shared tokens follows the run of one rank`(ranks: Int, degree: Int) throws {
-    try SharedTokensRun(ranks: ranks, sp: degree)
-      .expectAgreement(with: SharedTokensRun(ranks: 1))
+    try TrainedRun(ranks: ranks, sp: degree)
+      .expectAgreement(with: TrainedRun(ranks: 1))
   }
 }

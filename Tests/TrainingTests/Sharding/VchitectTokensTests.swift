@@ -171,7 +171,7 @@ struct VchitectTokensTests {
       configuration.model.doubleBlocks = 2
       configuration.mesh.sequencePlan = plan
     }
-    try SharedTokensRun(ranks: layout.ranks, sp: layout.degree, vchitect)
-      .expectAgreement(with: SharedTokensRun(ranks: 1, vchitect), bound: 1e-5)
+    try TrainedRun(ranks: layout.ranks, sp: layout.degree, vchitect)
+      .expectAgreement(with: TrainedRun(ranks: 1, vchitect), bound: 1e-5)
   }
 }

@@ -14,15 +14,10 @@ import Testing
 @testable import Training
 
 struct ZeroStagesTests {
-  struct Result: Equatable, Sendable {
-    var weights: [Float]
-    var losses: [String]
-  }
-
-  /// Teach and distill on `ranks` ranks; the weights of W, generator and adapter, and all losses.
+  /// Teach and distill on `ranks` ranks.
   private func run(
     _ ranks: Int, dp: Int = 1, stage: Int, sp: Int = 1, _ change: (inout RunConfiguration) -> Void
-  ) throws -> [Result] {
+  ) throws -> TrainedRun {
     let configuration = TinyRun.configuration {
       $0.model.heads = 2
       $0.model.doubleBlocks = 2
@@ -33,39 +28,23 @@ struct ZeroStagesTests {
       $0.compute.precision = .fp32
       change(&$0)
     }
-    return try withTemporaryFolder { folder in
-      let prepared = try TinyRun.prepared(in: folder)
-      let path = folder.path + "/run/"
-      return try InProcessMesh.run(size: ranks) { transport in
-        let context = try RunContext(
-          configuration: configuration, folder: RunFolder(path), transport: transport,
-          shape: try Coordinator.plan(configuration, rankCount: ranks).shape,
-          reporter: Reporter(), isStopRequested: { false })
-        let networks = Networks(
-          configuration.transformer, nullTokenCount: configuration.model.textTokens,
-          makeParameters: context.shardGroup.parameters)
-        #expect(networks.base.parameters.isWhole == (stage < 3 || ranks == dp))
-        networks.configuration.initialize(networks.base.parameters, seed: 1)
-        let batches = TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0)
-        try TeachPhase(context: context, networks: networks, batches: batches)
-          .run(from: 0) { _, _ in }
-        if configuration.distill.method == .lcm {
-          try ConsistencyPhase(context: context, networks: networks, batches: batches)
-            .run(from: 0) { _, _ in }
-        } else {
-          try DistillPhase(context: context, networks: networks, batches: batches)
-            .run(from: 0) { _, _ in }
-        }
-        let sets = [
-          networks.base.parameters, networks.generator?.parameters, networks.adapter?.parameters,
-          networks.head?.parameters,
-        ]
-        return Result(
-          weights: sets.compactMap(\.self).flatMap(\.wholeVector),
-          losses: try context.agreeOnStep(losses: context.microbatches.map(Double.init)).losses
-            .map { "\($0)" })
-      }
+    return try TrainedRun(configuration, ranks: ranks) {
+      #expect($0.isWhole == (stage < 3 || ranks == dp))
     }
+  }
+
+  /// Expects the weights, losses and norms of one rank on every rank.
+  private func expect(
+    _ run: TrainedRun, toEqual alone: TrainedRun, _ name: String,
+    location: SourceLocation = #_sourceLocation
+  ) {
+    // Compared outside of the expectation: a failure would print every weight.
+    let areSame = run.weights.allSatisfy { $0 == alone.weights[0] }
+    #expect(areSame, "weights of \(name)", sourceLocation: location)
+    #expect(run.readings == alone.readings, "\(name)", sourceLocation: location)
+    #expect(
+      run.microbatches == alone.microbatches && run.microbatches == (0..<8).map(Double.init),
+      "\(name)", sourceLocation: location)
   }
 
   static let changes: [(name: String, change: @Sendable (inout RunConfiguration) -> Void)] = [
@@ -107,12 +86,11 @@ struct ZeroStagesTests {
   @Test(arguments: changes.indices)
   func `stages 2 and 3 have the bits of one rank`(_ index: Int) throws {
     let (name, change) = Self.changes[index]
-    let alone = try run(1, stage: 1, change)[0]
-    #expect(alone.losses == (0..<8).map { "\(Double($0))" })
+    let alone = try run(1, stage: 1, change)
     for (ranks, stage) in [(1, 3), (2, 2), (2, 3), (4, 2), (4, 3), (8, 3)] {
-      for result in try run(ranks, stage: stage, change) {
-        #expect(result == alone, "\(name), \(ranks) ranks, stage \(stage)")
-      }
+      expect(
+        try run(ranks, stage: stage, change), toEqual: alone,
+        "\(name), \(ranks) ranks, stage \(stage)")
     }
   }
 
@@ -126,20 +104,18 @@ struct ZeroStagesTests {
       configuration.distill.generatorSteps = 3
       configuration.model.architecture = architecture
     }
-    let alone = try run(1, stage: 1, spread)[0]
-    for result in try run(layout.ranks, dp: layout.dp, stage: layout.stage, spread) {
-      #expect(result == alone)
-    }
+    expect(
+      try run(layout.ranks, dp: layout.dp, stage: layout.stage, spread),
+      toEqual: try run(1, stage: 1, spread), "\(layout)")
   }
 
   @Test func `stages go with shared tokens`() throws {
-    let alone = try run(1, stage: 1) { _ in }[0]
+    let alone = try run(1, stage: 1) { _ in }
     let shared = try run(4, stage: 3, sp: 2) { _ in }
-    for result in shared { #expect(result == shared[0]) }
-    let scale = alone.weights.reduce(0) { max($0, abs($1)) }
-    let worst = zip(alone.weights, shared[0].weights).reduce(0) { max($0, abs($1.0 - $1.1)) }
-    #expect(worst <= 1e-4 * scale, "weights differ by \(worst) of \(scale)")
-    #expect(shared[0].losses == alone.losses)
+    let agree = shared.weights.allSatisfy { $0 == shared.weights[0] }
+    #expect(agree)
+    #expect(shared.distance(to: alone) <= 1e-4)
+    #expect(shared.microbatches == alone.microbatches)
   }
 
   /// A job that was saved at one stage goes on at another, and ends with the same files.

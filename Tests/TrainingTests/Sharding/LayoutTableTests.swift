@@ -1,0 +1,104 @@
+// Every layout that the worker accepts on 2, 4 and 8 ranks, for both architectures, against one rank.
+
+import MeshLayout
+import Models
+import Testing
+
+@testable import Training
+
+/// A layout of the table; `zero` takes the ranks that the others leave.
+struct TableLayout: Sendable, CustomStringConvertible {
+  let rankCount: Int
+  let architecture: Architecture
+  var stage = 1
+  var dp = 1
+  var ring = 1
+  var sp = 1
+  var tp = 1
+  var plan = SequencePlan.spatial
+
+  var description: String {
+    "\(architecture.rawValue) on \(rankCount) ranks: stage \(stage), dp \(dp), ring \(ring), sp \(sp) "
+      + "\(plan), tp \(tp)"
+  }
+
+  /// Whether all sums are those of the tree over microbatches.
+  var keepsBits: Bool { ring * sp * tp == 1 }
+
+  var configuration: RunConfiguration {
+    TinyRun.configuration {
+      $0.model.architecture = architecture
+      $0.model.heads = 4
+      $0.model.doubleBlocks = 2
+      $0.batch.microbatches = 8
+      ($0.teach.steps, $0.distill.steps) = (1, 2)
+      $0.compute.precision = .fp32
+      $0.mesh.zeroStage = .fixed(stage)
+      ($0.mesh.dp, $0.mesh.ring) = (.fixed(dp), .fixed(ring))
+      ($0.mesh.sp, $0.mesh.tp) = (.fixed(sp), .fixed(tp))
+      $0.mesh.sequencePlan = plan
+    }
+  }
+
+  private var isLegal: Bool {
+    configuration.validate().isEmpty && configuration.validate(rankCount: rankCount).isEmpty
+      && (try? Coordinator.plan(configuration, rankCount: rankCount)) != nil
+  }
+
+  static func all(_ architecture: Architecture, ranks: Int) -> [TableLayout] {
+    let degrees = [1, 2, 4, 8].filter { ranks % $0 == 0 }
+    var layouts: [TableLayout] = []
+    for stage in 1...3 {
+      for dp in degrees {
+        for ring in degrees {
+          for sp in degrees {
+            for tp in degrees where dp * ring * sp * tp <= ranks {
+              let plans: [SequencePlan] =
+                architecture == .vchitect && sp > 1 ? [.spatial, .all] : [.spatial]
+              layouts += plans.map {
+                TableLayout(
+                  rankCount: ranks, architecture: architecture, stage: stage, dp: dp, ring: ring,
+                  sp: sp, tp: tp, plan: $0)
+              }
+            }
+          }
+        }
+      }
+    }
+    return layouts.filter(\.isLegal)
+  }
+}
+
+@Suite struct LayoutTableTests {
+  @Test(arguments: Architecture.allCases, [2, 4, 8])
+  func `every legal layout follows one rank, bit for bit where no sum is made in another order`(
+    architecture: Architecture, ranks: Int
+  ) throws {
+    let alone = try TrainedRun(
+      TableLayout(rankCount: 1, architecture: architecture).configuration, ranks: 1)
+    // Teach: loss, norm; distill: critic and generator turns in the first step, the critic's in the second.
+    #expect(alone.readings.count == 2 + 4 + 2 && alone.weights[0].allSatisfy(\.isFinite))
+    let layouts = TableLayout.all(architecture, ranks: ranks)
+    #expect(layouts.contains(where: \.keepsBits) && !layouts.allSatisfy(\.keepsBits))
+    for layout in layouts {
+      let found = try TrainedRun(layout.configuration, ranks: ranks)
+      // Compared outside of the expectations: a failure would print every weight.
+      let agree = found.weights.allSatisfy { $0 == found.weights[0] }
+      #expect(agree, "\(layout): ranks differ in weights")
+      if layout.keepsBits {
+        let isSame = found.weights[0] == alone.weights[0]
+        #expect(isSame, "\(layout): weights differ from those of one rank")
+        #expect(found.readings == alone.readings, "\(layout)")
+        continue
+      }
+      let distance = found.distance(to: alone)
+      #expect(distance <= 1e-5, "\(layout)")
+      for (found, expected) in zip(found.readings, alone.readings) {
+        // What is zero but for rounding, as the generator's loss while the LoRA is zero, has no relative error.
+        #expect(
+          abs(found.value - expected.value) <= 1e-5 * abs(expected.value) + 1e-9,
+          "\(layout): \(found) for \(expected)")
+      }
+    }
+  }
+}

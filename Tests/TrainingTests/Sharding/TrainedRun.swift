@@ -1,0 +1,91 @@
+// Training on ranks that are threads, and what it leaves: for comparing layouts.
+
+import Autodiff
+import Foundation
+import Models
+import ProcessMesh
+import TestSupport
+
+@testable import Training
+
+/// Teach and distill from random weights; no samples, tables or checkpoints.
+struct TrainedRun: Sendable {
+  /// A loss or gradient norm of the run's metrics, in order of steps.
+  struct Reading: Equatable, Sendable {
+    let name: String
+    let value: Double
+  }
+
+  /// W, generator, adapter and the discriminator's head, of each rank.
+  let weights: [[Float]]
+  let readings: [Reading]
+  /// The number of each microbatch, as the ranks agreed on them.
+  let microbatches: [Double]
+
+  /// - Parameter inspect: gets W as each rank has it, before any step.
+  init(
+    _ configuration: RunConfiguration, ranks: Int,
+    inspect: @escaping @Sendable (ParameterSet<Float>) -> Void = { _ in }
+  ) throws {
+    (weights, readings, microbatches) = try withTemporaryFolder { folder in
+      let prepared = try TinyRun.prepared(in: folder)
+      let runFolder = RunFolder(folder.path + "/run/")
+      try FileManager.default.createDirectory(at: runFolder.url, withIntermediateDirectories: true)
+      let plan = try Coordinator.plan(configuration, rankCount: ranks)
+      let results = try InProcessMesh.run(size: ranks) { transport in
+        let reporter =
+          transport.isRoot
+          ? Reporter(style: .plain(interval: 1e9), output: { _ in }) : Reporter()
+        try reporter.open(runFolder, resumingAt: nil)
+        let context = try RunContext(
+          configuration: configuration, folder: runFolder, transport: transport, shape: plan.shape,
+          reporter: reporter, isStopRequested: { false })
+        let networks = Networks(
+          configuration.transformer, nullTokenCount: configuration.model.textTokens,
+          makeParameters: context.parameters)
+        inspect(networks.base.parameters)
+        networks.configuration.initialize(networks.base.parameters, seed: 1)
+        let batches = TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0)
+        try TeachPhase(context: context, networks: networks, batches: batches)
+          .run(from: 0) { _, _ in }
+        if configuration.distill.method == .lcm {
+          try ConsistencyPhase(context: context, networks: networks, batches: batches)
+            .run(from: 0) { _, _ in }
+        } else {
+          try DistillPhase(context: context, networks: networks, batches: batches)
+            .run(from: 0) { _, _ in }
+        }
+        let sets = [
+          networks.base.parameters, networks.generator?.parameters, networks.adapter?.parameters,
+          networks.head?.parameters,
+        ]
+        return (
+          weights: sets.compactMap(\.self).flatMap(\.wholeVector),
+          microbatches: try context.agreeOnStep(losses: context.microbatches.map(Double.init))
+            .losses
+        )
+      }
+      return (
+        results.map(\.weights), try Self.readings(in: runFolder.metrics), results[0].microbatches
+      )
+    }
+  }
+
+  private static func readings(in metrics: URL) throws -> [Reading] {
+    try String(contentsOf: metrics, encoding: .utf8).split(separator: "\n").flatMap { line in
+      let object = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
+      return (object ?? [:]).filter { $0.key.hasSuffix("loss") || $0.key.hasSuffix("norm") }
+        .sorted { $0.key < $1.key }
+        .map { Reading(name: $0.key, value: $0.value as? Double ?? .nan) }
+    }
+  }
+
+  /// The largest difference of weights over the largest weight; infinite where one is not a number.
+  func distance(to other: TrainedRun) -> Float {
+    let scale = other.weights[0].reduce(0) { max($0, abs($1)) }
+    return zip(weights[0], other.weights[0]).reduce(0) {
+      let difference = abs($1.0 - $1.1)
+      return difference.isNaN ? .infinity : max($0, difference)
+    } / scale
+  }
+}

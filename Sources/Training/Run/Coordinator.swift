@@ -1,6 +1,7 @@
 // Decides which rank holds what, before anything is allocated. All ranks hold W, adapter and generator, or a
 // shard of each at stage 3, and a shard of the optimizer state and averages; they share microbatches, and
-// tokens where `mesh.sp`, `mesh.ring` or `mesh.tp` is more than 1, with `mesh.tp` also the weights of blocks.
+// tokens where `mesh.sp`, `mesh.ring` or `mesh.tp` is more than 1, with `mesh.tp` also the weights of blocks. Where
+// roles are split, some of them hold the generator and the others all else while the student is distilled.
 
 import Autodiff
 import Basics

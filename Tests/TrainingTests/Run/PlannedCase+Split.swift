@@ -44,6 +44,7 @@ extension PlannedCase {
     },
     split("split roles, Vchitect", ranks: 4, generators: 2, stage: 3) {
       $0.model.architecture = .vchitect
+      $0.model.heads = 4
       $0.model.recompute = true
       $0.distill.guidance = 2
     },

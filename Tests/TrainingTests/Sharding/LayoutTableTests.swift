@@ -16,10 +16,12 @@ struct TableLayout: Sendable, CustomStringConvertible {
   var sp = 1
   var tp = 1
   var plan = SequencePlan.spatial
+  /// Half of the ranks hold the generator alone.
+  var isSplit = false
 
   var description: String {
     "\(architecture.rawValue) on \(rankCount) ranks: stage \(stage), dp \(dp), ring \(ring), sp \(sp) "
-      + "\(plan), tp \(tp)"
+      + "\(plan), tp \(tp)\(isSplit ? ", split" : "")"
   }
 
   /// Whether all sums are those of the tree over microbatches.
@@ -37,6 +39,8 @@ struct TableLayout: Sendable, CustomStringConvertible {
       ($0.mesh.dp, $0.mesh.ring) = (.fixed(dp), .fixed(ring))
       ($0.mesh.sp, $0.mesh.tp) = (.fixed(sp), .fixed(tp))
       $0.mesh.sequencePlan = plan
+      $0.mesh.placement = isSplit ? .split : .colocated
+      if isSplit { $0.mesh.generatorRanks = .fixed(rankCount / 2) }
     }
   }
 
@@ -49,6 +53,9 @@ struct TableLayout: Sendable, CustomStringConvertible {
     let degrees = [1, 2, 4, 8].filter { ranks % $0 == 0 }
     var layouts: [TableLayout] = []
     for stage in 1...3 {
+      layouts.append(
+        TableLayout(
+          rankCount: ranks, architecture: architecture, stage: stage, isSplit: true))
       for dp in degrees {
         for ring in degrees {
           for sp in degrees {

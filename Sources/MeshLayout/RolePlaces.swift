@@ -16,7 +16,7 @@ package struct GeneratorRanks: Equatable, Hashable, Codable, Sendable, CustomStr
   }
 
   package var description: String {
-    "\(count) generator ranks"
+    "\(count) generator rank\(count == 1 ? "" : "s")"
       + (zeroStage == .optimizer || count == 1 ? "" : " at stage \(zeroStage.rawValue)")
   }
 }

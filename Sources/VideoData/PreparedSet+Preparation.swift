@@ -56,12 +56,14 @@ extension PreparedSet {
         say("\(error.message): preparing again")
       }
     }
+    let scratch = try ScratchFolder(in: folder.deletingLastPathComponent())
     let prepared = try make(
       inputs: inputs, options: options, fingerprint: fingerprint, reader: reader,
-      isStopRequested: isStopRequested, say: say)
+      in: scratch, isStopRequested: isStopRequested, say: say)
     try wanted?.requireCodec(of: prepared)
-    try prepared.write(to: folder)
-    return prepared
+    try prepared.finish(scratch, as: folder)
+    // From its place, and as every later start finds it.
+    return try PreparedSet(loading: folder)
   }
 
   // MARK: Inputs
@@ -116,16 +118,16 @@ extension PreparedSet {
 
   // MARK: Making
 
-  /// A source before the codec is known.
+  /// A source before the codec is known; its frames lie in the scratch folder already.
   private struct Footage {
     let name: String
-    let video: Video
+    let frames: StoredFrames
     let framesPerSecond: Double
   }
 
   private static func make(
     inputs: Inputs, options: PreparationOptions, fingerprint: String, reader: VideoReader,
-    isStopRequested: () -> Bool, say: (String) -> Void
+    in scratch: ScratchFolder, isStopRequested: () -> Bool, say: (String) -> Void
   ) throws -> PreparedSet {
     func stopIfRequested() throws {
       if isStopRequested() {
@@ -137,8 +139,14 @@ extension PreparedSet {
     for file in inputs.files {
       try stopIfRequested()
       do {
+        let (video, framesPerSecond) = try read(
+          file, options: options, reader: reader, isStopRequested: isStopRequested)
         footage.append(
-          try read(file, options: options, reader: reader, isStopRequested: isStopRequested))
+          Footage(
+            name: file.deletingPathExtension().lastPathComponent,
+            frames: try StoredFrames(
+              writing: video, to: framesFile(footage.count, in: scratch.url)),
+            framesPerSecond: framesPerSecond))
       } catch let error as VideoError {
         // Only a fault of the file itself may leave it out: the set is kept for good.
         if [.toolMissing, .toolFailed, .unwritable, .stopped].contains(error.code) { throw error }
@@ -159,7 +167,7 @@ extension PreparedSet {
     let isProcedural = inputs.files.isEmpty
     if isProcedural {
       say("no videos found: learning from \(options.proceduralPeople) procedurally drawn people")
-      footage = people(options: options)
+      footage = try people(options: options, in: scratch)
     }
     return try assemble(
       footage, options: options, isProcedural: isProcedural, fingerprint: fingerprint,
@@ -168,7 +176,7 @@ extension PreparedSet {
 
   private static func read(
     _ file: URL, options: PreparationOptions, reader: VideoReader, isStopRequested: () -> Bool
-  ) throws -> Footage {
+  ) throws -> (video: Video, framesPerSecond: Double) {
     let properties = try reader.probe(file, isStopRequested: isStopRequested)
     let size = options.scaledSize(height: properties.height, width: properties.width)
     let video = try reader.decode(
@@ -180,19 +188,22 @@ extension PreparedSet {
         "\(file.path) has \(video.frameCount) frames, a clip needs \(options.clipFrameCount); "
           + "give a longer video")
     }
-    return Footage(
-      name: file.deletingPathExtension().lastPathComponent,
-      video: MotionWindow.crop(video, maximumLongSide: options.maximumLongSide),
-      framesPerSecond: properties.framesPerSecond > 0 ? properties.framesPerSecond : 25)
+    return (
+      MotionWindow.crop(video, maximumLongSide: options.maximumLongSide),
+      properties.framesPerSecond > 0 ? properties.framesPerSecond : 25
+    )
   }
 
-  private static func people(options: PreparationOptions) -> [Footage] {
-    (0..<options.proceduralPeople).map { person in
-      Footage(
+  private static func people(
+    options: PreparationOptions, in scratch: ScratchFolder
+  ) throws -> [Footage] {
+    try (0..<options.proceduralPeople).map { person in
+      let video = ProceduralFace(seed: options.proceduralSeed, person: person).draw(
+        frameCount: options.proceduralFrames, height: options.shortSide,
+        width: options.maximumLongSide)
+      return Footage(
         name: "person-\(person)",
-        video: ProceduralFace(seed: options.proceduralSeed, person: person).draw(
-          frameCount: options.proceduralFrames, height: options.shortSide,
-          width: options.maximumLongSide),
+        frames: try StoredFrames(writing: video, to: framesFile(person, in: scratch.url)),
         framesPerSecond: ProceduralFace.framesPerSecond)
     }
   }
@@ -203,19 +214,19 @@ extension PreparedSet {
   ) throws -> PreparedSet {
     let windows = footage.map {
       ClipWindows(
-        frameCount: $0.video.frameCount, clipFrameCount: options.clipFrameCount,
+        frameCount: $0.frames.frameCount, clipFrameCount: options.clipFrameCount,
         heldOutShare: options.heldOutShare)
     }
     let codec = try LinearCausalCodec(
-      fittedOn: zip(footage, windows).map { .init($0.video, frameCount: $1.trainFrameCount) },
+      fittedOn: zip(footage, windows).map { .init($0.frames, frameCount: $1.trainFrameCount) },
       cropSize: options.cropSize, channelCount: options.latentChannels, mirrors: options.mirrors,
       reverses: options.reverses)
-    let judged = zip(footage, windows).map {
-      judgedClips(of: $0.video, windows: $1, cropSize: options.cropSize)
+    let judged = try zip(footage, windows).map {
+      try judgedClips(of: $0.frames, windows: $1, cropSize: options.cropSize)
     }
     let sources = footage.indices.map { index in
       Source(
-        name: footage[index].name, video: footage[index].video,
+        name: footage[index].name, frames: footage[index].frames,
         framesPerSecond: footage[index].framesPerSecond, windows: windows[index],
         codecPSNR: codec.reconstructionPSNR(of: judged[index]) ?? 0)
     }
@@ -227,13 +238,15 @@ extension PreparedSet {
 
   /// Clips without overlap from the held-out tail, or from the whole video where there is none.
   private static func judgedClips(
-    of video: Video, windows: ClipWindows, cropSize: Int
-  ) -> [Video] {
+    of frames: StoredFrames, windows: ClipWindows, cropSize: Int
+  ) throws -> [Video] {
     let starts = windows.heldOutStarts.isEmpty ? windows.trainStarts : windows.heldOutStarts
-    return stride(from: starts.lowerBound, to: starts.upperBound, by: windows.clipFrameCount).map {
-      video.frames($0..<$0 + windows.clipFrameCount).cropped(
-        top: (video.height - cropSize) / 2, left: (video.width - cropSize) / 2, height: cropSize,
-        width: cropSize)
+    let places = stride(
+      from: starts.lowerBound, to: starts.upperBound, by: windows.clipFrameCount)
+    return try places.map {
+      try frames.read($0..<$0 + windows.clipFrameCount).cropped(
+        top: (frames.height - cropSize) / 2, left: (frames.width - cropSize) / 2,
+        height: cropSize, width: cropSize)
     }
   }
 }

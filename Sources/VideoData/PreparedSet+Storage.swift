@@ -55,17 +55,14 @@ extension PreparedSet {
       let stored = try SafetensorsReader(opening: folder.appending(path: "codec.safetensors"))
       let codec = try LinearCausalCodec(reading: stored)
       let sources = try listing.sources.enumerated().map { index, entry in
-        let file = try SafetensorsReader(
-          opening: folder.appending(path: "source-\(index).safetensors"))
-        let bytes = try file.bytes("frames")
-        guard bytes.count == entry.frameCount * entry.height * entry.width * 3,
-          entry.frameCount >= listing.options.clipFrameCount,
-          Fingerprint(of: bytes).text == entry.contentHash
+        let frames = StoredFrames(
+          in: Self.framesFile(index, in: folder), frameCount: entry.frameCount,
+          height: entry.height, width: entry.width)
+        guard entry.frameCount >= listing.options.clipFrameCount,
+          try frames.fingerprint().text == entry.contentHash
         else { throw Self.damage(folder, "the frames of \(entry.name) are not what was written") }
         return Source(
-          name: entry.name,
-          video: Video(
-            frameCount: entry.frameCount, height: entry.height, width: entry.width, bytes: bytes),
+          name: entry.name, frames: frames,
           framesPerSecond: entry.framesPerSecond,
           windows: ClipWindows(
             frameCount: entry.frameCount, clipFrameCount: listing.options.clipFrameCount,
@@ -93,31 +90,24 @@ extension PreparedSet {
       cause: cause)
   }
 
-  /// Writes the set to `folder`, replacing what is there.
+  /// Where the frames of a source lie in the folder of a set.
+  static func framesFile(_ source: Int, in folder: URL) -> URL {
+    folder.appending(path: "source-\(source).safetensors")
+  }
+
+  /// Writes the rest of the set to the folder that has its frames, and makes that the set in `folder`,
+  /// replacing what is there.
   /// - Throws: `unwritable`, and what writing safetensors throws.
-  func write(to folder: URL) throws {
-    let parent = folder.deletingLastPathComponent()
-    let scratch = try ScratchFolder(in: parent)
+  func finish(_ scratch: ScratchFolder, as folder: URL) throws {
     try codec.write(to: scratch.file("codec.safetensors"))
-    for (index, source) in sources.enumerated() {
-      let video = source.video
-      let writer = try SafetensorsWriter(
-        creating: scratch.file("source-\(index).safetensors"),
-        tensors: [
-          TensorDeclaration(
-            "frames", .uint8, shape: [video.frameCount, video.height, video.width, 3])
-        ])
-      try Buffer(video.bytes).withBytes { try writer.append(bytes: $0, to: "frames") }
-      try writer.finish()
-    }
     let listing = Listing(
       formatVersion: Self.formatVersion, fingerprint: fingerprint, isProcedural: isProcedural,
       codecPSNR: codecPSNR, options: options,
-      sources: sources.map {
+      sources: try sources.map {
         Listing.Source(
-          name: $0.name, framesPerSecond: $0.framesPerSecond, frameCount: $0.video.frameCount,
-          height: $0.video.height, width: $0.video.width, codecPSNR: $0.codecPSNR,
-          contentHash: Fingerprint(of: $0.video.bytes).text)
+          name: $0.name, framesPerSecond: $0.framesPerSecond, frameCount: $0.frames.frameCount,
+          height: $0.frames.height, width: $0.frames.width, codecPSNR: $0.codecPSNR,
+          contentHash: try $0.frames.fingerprint().text)
       }, skipped: skipped)
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys]

@@ -1,5 +1,5 @@
 // The result of the prepare phase: scaled frames of every source, the fitted codec, and what is
-// needed to draw clips of them. Random crops are cut and encoded when they are drawn.
+// needed to draw clips of them. Random crops are read, cut and encoded when they are drawn.
 //
 // On disk (`PreparedSet+Storage.swift`) it is a folder that is either whole or does not exist, and
 // that is used again as long as the inputs and the options are the same.
@@ -9,7 +9,7 @@ package struct PreparedSet: Sendable {
   package struct Source: Sendable {
     package let name: String
     /// Scaled frames, the kept window of them.
-    package let video: Video
+    package let frames: StoredFrames
     package let framesPerSecond: Double
     package let windows: ClipWindows
     /// PSNR of the codec on clips of the held-out tail (of all frames where nothing is held out).
@@ -36,24 +36,22 @@ package struct PreparedSet: Sendable {
   package func sampler(seed: UInt64) -> ClipSampler {
     ClipSampler(
       sources: sources.map {
-        ClipSampler.Source(height: $0.video.height, width: $0.video.width, windows: $0.windows)
+        ClipSampler.Source(height: $0.frames.height, width: $0.frames.width, windows: $0.windows)
       }, seed: seed, cropSize: options.cropSize, mirrors: options.mirrors,
       reverses: options.reverses)
   }
 
-  /// The pixels of a sample, F×crop×crop×3.
-  package func clip(_ sample: ClipSample) -> Video {
-    let source = sources[sample.source].video
-    var clip = source.frames(sample.start..<sample.start + options.clipFrameCount)
+  /// The pixels of a sample, F×crop×crop×3, read from the folder of the set.
+  /// - Throws: `damagedSet` where that is not what was written.
+  package func clip(_ sample: ClipSample) throws -> Video {
+    let frames = sources[sample.source].frames
+    var clip = try frames.read(sample.start..<sample.start + options.clipFrameCount)
       .cropped(
         top: sample.top, left: sample.left, height: options.cropSize, width: options.cropSize)
     if sample.isMirrored { clip = clip.mirrored }
     if sample.isReversed { clip = clip.reversed }
     return clip
   }
-
-  /// The latents of a sample, C×F×H×W.
-  package func latents(_ sample: ClipSample) -> Latents { codec.encode(clip(sample)) }
 
   /// C, F, H, W of every sample's latents.
   package var latentShape: [Int] {

@@ -81,8 +81,8 @@ private struct PreparedListing: Encodable {
   init(_ prepared: PreparedSet) {
     sources = prepared.sources.map {
       Source(
-        name: $0.name, frames: $0.video.frameCount, height: $0.video.height,
-        width: $0.video.width, framesPerSecond: $0.framesPerSecond,
+        name: $0.name, frames: $0.frames.frameCount, height: $0.frames.height,
+        width: $0.frames.width, framesPerSecond: $0.framesPerSecond,
         trainingWindows: $0.windows.trainStarts.count,
         heldOutWindows: $0.windows.heldOutStarts.count, codecPsnr: $0.codecPSNR)
     }

@@ -81,7 +81,8 @@ package struct EvaluatePhase {
     context.reporter.begin(phase: Self.name, step: 0)
     let sampler = prepared.sampler(seed: context.seed)
     func real(_ number: Int) -> Video {
-      prepared.clip(sampler.sample(at: number, purpose: .trueClipChoice))
+      context.clip(
+        sampler.sample(at: number, purpose: .trueClipChoice), of: prepared)
     }
     func coded(_ number: Int) -> Video {
       prepared.codec.decode(prepared.codec.encode(real(number)))
@@ -205,11 +206,11 @@ package struct EvaluatePhase {
     guard !isThere else { return }
     let measures = try context.shareOut(heldOut.count) { number in
       let condition = HeldOutCondition(
-        prepared, heldOut[number], texts: texts, arena: context.arena
+        prepared, heldOut[number], texts: texts, context: context
       ).condition
       let clip = PixelClip(
         generator.clips([number], sampler: sampler, conditions: [condition])[0])
-      let truth = PixelClip(prepared.clip(heldOut[number]))
+      let truth = PixelClip(context.clip(heldOut[number], of: prepared))
       return ContinuationMeasure(
         peakSignalToNoise: PeakSignalToNoise.decibels(clip, reference: truth),
         structuralSimilarity: StructuralSimilarity.mean(clip, reference: truth),

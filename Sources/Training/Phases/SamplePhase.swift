@@ -82,11 +82,11 @@ package struct SamplePhase {
   ) throws -> [Video] {
     let count = mode == .firstFrame ? heldOut.count : context.configuration.sample.clips
     let clips = try context.shareOut(count) { number -> Video in
-      guard let sampler else { return prepared.clip(heldOut[number]) }
+      guard let sampler else { return context.clip(heldOut[number], of: prepared) }
       let condition =
         mode == .firstFrame
         ? HeldOutCondition(
-          prepared, heldOut[number], texts: texts, arena: context.arena
+          prepared, heldOut[number], texts: texts, context: context
         ).condition : Condition<Float>()
       return generator.clips([number], sampler: sampler, conditions: [condition])[0]
     }
@@ -107,12 +107,15 @@ package struct SamplePhase {
 struct HeldOutCondition {
   let condition: Condition<Float>
 
-  init(_ prepared: PreparedSet, _ sample: ClipSample, texts: ConditionTexts?, arena: Arena) {
+  init(
+    _ prepared: PreparedSet, _ sample: ClipSample, texts: ConditionTexts?, context: RunContext
+  ) {
     let latents = Tensor<Float>(
-      prepared.latents(sample).values, shape: [1] + prepared.latentShape, in: arena,
+      prepared.codec.encode(context.clip(sample, of: prepared)).values,
+      shape: [1] + prepared.latentShape, in: context.arena,
       booking: Booking(.common, .activations))
     condition = Condition(
-      reference: TrainingBatches.firstFrame(of: latents, sample: 0, in: arena),
+      reference: TrainingBatches.firstFrame(of: latents, sample: 0, in: context.arena),
       text: texts?[source: sample.source])
   }
 }

@@ -27,11 +27,13 @@ package struct TrainingBatches {
   /// Counters of this phase start here, so that no two phases draw the same samples.
   package let firstCounter: Int
   private let sampler: ClipSampler
+  private let context: RunContext
 
   package init(
     _ prepared: PreparedSet, context: RunContext, texts: ConditionTexts?, firstCounter: Int
   ) {
     self.prepared = prepared
+    self.context = context
     self.texts = texts
     self.firstCounter = firstCounter
     seed = context.seed
@@ -47,7 +49,7 @@ package struct TrainingBatches {
     let counters = (0..<samplesPerMicrobatch).map { first + $0 }
     let samples = counters.map { sampler.sample(at: $0) }
     let latents = Tensor<Float>(
-      samples.flatMap { prepared.latents($0).values },
+      samples.flatMap { prepared.codec.encode(context.clip($0, of: prepared)).values },
       shape: [samples.count] + prepared.latentShape, in: arena,
       booking: Booking(.common, .activations))
     let conditions = zip(counters, samples).enumerated().map { index, pair in
@@ -82,6 +84,17 @@ package struct TrainingBatches {
 }
 
 extension RunContext {
+  /// The pixels of a sample; black where they cannot be read, which all ranks hear of at the next agreement.
+  func clip(_ sample: ClipSample, of prepared: PreparedSet) -> Video {
+    let options = prepared.options
+    let byteCount = options.clipFrameCount * options.cropSize * options.cropSize * 3
+    var clip = Video(
+      frameCount: options.clipFrameCount, height: options.cropSize, width: options.cropSize,
+      bytes: [UInt8](repeating: 0, count: byteCount))
+    attempt { clip = try prepared.clip(sample) }
+    return clip
+  }
+
   /// A stream for each sample of a batch at a step.
   package func streams(
     _ purpose: RandomPurpose, step: Int, counters: [Int]

@@ -10,12 +10,18 @@ import DenseKernels
 extension LinearCausalCodec {
   /// A video to fit on, of which only the first `frameCount` frames may be seen.
   package struct TrainingVideo: Sendable {
-    package let video: Video
-    package let frameCount: Int
+    fileprivate let frameCount: Int
+    /// Those frames.
+    fileprivate let read: @Sendable () throws -> Video
 
     package init(_ video: Video, frameCount: Int) {
-      self.video = video
       self.frameCount = frameCount
+      read = { video.frames(0..<frameCount) }
+    }
+
+    init(_ frames: StoredFrames, frameCount: Int) {
+      self.frameCount = frameCount
+      read = { try frames.read(0..<frameCount) }
     }
   }
 
@@ -25,7 +31,7 @@ extension LinearCausalCodec {
   ///   - patchLimit: patches looked at per video and kind, about. Default 20,000.
   ///   - mirrors, reverses: clips are also seen mirrored, backward.
   /// - Precondition: at least one video; at least 4 frames and 4×4 pixels each.
-  /// - Throws: what the eigenvalue solver throws.
+  /// - Throws: what reading frames and the eigenvalue solver throw.
   package init(
     fittedOn videos: [TrainingVideo], cropSize: Int, channelCount: Int = 16, mirrors: Bool = true,
     reverses: Bool = true, patchLimit: Int = 20_000
@@ -34,10 +40,11 @@ extension LinearCausalCodec {
     require(channelCount >= 1 && channelCount <= 48, "\(channelCount) of at most 48 channels")
     func components(depth: Int) throws -> Components {
       let geometry = PatchGeometry(depth: depth, side: 4)
-      let moments = videos.map { training in
+      let moments = try videos.map { training in
         var moments = PatchMoments(geometry)
         moments.add(
-          training.video, frameCount: training.frameCount, cropSize: cropSize, limit: patchLimit)
+          try training.read(), frameCount: training.frameCount, cropSize: cropSize,
+          limit: patchLimit)
         return moments.normalized
       }
       return try Components(

@@ -42,6 +42,9 @@ package struct MeshShape: Equatable, Hashable, Codable, Sendable, CustomStringCo
   private var sizes: [Axis: Int]
   /// What the ranks of a replica shard among them.
   package var zeroStage: ZeroStage
+  /// The ranks, last of all, that hold the generator alone while it is distilled, the others holding what
+  /// scores it; nil where all ranks have a part of every role.
+  package var generatorRanks: GeneratorRanks?
 
   package init(_ sizes: [Axis: Int] = [:], zeroStage: ZeroStage = .optimizer) {
     self.sizes = sizes.filter { $0.value != 1 }
@@ -73,7 +76,8 @@ package struct MeshShape: Equatable, Hashable, Codable, Sendable, CustomStringCo
   package var description: String {
     let named = Axis.allCases.filter { self[$0] != 1 }.map { "\($0.rawValue) \(self[$0])" }
     let stage = zeroStage == .optimizer ? "" : ", ZeRO stage \(zeroStage.rawValue)"
-    return named.isEmpty ? "one rank" : named.joined(separator: " × ") + stage
+    let roles = generatorRanks.map { ", split: \(rankCount - $0.count) score + \($0)" } ?? ""
+    return named.isEmpty ? "one rank" : named.joined(separator: " × ") + stage + roles
   }
 
   /// Every rule that the shape breaks, each with its numbers; empty when it is legal.
@@ -148,6 +152,10 @@ package struct MeshShape: Equatable, Hashable, Codable, Sendable, CustomStringCo
 
   /// The ranks that differ from `rank` in `axes` only, itself included, in rank order.
   package func group(along axes: Axis..., of rank: Int) -> [Int] {
+    group(along: axes, of: rank)
+  }
+
+  package func group(along axes: [Axis], of rank: Int) -> [Int] {
     let own = coordinates(of: rank).filter { !axes.contains($0.key) }
     return (0..<rankCount).filter { other in
       coordinates(of: other).filter { !axes.contains($0.key) } == own

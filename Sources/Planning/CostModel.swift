@@ -1,5 +1,6 @@
 // What a run costs, phase by phase and rank by rank: data parallel with state, gradients or parameters sharded,
-// tokens shared by all-to-all and around a ring, and weights cut, where the mesh says so.
+// tokens shared by all-to-all and around a ring, weights cut, and roles on ranks of their own, where the mesh
+// says so.
 //
 // Where blocks are cut into stages, microbatches are in flight.
 //
@@ -25,13 +26,21 @@ package struct PhaseCosts: Codable, Equatable, Sendable {
   /// Time of a step over that of the busiest rank's operations: what the stages of a pipeline wait for each other;
   /// 1 without stages.
   package let pipelineStretch: Double
+  /// Of a distillation with split roles.
+  package let roles: RoleTimeline?
+
+  /// Operations of a step that run one after the other, a mean over steps: those of the busiest rank, and what
+  /// roles that are split, or stages, wait for each other.
+  package var serialOperationsPerStep: Double {
+    roles?.step ?? (operationsPerStep.max() ?? 0) * pipelineStretch
+  }
 
   /// Bytes that all ranks send in a step before coding, a mean over steps.
   package var exchangeByteCountPerStep: Int { updateByteCountPerStep + activationByteCountPerStep }
 
   /// Lower bound of a step in seconds at a rate of products in GFLOP/s per rank.
   package func seconds(gigaflops: Double) -> Double {
-    (operationsPerStep.max() ?? 0) * pipelineStretch / (gigaflops * 1e9)
+    serialOperationsPerStep / (gigaflops * 1e9)
   }
 }
 
@@ -67,19 +76,37 @@ package enum CostModel {
   ) throws(MeshLayoutError) -> RunCosts {
     let share = try shape.share(of: sizes.microbatchCount)
     let rankCount = shape.rankCount
+    let places =
+      sizes.method == .distributionMatching
+      ? try shape.roles(of: sizes.microbatchCount) : nil
+    let keepsPackedWeights = sizes.keepsPackedWeights(shape)
     var seen: [RankKind: RankCosts] = [:]
     let ranks = (0..<rankCount).map { rank -> RankCosts in
-      let kind = RankKind(sizes, rank: rank, shape: shape, share: share)
+      let kind = RankKind(sizes, rank: rank, shape: shape, share: share, places: places)
       if let costs = seen[kind] { return costs }
-      let twins = PhaseTwins(
-        sizes: sizes, place: RankPlace(rank: rank, shape: shape),
-        microbatchCount: kind.microbatchCount, roundCount: shape[.zero], part: kind.part,
-        stage: kind.stage.map {
-          StageTwin(index: $0, count: shape[.stages], schedule: sizes.schedule)
-        },
-        keepsPackedWeights: sizes.keepsPackedWeights(shape))
-      let costs = RankCosts(
-        teach: twins.teach(), distill: twins.distill(), evaluate: twins.evaluate())
+      func twins(_ kind: RankKind, _ shape: MeshShape, rank: Int) -> PhaseTwins {
+        PhaseTwins(
+          sizes: sizes, place: RankPlace(rank: rank, shape: shape),
+          microbatchCount: kind.microbatchCount, roundCount: shape[.zero], part: kind.part,
+          stage: kind.stage.map {
+            StageTwin(index: $0, count: shape[.stages], schedule: sizes.schedule)
+          },
+          keepsPackedWeights: keepsPackedWeights)
+      }
+      let all = twins(kind, shape, rank: rank)
+      let distill: RankPhase?
+      let evaluate: RankPhase
+      if let places, let role = kind.role, let shape = places.shapes[role],
+        let ownKind = kind.inRole.first
+      {
+        let set = twins(ownKind, shape, rank: rank - places.firstRank(of: role))
+        distill = all.distill(role, in: set)
+        evaluate = all.evaluate(after: role, in: set)
+      } else {
+        distill = all.distill()
+        evaluate = all.evaluate()
+      }
+      let costs = RankCosts(teach: all.teach(), distill: distill, evaluate: evaluate)
       seen[kind] = costs
       return costs
     }
@@ -94,7 +121,8 @@ package enum CostModel {
           operationsPerStep: parts.map(\.operationsPerStep),
           updateByteCountPerStep: sum(parts, \.updateByteCountPerStep),
           activationByteCountPerStep: sum(parts, \.activationByteCountPerStep),
-          pipelineStretch: stretch(parts, shape))
+          pipelineStretch: stretch(parts, shape),
+          roles: places.flatMap { timeline(of: parts, $0, criticRatio: sizes.criticRatio) })
     }
     let phases = [
       phase(
@@ -122,6 +150,21 @@ package enum CostModel {
     return busy == 0 ? 1 : length / busy
   }
 
+  /// Nil for a phase in which all ranks do the same.
+  private static func timeline(
+    of ranks: [RankPhase], _ places: RolePlaces, criticRatio: Int
+  ) -> RoleTimeline? {
+    guard ranks.contains(where: { $0.roleTurns != nil }) else { return nil }
+    func busiest(_ role: RankRole, _ path: KeyPath<RoleTurns, Double>) -> Double {
+      ranks.indices.filter { places.role(of: $0) == role }
+        .compactMap { ranks[$0].roleTurns?[keyPath: path] }.max() ?? 0
+    }
+    return RoleTimeline(
+      criticRatio: criticRatio, training: busiest(.generator, \.generatorTurn),
+      samples: busiest(.generator, \.everyStep), scores: busiest(.score, \.generatorTurn),
+      criticTurn: busiest(.score, \.everyStep))
+  }
+
   /// What tells ranks of a run apart; ranks of one kind cost the same.
   private struct RankKind: Hashable {
     let microbatchCount: Int
@@ -131,8 +174,26 @@ package enum CostModel {
     /// Own elements of each network, at stages above 1 of each unit; then what this replica sums of them.
     let shardCounts: [Int]
     let place: Int
+    /// Where roles are split, what it is among those of its role: one kind.
+    let role: RankRole?
+    let inRole: [RankKind]
 
-    init(_ sizes: WorkloadSizes, rank: Int, shape: MeshShape, share: MicrobatchShare) {
+    init(
+      _ sizes: WorkloadSizes, rank: Int, shape: MeshShape, share: MicrobatchShare,
+      places: RolePlaces? = nil
+    ) {
+      let role = places?.role(of: rank)
+      self.role = role
+      inRole =
+        if let places, let role, let shape = places.shapes[role] {
+          [
+            RankKind(
+              sizes, rank: rank - places.firstRank(of: role), shape: shape,
+              share: places.share(of: role))
+          ]
+        } else {
+          []
+        }
       let degree = shape.sequenceDegree
       microbatchCount = share.microbatches(of: shape.dataRank(of: rank)).count
       stage = shape[.stages] > 1 ? shape.coordinates(of: rank)[.stages] : nil

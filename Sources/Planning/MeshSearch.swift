@@ -29,6 +29,11 @@ package struct MeshSearch: Equatable, Sendable {
   package var stage: ZeroStage?
   /// Why tokens cannot be shared in this run; nil where they can.
   package var sequenceProblem: String?
+  /// Whether the generator is to be distilled on ranks of its own.
+  package var splitsRoles = false
+  /// How many those are, and what they shard; nil is free.
+  package var generatorRankCount: Int?
+  package var generatorStage: ZeroStage?
 
   package init(
     rankCount: Int, microbatchCount: Int, headCount: Int, mlpWidth: Int = 0, dp: Int = 1,
@@ -51,7 +56,9 @@ package struct MeshSearch: Equatable, Sendable {
   }
 
   /// Legal layouts, those with the least `sp` first, of these the lowest stage.
-  package var shapes: [MeshShape] {
+  package var shapes: [MeshShape] { splitsRoles ? splitShapes : colocatedShapes }
+
+  private var colocatedShapes: [MeshShape] {
     guard shape(sp: 1, stage: .optimizer) != nil else { return [] }
     return (1...rankCount / (dp * ring * tp * stages)).flatMap { sp in
       zeroStages.compactMap { shape(sp: sp, stage: $0) }.filter { problems(of: $0).isEmpty }
@@ -84,6 +91,7 @@ package struct MeshSearch: Equatable, Sendable {
   /// Why there is no layout; empty when there is one.
   package var problems: [Problem] {
     guard shapes.isEmpty else { return [] }
+    if splitsRoles { return splitProblems }
     guard dp > 0, rankCount % dp == 0 else {
       return [
         Problem(

@@ -87,6 +87,8 @@ struct PlanCommand: ParsableCommand {
       let operationsPerStep: Double
       let sentBytesPerStep: Int
       let secondsPerStep: Double?
+      /// Which ranks do what, where roles are split.
+      let roles: [RoleShare]?
     }
     let mesh: String
     let ranks: Int
@@ -105,6 +107,8 @@ struct PlanCommand: ParsableCommand {
       let ring: Int
       let sp: Int
       let tp: Int
+      /// Ranks that hold the generator alone; 0: roles are colocated.
+      let generatorRanks: Int
       let peakBytesPerRank: Int
       let operationsOfBusiestRank: Double
       let sentBytes: Double
@@ -122,7 +126,9 @@ struct PlanCommand: ParsableCommand {
       candidates = plan.candidates.map {
         Layout(
           mesh: $0.shape.description, zero: $0.shape[.zero], ring: $0.shape[.ring],
-          sp: $0.shape[.sp], tp: $0.shape[.tp], peakBytesPerRank: $0.peakByteCountPerRank,
+          sp: $0.shape[.sp], tp: $0.shape[.tp],
+          generatorRanks: $0.shape.generatorRanks?.count ?? 0,
+          peakBytesPerRank: $0.peakByteCountPerRank,
           operationsOfBusiestRank: $0.operationCount,
           sentBytes: $0.sentByteCount)
       }
@@ -132,7 +138,8 @@ struct PlanCommand: ParsableCommand {
           peakBytesPerRank: phase.memory.map(\.totalPeakByteCount).max() ?? 0,
           operationsPerStep: phase.operationsPerStep.reduce(0, +),
           sentBytesPerStep: phase.exchangeByteCountPerStep,
-          secondsPerStep: plan.gigaflopsPerRank.map { phase.seconds(gigaflops: $0) })
+          secondsPerStep: plan.gigaflopsPerRank.map { phase.seconds(gigaflops: $0) },
+          roles: phase.roles == nil ? nil : plan.roleShares(of: phase))
       }
     }
   }

@@ -103,6 +103,14 @@ struct SimulationArguments: ParsableArguments {
   /// Prints and writes what was asked for.
   func run(_ source: ConfigurationArguments, rankCount: Int?, json: Bool) throws {
     let configuration = try source.read()
+    guard configuration.mesh.placement != .split else {
+      throw ConfigurationError([
+        ConfigurationProblem(
+          "mesh.placement",
+          "is split, but the simulation knows roles on all ranks only: leave it auto, or plan without --simulate"
+        )
+      ])
+    }
     let sizes = try model?.sizes ?? WorkloadSizes(configuration)
     guard sizes.network.form == .doubleAndSingleStream else {
       throw ConfigurationError([

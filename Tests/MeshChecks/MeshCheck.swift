@@ -21,6 +21,7 @@ package struct MeshCheck: Sendable, CustomStringConvertible {
 package let allMeshChecks: [MeshCheck] =
   collectiveChecks + messageChecks + groupChecks + reductionChecks + agreementChecks
   + trafficChecks + exchangeChecks + sliceChecks + tokenExchangeChecks + ringChecks
+  + latentChecks
 
 /// What a body throws when the group misbehaves.
 package struct CheckFailure: Error, CustomStringConvertible {

@@ -15,6 +15,8 @@ struct RankPhase {
   var updateByteCountPerStep = 0.0
   /// What the rank runs in a row in the turns of a step, where it is a stage of a pipeline.
   var turns: [[StageTurn]] = []
+  /// Of a rank with one role of a split distillation: operations by turn.
+  var roleTurns: RoleTurns?
 }
 
 /// One rank of a run.
@@ -32,12 +34,12 @@ struct PhaseTwins {
   /// Whether W and the generator are kept packed.
   let keepsPackedWeights: Bool
 
-  private var network: NetworkSizes { sizes.network }
-  private var sampleCount: Int { sizes.samplesPerMicrobatch }
-  private var latentCount: Int { sampleCount * network.latentCount }
+  var network: NetworkSizes { sizes.network }
+  var sampleCount: Int { sizes.samplesPerMicrobatch }
+  var latentCount: Int { sampleCount * network.latentCount }
 
   /// What lives through every phase.
-  private struct State {
+  struct State {
     let ledger: PlannedLedger
     let group: ShardGroupTwin
     let base: ParametersTwin
@@ -45,7 +47,7 @@ struct PhaseTwins {
   }
 
   /// - Parameter draws: whether W is drawn in this phase: unit by unit, also those of other stages.
-  private func state(draws: Bool = true) -> State {
+  func state(draws: Bool = true) -> State {
     let ledger = PlannedLedger()
     if sizes.offloadsActivations { ledger.activationStore = ActivationStoreTwin(ledger) }
     func exchange(_ rank: Int) -> ExchangeTwin {
@@ -75,25 +77,25 @@ struct PhaseTwins {
       texts: sizes.storedTextElementCounts.map { ledger.allocate($0, .common, .parameters) })
   }
 
-  private func weights(
+  func weights(
     _ state: State, _ role: PlannedRole, _ units: [PlannedUnit]
   ) -> ParametersTwin {
     let parameters = ParametersTwin(state.ledger, role: role, units: units, group: state.group)
-    if keepsPackedWeights && role != .fake {
+    if keepsPackedWeights && role != .fake && parameters.stage < .parameters {
       parameters.packedByteCount = sizes.packedWeightByteCount
     }
     return parameters
   }
 
   /// Latents and first frames of a microbatch.
-  private func batch(_ ledger: PlannedLedger) -> [PlannedLedger.Block] {
+  func batch(_ ledger: PlannedLedger) -> [PlannedLedger.Block] {
     let frame = network.outChannels * network.latentHeight * network.latentWidth
     return [ledger.allocate(latentCount, .common, .activations)]
       + (0..<sampleCount).map { _ in ledger.allocate(frame, .common, .activations) }
   }
 
   /// What something adds to the counters of a ledger.
-  private struct Work {
+  struct Work {
     var operationCount = 0.0
     var sentByteCount = 0.0
     var updateByteCount = 0.0
@@ -121,13 +123,13 @@ struct PhaseTwins {
     }
   }
 
-  private func work(_ ledger: PlannedLedger, _ body: () -> Void) -> Work {
+  func work(_ ledger: PlannedLedger, _ body: () -> Void) -> Work {
     let before = Work(of: ledger)
     body()
     return Work(of: ledger) + -1 * before
   }
 
-  private func phase(
+  func phase(
     _ ledger: PlannedLedger, _ work: Work, turns: [[StageTurn]] = []
   ) -> RankPhase {
     RankPhase(
@@ -181,11 +183,22 @@ struct PhaseTwins {
 
   // MARK: Distill
 
-  /// The networks and optimizers of distribution matching.
-  private struct Roles {
-    let generator: ParametersTwin
+  /// What learns to score, on W.
+  struct Critic {
     let adapter: ParametersTwin
     let head: ParametersTwin?
+
+    var all: [ParametersTwin] { [adapter] + (head.map { [$0] } ?? []) }
+  }
+
+  func critic(_ state: State) -> Critic {
+    let critic = Critic(
+      adapter: weights(state, .fake, sizes.adapterUnits),
+      head: sizes.headElementCount > 0
+        ? weights(state, .fake, [PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)])
+        : nil)
+    critic.adapter.initialize()
+    return critic
   }
 
   func distill() -> RankPhase? {
@@ -199,31 +212,25 @@ struct PhaseTwins {
   private func distributionMatching() -> RankPhase {
     let state = state(draws: stage == nil)
     let ledger = state.ledger
-    let roles = Roles(
-      generator: weights(state, .generator, sizes.networkUnits),
-      adapter: weights(state, .fake, sizes.adapterUnits),
-      head: sizes.headElementCount > 0
-        ? weights(state, .fake, [PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)])
-        : nil)
-    roles.adapter.initialize()
-    let generatorOptimizer = OptimizerTwin(
-      roles.generator, hasAverage: sizes.keepsGeneratorAverage)
-    let critics = [roles.adapter] + (roles.head.map { [$0] } ?? [])
-    let criticOptimizers = critics.map { OptimizerTwin($0, hasAverage: false) }
+    let generator = weights(state, .generator, sizes.networkUnits)
+    let generatorOptimizer = OptimizerTwin(generator, hasAverage: sizes.keepsGeneratorAverage)
+    let critic = critic(state)
+    let criticOptimizers = critic.all.map { OptimizerTwin($0, hasAverage: false) }
 
     let depth = sizes.simulatesRollout ? sizes.generatorStepCount - 1 : 0
     var (generatorTurns, criticTurns): ([StageTurn], [StageTurn]) = ([], [])
     func generatorTurn(depth: Int) -> [Int: PlannedLedger.Block] {
       var samples: [Int: PlannedLedger.Block] = [:]
       let gradients = gradients(
-        ledger, of: [roles.generator], .several, turns: &generatorTurns
+        ledger, of: [generator], .several, turns: &generatorTurns
       ) { microbatch in
         let batch = batch(ledger)
         let tape = TapeTwin(ledger, role: .generator)
-        let x = generate(ledger, roles, depth: depth, isTrainable: true, on: tape)
+        let x = generate(ledger, generator, depth: depth, isTrainable: true, on: tape)
         samples[microbatch] = x.block
-        differentiateGenerator(x, state, roles, on: tape)
-        withExtendedLifetime((batch, x)) {}
+        let gradient = score(x.block, state, critic)
+        tape.backward([x])
+        withExtendedLifetime((batch, x, gradient)) {}
       }
       generatorOptimizer.step()
       withExtendedLifetime(gradients) {}
@@ -231,14 +238,14 @@ struct PhaseTwins {
     }
     func criticTurn(_ generated: [Int: PlannedLedger.Block], depth: Int) {
       let gradients = gradients(
-        ledger, of: critics, generated.isEmpty ? .several : .one, turns: &criticTurns
+        ledger, of: critic.all, generated.isEmpty ? .several : .one, turns: &criticTurns
       ) { microbatch in
         let batch = batch(ledger)
         let silent = TapeTwin(ledger, role: .generator, isRecording: false)
         let x =
           generated[microbatch]
-          ?? generate(ledger, roles, depth: depth, isTrainable: false, on: silent).block
-        differentiateCritic(x, state, roles)
+          ?? generate(ledger, generator, depth: depth, isTrainable: false, on: silent).block
+        differentiateCritic(x, state, critic)
         withExtendedLifetime((batch, x)) {}
       }
       criticOptimizers.forEach { $0.step() }
@@ -253,30 +260,36 @@ struct PhaseTwins {
     let turns = [generatorTurns, criticTurns]
 
     // Then by parts, to count operations: the depth of a rollout is 0 to K − 1, all alike often.
-    var silentPass = work(ledger) {
-      let network = NetworkTwin(
-        sizes: network, parameters: roles.generator, part: part, stage: stage)
-      let tape = TapeTwin(ledger, role: .generator, isRecording: false)
-      let noisy = ValueTwin(constant: tape.result(latentCount))
-      _ = network.velocity(tape, noisy: noisy, sampleCount: sampleCount)
-    }
-    silentPass.updateByteCount = 0
-    let rollout =
-      Double(microbatchCount) * (Double(depth) / 2 * silentPass + loads(of: roles, ledger))
+    let rollout = silentSteps(ledger, generator, depth: depth)
     var samples: [Int: PlannedLedger.Block] = [:]
     let generatorWork = work(ledger) { samples = generatorTurn(depth: 0) } + rollout
     let pairedWork = work(ledger) { criticTurn(samples, depth: 0) }
     let aloneWork = work(ledger) { criticTurn([:], depth: 0) } + rollout
     let ratio = Double(sizes.criticRatio)
-    withExtendedLifetime((state.base, state.texts, roles, generatorOptimizer, criticOptimizers)) {}
+    withExtendedLifetime((state.base, state.texts, generatorOptimizer, criticOptimizers)) {}
     return phase(
       ledger, (1 / ratio) * (generatorWork + pairedWork + (ratio - 1) * aloneWork), turns: turns)
   }
 
+  /// What the silent steps of this rank's rollouts of a step take, on average over depths.
+  func silentSteps(
+    _ ledger: PlannedLedger, _ generator: ParametersTwin, depth: Int
+  ) -> Work {
+    var silentPass = work(ledger) {
+      let network = NetworkTwin(sizes: network, parameters: generator, part: part, stage: stage)
+      let tape = TapeTwin(ledger, role: .generator, isRecording: false)
+      let noisy = ValueTwin(constant: tape.result(latentCount))
+      _ = network.velocity(tape, noisy: noisy, sampleCount: sampleCount)
+    }
+    silentPass.updateByteCount = 0
+    return Double(microbatchCount)
+      * (Double(depth) / 2 * silentPass + loads(of: generator, ledger))
+  }
+
   /// What the silent passes of a microbatch's rollout load: as many times as the deepest rollout of the
   /// microbatches that are computed at the same time has steps.
-  private func loads(of roles: Roles, _ ledger: PlannedLedger) -> Work {
-    guard sizes.simulatesRollout, place.zeroStage == .parameters else {
+  private func loads(of generator: ParametersTwin, _ ledger: PlannedLedger) -> Work {
+    guard sizes.simulatesRollout, generator.stage == .parameters else {
       return 0 * Work(of: ledger)
     }
     let stepCount = sizes.generatorStepCount
@@ -284,17 +297,18 @@ struct PhaseTwins {
     let deepest = (0..<stepCount).map { draw in
       (0..<peerCount).map { (draw + $0) % stepCount }.max() ?? draw
     }
-    roles.generator.attendPass()
+    generator.attendPass()
     return Double(deepest.reduce(0, +)) / Double(stepCount)
-      * work(ledger) { roles.generator.attendPass() }
+      * work(ledger) { generator.attendPass() }
   }
 
   /// The rollout: silent steps down to the depth, then one on the tape.
-  private func generate(
-    _ ledger: PlannedLedger, _ roles: Roles, depth: Int, isTrainable: Bool, on tape: TapeTwin
+  func generate(
+    _ ledger: PlannedLedger, _ parameters: ParametersTwin, depth: Int, isTrainable: Bool,
+    on tape: TapeTwin
   ) -> ValueTwin {
     let generator = NetworkTwin(
-      sizes: network, parameters: roles.generator, isTrainable: isTrainable, part: part,
+      sizes: network, parameters: parameters, isTrainable: isTrainable, part: part,
       stage: stage)
     let noise = ledger.allocate(latentCount, .common, .activations)
     let start =
@@ -328,38 +342,42 @@ struct PhaseTwins {
     return state
   }
 
-  private func differentiateGenerator(
-    _ x: ValueTwin, _ state: State, _ roles: Roles, on tape: TapeTwin
-  ) {
+  /// The gradient of the generator's loss at a sample.
+  func score(
+    _ sample: PlannedLedger.Block, _ state: State, _ critic: Critic
+  ) -> PlannedLedger.Block? {
     let ledger = state.ledger
-    let scores = scores(ledger, state, roles, tape)
+    let tape = TapeTwin(ledger, role: .base)
+    let x = tape.input(sample)
+    let pull = pull(ledger, state, critic, tape)
     var terms = [x]
-    var seeds = [scores]
+    var seeds = [pull]
     if sizes.hasGroundTruthTerm {
       terms.append(x)
       seeds.append(tape.result(latentCount))
     }
-    if roles.head != nil {
+    if critic.head != nil {
       terms.append(discriminate(x, state, isTrainable: false, on: tape))
       seeds.append(tape.result(sampleCount))
     }
     let scaled = seeds.dropFirst().map { tape.scratch($0.count) }
     tape.backward(terms)
     withExtendedLifetime((terms, seeds, scaled)) {}
+    return tape.gradient(of: x)
   }
 
   /// Both score passes, silent; returns the seed.
-  private func scores(
-    _ ledger: PlannedLedger, _ state: State, _ roles: Roles, _ tape: TapeTwin
+  private func pull(
+    _ ledger: PlannedLedger, _ state: State, _ critic: Critic, _ tape: TapeTwin
   ) -> PlannedLedger.Block {
     let update = UpdateTwin(rank: sizes.adapterRank, isTrainable: false)
     let fake = NetworkTwin(
-      sizes: network, parameters: state.base, adapter: update, adapterParameters: roles.adapter,
+      sizes: network, parameters: state.base, adapter: update, adapterParameters: critic.adapter,
       part: part, stage: stage)
     // At weight 0 the adapter is not run, but its blocks are entered all the same.
     let real = NetworkTwin(
       sizes: network, parameters: state.base, adapter: sizes.pullsRealDiT ? update : nil,
-      adapterParameters: roles.adapter, part: part, stage: stage)
+      adapterParameters: critic.adapter, part: part, stage: stage)
     let noise = ledger.allocate(latentCount, .common, .activations)
     let silent = TapeTwin(ledger, role: .base, isRecording: false)
     let noisy = silent.result(latentCount)
@@ -374,8 +392,8 @@ struct PhaseTwins {
     return tape.result(latentCount)
   }
 
-  private func differentiateCritic(
-    _ x: PlannedLedger.Block, _ state: State, _ roles: Roles
+  func differentiateCritic(
+    _ x: PlannedLedger.Block, _ state: State, _ critic: Critic
   ) {
     let ledger = state.ledger
     let noise = ledger.allocate(latentCount, .common, .activations)
@@ -384,13 +402,13 @@ struct PhaseTwins {
     let fake = NetworkTwin(
       sizes: network, parameters: state.base,
       adapter: UpdateTwin(rank: sizes.adapterRank, isTrainable: true),
-      adapterParameters: roles.adapter, part: part, stage: stage)
+      adapterParameters: critic.adapter, part: part, stage: stage)
     let velocity = fake.velocity(
       tape, noisy: ValueTwin(constant: noisy), sampleCount: sampleCount,
       recomputedShare: sizes.recomputedShare)
     var terms = [velocity]
     var seeds = [tape.result(latentCount)]
-    if roles.head != nil {
+    if critic.head != nil {
       for _ in 0..<2 {
         terms.append(
           discriminate(ValueTwin(constant: x), state, isTrainable: true, on: tape))
@@ -466,7 +484,9 @@ struct PhaseTwins {
   // MARK: Evaluate
 
   /// Sampling a batch of clips; a step is one pass of the network.
-  func evaluate() -> RankPhase {
+  /// - Parameter joining: what a rank holds beside these networks while they are joined from split roles; nil
+  ///   where roles are colocated.
+  func evaluate(joining: ((State) -> [PlannedLedger.Block])? = nil) -> RankPhase {
     let state = state()
     let ledger = state.ledger
     let student =
@@ -475,8 +495,11 @@ struct PhaseTwins {
     let head = PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)
     let critic =
       sizes.method == .distributionMatching
-      ? [sizes.adapterUnits, [head]].filter { $0.contains { $0.elementCount > 0 } }
-        .map { weights(state, .fake, $0) } : []
+      ? [sizes.adapterUnits, joining == nil ? [head] : []].filter {
+        $0.contains { $0.elementCount > 0 }
+      }
+      .map { weights(state, .fake, $0) } : []
+    if let joining { withExtendedLifetime(joining(state)) {} }
     let work = work(ledger) {
       let noise = ledger.allocate(
         sizes.evaluationBatch * network.latentCount, .common, .activations)

@@ -115,6 +115,15 @@ final class TapeTwin {
     return leaf(block, gradient: Gradient(count, block))
   }
 
+  /// An input whose gradient `gradient(of:)` tells after `backward`.
+  func input(_ block: PlannedLedger.Block) -> ValueTwin {
+    leaf(block, gradient: Gradient(block.count))
+  }
+
+  func gradient(of value: ValueTwin) -> PlannedLedger.Block? {
+    value.node.flatMap { nodes[$0].gradient.block }
+  }
+
   /// Notes an operation; `wantsParameterGradient` stands for inputs that are trainable parameters.
   private func record(
     _ output: PlannedLedger.Block, from inputs: [ValueTwin], wantsParameterGradient: Bool = false,

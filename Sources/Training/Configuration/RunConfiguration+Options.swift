@@ -237,9 +237,19 @@ extension RunConfiguration {
         + "stages at once, so that no more activations are held."),
     .word(
       "mesh.stageKind", \.mesh.stageKind, among: ["pipeline"], "What a stage is."),
-    .word(
-      "mesh.placement", \.mesh.placement, among: ["auto", "colocated"],
-      "Which ranks hold which role: colocated lets all ranks hold a shard of each."),
+    .choice(
+      "mesh.placement", \.mesh.placement,
+      "Which ranks hold which role while the student is distilled: colocated, all ranks a part of each; split, "
+        + "the last generatorRanks ranks the generator and all others W, the fake DiT and what scores samples, "
+        + "with the same bits. auto: colocated, unless only split keeps within memoryPerRank."),
+    .degree(
+      "mesh.generatorRanks", \.mesh.generatorRanks,
+      "Ranks of a split placement that hold the generator. auto: as many as make the shortest steps."
+    ),
+    .number(
+      "mesh.generatorZeroStage", \.mesh.generatorZeroStage,
+      "What the generator ranks of a split placement shard among them, as zeroStage, which then says it of "
+        + "the score ranks and of the phases that run on all ranks. auto: as zeroStage."),
     .integer(
       "mesh.memoryPerRank", \.mesh.memoryPerRank, "bytes",
       "Tensors that a rank may hold; of the legal layouts the first that keeps within it is taken, and "

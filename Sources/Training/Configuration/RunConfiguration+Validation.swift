@@ -111,17 +111,25 @@ extension RunConfiguration {
     }
     for (key, degree) in [
       ("dp", mesh.dp), ("zero", mesh.zero), ("ring", mesh.ring), ("sp", mesh.sp), ("tp", mesh.tp),
-      ("stages", mesh.stages),
+      ("stages", mesh.stages), ("generatorRanks", mesh.generatorRanks),
     ] {
       if case .fixed(let count) = degree {
         check.require("mesh.\(key)", count >= 1, "must be auto or at least 1, found \(count)")
       }
     }
-    if case .fixed(let stage) = mesh.zeroStage {
-      check.require(
-        "mesh.zeroStage", ZeroStage(rawValue: stage) != nil,
-        "must be auto, 1, 2 or 3, found \(stage)")
+    for (key, stage) in [
+      ("zeroStage", mesh.zeroStage), ("generatorZeroStage", mesh.generatorZeroStage),
+    ] {
+      if case .fixed(let stage) = stage {
+        check.require(
+          "mesh.\(key)", ZeroStage(rawValue: stage) != nil,
+          "must be auto, 1, 2 or 3, found \(stage)")
+      }
     }
+    check.require(
+      "mesh.placement", mesh.placement != .split || canSplitRoles,
+      "is split, but distill.method \(distill.method.rawValue) has no critic that other ranks could train: "
+        + "set it to colocated, or distill.method to w2s or dmd2")
     check.require(
       "mesh.memoryPerRank", mesh.memoryPerRank >= 0,
       "must be 0 (no limit) or a number of bytes, found \(mesh.memoryPerRank)")
@@ -234,6 +242,9 @@ extension RunConfiguration {
     return check.problems
   }
 
+  /// Whether the method has roles that can be on ranks of their own.
+  var canSplitRoles: Bool { distill.method == .w2s || distill.method == .dmd2 }
+
   /// Share of the blocks that are recomputed.
   package var recomputedShare: Double { model.recompute ? model.recomputedShare : 0 }
 
@@ -266,7 +277,7 @@ extension RunConfiguration {
     func fixed(_ degree: Degree) -> Int? {
       if case .fixed(let count) = degree { count } else { nil }
     }
-    return MeshSearch(
+    var search = MeshSearch(
       rankCount: rankCount, microbatchCount: batch.microbatches, headCount: headCount,
       mlpWidth: mlpWidth, dp: fixed(mesh.dp) ?? 1, zero: fixed(mesh.zero),
       ring: fixed(mesh.ring) ?? 1, sp: fixed(mesh.sp), tp: fixed(mesh.tp) ?? 1,
@@ -275,6 +286,10 @@ extension RunConfiguration {
       sequenceProblem: distill.lambdaAdversarial > 0
         ? "shares tokens, which the discriminator's head cannot in this version: "
           + "set distill.lambdaAdversarial to 0" : nil)
+    search.splitsRoles = mesh.placement == .split
+    search.generatorRankCount = fixed(mesh.generatorRanks)
+    search.generatorStage = fixed(mesh.generatorZeroStage).flatMap(ZeroStage.init(rawValue:))
+    return search
   }
 }
 

@@ -70,6 +70,12 @@ extension RunConfiguration {
           "textWidth", "pooledWidth", "guidanceEmbedding",
         ].map { "model.\($0)" }, because: "model.checkpoint brings its own sizes")
     }
+    if mesh.placement == .colocated || !canSplitRoles {
+      idle(
+        ["mesh.generatorRanks", "mesh.generatorZeroStage"],
+        because: mesh.placement == .colocated
+          ? "mesh.placement is colocated" : "distill.method is \(distill.method.rawValue)")
+    }
     if !data.paths.isEmpty {
       idle(["data.folder", "data.proceduralPeople"], because: "data.paths names the videos")
     }

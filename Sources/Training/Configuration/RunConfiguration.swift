@@ -164,7 +164,9 @@ package struct RunConfiguration: Equatable, Sendable {
     package var stages = Degree.auto
     package var schedule = PipelineOrder.oneForwardOneBackward
     package var stageKind = "pipeline"
-    package var placement = "auto"
+    package var placement = Placement.auto
+    package var generatorRanks = Degree.auto
+    package var generatorZeroStage = Degree.auto
     package var memoryPerRank = 0
   }
 
@@ -172,6 +174,11 @@ package struct RunConfiguration: Equatable, Sendable {
   package enum PipelineOrder: String, CaseIterable, Sendable {
     case oneForwardOneBackward = "1f1b"
     case gPipe = "gpipe"
+  }
+
+  /// Which ranks hold which role while a generator is distilled.
+  package enum Placement: String, CaseIterable, Sendable {
+    case auto, colocated, split
   }
 
   /// A degree of parallelism: the coordinator's choice, or a number.

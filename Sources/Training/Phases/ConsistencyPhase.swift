@@ -35,7 +35,8 @@ package struct ConsistencyPhase {
     targetWeights = context.weights(target.parameters)
     targetWeights.copy(from: context.weights(generator.parameters))
     objective = ConsistencyObjective(shift: options.flowShift)
-    optimizer = context.distillOptimizer(generator.parameters, isAveraged: true)
+    optimizer = context.distillOptimizer(
+      context.weights(generator.parameters), isAveraged: true)
   }
 
   /// Trains from `firstStep` on; afterwards the generator is its average.

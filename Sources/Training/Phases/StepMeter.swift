@@ -3,6 +3,7 @@
 import Basics
 import Exchange
 import Foundation
+import MeshLayout
 import ProcessMesh
 
 final class StepMeter {
@@ -56,7 +57,8 @@ final class StepMeter {
     _ statistics: ExchangeStatistics
   ) -> [(name: String, value: MetricsValue)] {
     let ranks = Double(context.transport.size)
-    let kinds = TrafficKind.inSteps.filter { $0 != .activations || context.sequence != nil }
+    let movesActivations = context.sequence != nil || context.shape.generatorRanks != nil
+    let kinds = TrafficKind.inSteps.filter { $0 != .activations || movesActivations }
     return kinds.flatMap {
       kind -> [(name: String, value: MetricsValue)] in
       let traffic = statistics[kind]

@@ -43,6 +43,17 @@ package final class Networks {
       configuration, parameters: makeParameters(specifications, .base))
   }
 
+  /// Networks on a W that is there already.
+  package init(
+    _ configuration: any TransformerConfiguration, base: ParameterSet<Float>,
+    makeParameters: @escaping ([ParameterSpecification], MemoryRole) -> ParameterSet<Float>
+  ) {
+    self.configuration = configuration
+    self.makeParameters = makeParameters
+    specifications = base.specifications
+    self.base = ConditionedTransformer(configuration, parameters: base)
+  }
+
   /// Adds the generator, zeroed; it is to start as a copy of W.
   package func addGenerator() -> ConditionedTransformer<Float> {
     let generator = addWeights(role: .generator)
@@ -50,13 +61,28 @@ package final class Networks {
     return generator
   }
 
+  /// Adds a generator that is there already.
+  package func addGenerator(_ parameters: ParameterSet<Float>) {
+    generator = ConditionedTransformer(configuration, parameters: parameters)
+  }
+
   /// Adds the fake DiT's adapter, which changes nothing yet.
   package func addAdapter(rank: Int, alpha: Double, seed: UInt64) -> AdapterSet<Float> {
+    let adapter = addAdapter(rank: rank, alpha: alpha) { makeParameters($0, .fake) }
+    adapter.initialize(seed: seed)
+    return adapter
+  }
+
+  /// Adds an adapter that has learned already.
+  /// - Parameter makeParameters: its parameters, of these names and shapes.
+  package func addAdapter(
+    rank: Int, alpha: Double,
+    makeParameters: ([ParameterSpecification]) throws -> ParameterSet<Float>
+  ) rethrows -> AdapterSet<Float> {
     let adapted = AdapterConfiguration(rank: rank, alpha: alpha, of: configuration)
     let adapter = AdapterSet<Float>(
       adapted,
-      parameters: makeParameters(adapted.parameterSpecifications(adapting: specifications), .fake))
-    adapter.initialize(seed: seed)
+      parameters: try makeParameters(adapted.parameterSpecifications(adapting: specifications)))
     self.adapter = adapter
     return adapter
   }

@@ -13,22 +13,34 @@ import Tensors
 package import VideoData
 
 package struct CheckpointSession {
-  /// A network of the checkpoint; frozen ones have no optimizer.
+  /// A network of the checkpoint; frozen ones have no optimizer, those of other ranks no weights.
   package struct Part {
     package let prefix: String
-    package let weights: ShardedParameters
+    package let layout: FlatLayout
+    /// Nil where this rank has no part of it.
+    package let weights: ShardedParameters?
     package let optimizer: ShardedOptimizer?
-    package var parameters: ParameterSet<Float> { weights.parameters }
 
     package init(_ prefix: String, _ weights: ShardedParameters) {
-      self.prefix = prefix
-      self.weights = weights
-      optimizer = nil
+      self.init(prefix, weights.parameters.layout, weights, nil)
     }
 
     package init(_ prefix: String, _ optimizer: ShardedOptimizer) {
+      self.init(prefix, optimizer.parameters.layout, optimizer.weights, optimizer)
+    }
+
+    /// A network that other ranks hold.
+    package init(_ prefix: String, elsewhere specifications: [ParameterSpecification]) {
+      self.init(prefix, FlatLayout(specifications), nil, nil)
+    }
+
+    private init(
+      _ prefix: String, _ layout: FlatLayout, _ weights: ShardedParameters?,
+      _ optimizer: ShardedOptimizer?
+    ) {
       self.prefix = prefix
-      weights = optimizer.weights
+      self.layout = layout
+      self.weights = weights
       self.optimizer = optimizer
     }
   }
@@ -67,7 +79,10 @@ package struct CheckpointSession {
     }
     let lists = try transport.allGather(value: list)
     var counters = ["phaseStep": phaseStep]
-    for part in parts { counters["updates.\(part.prefix)"] = part.optimizer?.updateCount }
+    // What this rank does not hold others count.
+    for updates in try transport.allGather(value: Self.updateCounts(parts)) {
+      counters.merge(updates) { first, _ in first }
+    }
     try transport.onRoot {
       try writer.commit(
         lists,
@@ -90,11 +105,12 @@ package struct CheckpointSession {
       let reader = try CheckpointReader(opening: folder)
       try reader.requireModel(fingerprint: Self.fingerprint(parts))
       for part in parts {
-        try readParameters(of: part, from: reader)
+        guard let weights = part.weights else { continue }
+        try readParameters(of: part, weights, from: reader)
         guard let optimizer = part.optimizer else { continue }
         for (suffix, shard) in Self.shards(of: optimizer) {
-          for stretch in part.weights.stretches {
-            for (entry, range) in Self.owned(part.parameters.layout, stretch.flat) {
+          for stretch in weights.stretches {
+            for (entry, range) in Self.owned(part.layout, stretch.flat) {
               try reader.read(
                 "\(part.prefix).\(entry.name)\(suffix)",
                 elements: range.relative(to: entry.range.lowerBound),
@@ -108,22 +124,24 @@ package struct CheckpointSession {
   }
 
   /// All parameters where the set is whole in memory, else the own ones.
-  private func readParameters(of part: Part, from reader: CheckpointReader) throws {
-    let layout = part.parameters.layout
-    guard !part.parameters.isWhole else {
+  private func readParameters(
+    of part: Part, _ weights: ShardedParameters, from reader: CheckpointReader
+  ) throws {
+    let (layout, parameters) = (part.layout, weights.parameters)
+    guard !parameters.isWhole else {
       for entry in layout.entries {
         try reader.read(
           "\(part.prefix).\(entry.name)", elements: 0..<entry.range.count,
-          into: part.parameters.values[entry.range])
+          into: parameters.values[entry.range])
       }
       return
     }
-    part.parameters.dropUnits()
-    for stretch in part.weights.stretches {
+    parameters.dropUnits()
+    for stretch in weights.stretches {
       for (entry, range) in Self.owned(layout, stretch.flat) {
         try reader.read(
           "\(part.prefix).\(entry.name)", elements: range.relative(to: entry.range.lowerBound),
-          into: part.weights.own(stretch)[range.relative(to: stretch.flat.lowerBound)])
+          into: weights.own(stretch)[range.relative(to: stretch.flat.lowerBound)])
       }
     }
   }
@@ -131,13 +149,14 @@ package struct CheckpointSession {
   // MARK: Pieces
 
   private func pieces(of part: Part) -> [TensorPiece] {
-    let layout = part.parameters.layout
+    guard let weights = part.weights else { return [] }
+    let layout = part.layout
     let states = part.optimizer.map(Self.shards) ?? []
-    return part.weights.stretches.flatMap { stretch -> [TensorPiece] in
-      let own = part.weights.own(stretch)
+    return weights.stretches.flatMap { stretch -> [TensorPiece] in
+      let own = weights.own(stretch)
       let buffers = [("", own)] + states.map { ($0, $1[stretch.local]) }
       return buffers.flatMap { suffix, elements in
-        Self.owned(layout, part.weights.saved(stretch)).map { entry, range in
+        Self.owned(layout, weights.saved(stretch)).map { entry, range in
           TensorPiece(
             "\(part.prefix).\(entry.name)\(suffix)", shape: entry.shape,
             .elements(range.relative(to: entry.range.lowerBound)),
@@ -162,10 +181,18 @@ package struct CheckpointSession {
     }
   }
 
+  /// By the name of the counter.
+  private static func updateCounts(_ parts: [Part]) -> [String: Int] {
+    Dictionary(
+      uniqueKeysWithValues: parts.compactMap { part in
+        part.optimizer.map { ("updates.\(part.prefix)", $0.updateCount) }
+      })
+  }
+
   private static func fingerprint(_ parts: [Part]) -> String {
     var shapes: [String: [Int]] = [:]
     for part in parts {
-      for entry in part.parameters.layout.entries {
+      for entry in part.layout.entries {
         shapes["\(part.prefix).\(entry.name)"] = entry.shape
       }
     }

@@ -1,7 +1,8 @@
 // Decides which rank holds what, before anything is allocated. All ranks hold W, adapter and generator, or a
 // shard of each at stage 3, and a shard of the optimizer state and averages; they share microbatches, and
 // tokens where `mesh.sp`, `mesh.ring` or `mesh.tp` is more than 1, with `mesh.tp` also the weights of blocks, with
-// `mesh.stages` the blocks themselves.
+// `mesh.stages` the blocks themselves. Where roles are split, some of them hold the generator and the others all
+// else while the student is distilled.
 
 import Autodiff
 import Basics
@@ -45,7 +46,8 @@ package struct RunPlan: Codable, Sendable {
 package struct LayoutCandidate: Codable, Sendable {
   package let shape: MeshShape
   package let peakByteCountPerRank: Int
-  /// Floating-point operations of all steps on the busiest rank.
+  /// Floating-point operations of all steps on the busiest rank; where roles are split, with what they wait
+  /// for each other.
   package let operationCount: Double
   /// Bytes that all ranks send in all steps.
   package let sentByteCount: Double
@@ -54,7 +56,7 @@ package struct LayoutCandidate: Codable, Sendable {
     self.shape = shape
     peakByteCountPerRank = costs.peakByteCountPerRank
     operationCount = costs.phases.reduce(0) {
-      $0 + Double($1.stepCount) * ($1.operationsPerStep.max() ?? 0)
+      $0 + Double($1.stepCount) * $1.serialOperationsPerStep
     }
     sentByteCount = costs.phases.reduce(0) {
       $0 + Double($1.stepCount) * Double($1.exchangeByteCountPerStep)
@@ -86,11 +88,20 @@ package enum Coordinator {
     }
     let limit = configuration.mesh.memoryPerRank
     let memoryPerRank = memoryPerRank ?? (limit > 0 ? limit : nil)
-    let layouts = try search.shapes.map { ($0, try CostModel.costs(of: sizes, shape: $0)) }
-    let fitting = layouts.first { _, costs in
-      memoryPerRank.map { costs.peakByteCountPerRank <= $0 } ?? true
+    func fits(_ layout: Layout) -> Bool {
+      memoryPerRank.map { layout.costs.peakByteCountPerRank <= $0 } ?? true
     }
-    let least = layouts.min { $0.1.peakByteCountPerRank < $1.1.peakByteCountPerRank }
+    var layouts = try layouts(search, sizes)
+    if configuration.mesh.placement == .auto, configuration.canSplitRoles,
+      !layouts.contains(where: fits)
+    {
+      // Roles on ranks of their own wait for each other, but none pays for the other's memory.
+      var split = search
+      split.splitsRoles = true
+      layouts += try self.layouts(split, sizes)
+    }
+    let fitting = layouts.first(where: fits)
+    let least = layouts.min { $0.costs.peakByteCountPerRank < $1.costs.peakByteCountPerRank }
     guard let (shape, costs) = fitting ?? least else {
       trap("no layout and no problem for \(rankCount) ranks")
     }
@@ -101,7 +112,41 @@ package enum Coordinator {
       gigaflopsPerRank: gigaflopsPerRank)
   }
 
+  private typealias Layout = (shape: MeshShape, costs: RunCosts)
+
+  /// Legal layouts in order of preference; with split roles of one stage the one with the shortest steps.
+  private static func layouts(
+    _ search: MeshSearch, _ sizes: WorkloadSizes
+  ) throws -> [Layout] {
+    let layouts = try search.shapes.map { ($0, try CostModel.costs(of: sizes, shape: $0)) }
+    guard search.splitsRoles else { return layouts }
+    func order(_ layout: Layout) -> (ZeroStage, Double, Int) {
+      (
+        layout.shape.zeroStage,
+        layout.costs.phases.lazy.compactMap(\.roles).first?.step ?? 0,
+        layout.shape.generatorRanks?.count ?? 0
+      )
+    }
+    return layouts.sorted { order($0) < order($1) }
+  }
+
   private static func reason(for shape: MeshShape) -> String {
+    guard let generatorRanks = shape.generatorRanks else { return colocatedReason(for: shape) }
+    var all = shape
+    all.generatorRanks = nil
+    let first = shape.rankCount - generatorRanks.count
+    func ranks(_ range: Range<Int>) -> String {
+      range.count == 1
+        ? "rank \(range.lowerBound) holds"
+        : "ranks \(range.lowerBound) to \(range.upperBound - 1) hold"
+    }
+    return
+      "split: while the generator is distilled \(ranks(0..<first)) W, the fake DiT and what scores "
+      + "samples, \(ranks(first..<shape.rankCount)) the generator, its optimizer and average; in the "
+      + "other phases " + colocatedReason(for: all)
+  }
+
+  private static func colocatedReason(for shape: MeshShape) -> String {
     if shape.rankCount == 1 { return "one rank holds everything" }
     let rankCount = shape.rankCount / shape[.dp]
     let state =

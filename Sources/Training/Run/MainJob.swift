@@ -15,12 +15,12 @@ import Tensors
 import VideoData
 
 package final class MainJob {
-  private let configuration: RunConfiguration
-  private let folder: RunFolder
+  let configuration: RunConfiguration
+  let folder: RunFolder
   private let resume: ResumeMode
-  private let transport: any Transport
+  let transport: any Transport
   private let plan: RunPlan
-  private let context: RunContext
+  let context: RunContext
   private let environment: [ReportContent.Fact]
   private var reporter: Reporter { context.reporter }
 
@@ -66,19 +66,29 @@ package final class MainJob {
     context.settle(opening.precision)
     let prepared = try prepare(start: start)
     try context.stopIfAsked()
-    let networks = try buildNetworks()
-    try context.openActivationStore()
-    let texts = try loadTexts(prepared, networks)
-    try teach(networks, prepared, texts, start: start)
-    let student = try distill(networks, prepared, texts, start: start)
+    var networks: Networks?
+    let texts: ConditionTexts?
+    (networks, texts) = try taughtNetworks(prepared, start: start)
+    let trained = try distill(&networks, prepared, texts, start: start)
 
     let generator = ClipGenerator(
-      context: context, teacher: networks.base, student: student, codec: prepared.codec,
-      latentShape: prepared.latentShape)
+      context: context, teacher: trained.base, student: trained.generator ?? trained.base,
+      codec: prepared.codec, latentShape: prepared.latentShape)
     try SamplePhase(context: context, generator: generator, prepared: prepared, texts: texts).run()
     try EvaluatePhase(context: context, generator: generator, prepared: prepared, texts: texts)
       .run()
     try transport.onRoot { try report(prepared) }
+  }
+
+  /// Networks of which W has learned, or will come with the checkpoint of a later phase.
+  private func taughtNetworks(
+    _ prepared: PreparedSet, start: StartingPoint?
+  ) throws -> (networks: Networks?, texts: ConditionTexts?) {
+    let networks = try buildNetworks()
+    try context.openActivationStore()
+    let texts = try loadTexts(prepared, networks)
+    try teach(networks, prepared, texts, start: start)
+    return (networks, texts)
   }
 
   /// What rank 0 decides for all before anything is computed.
@@ -212,112 +222,6 @@ package final class MainJob {
       try saveIfDue(
         session, phase: TeachPhase.name, stepsDone, of: configuration.teach.steps,
         firstGlobalStep: 0, mustStop: mustStop, parts: parts)
-    }
-  }
-
-  /// The student's network: the distilled generator, or W itself for the Euler baseline.
-  private func distill(
-    _ networks: Networks, _ prepared: PreparedSet, _ texts: ConditionTexts?, start: StartingPoint?
-  ) throws -> ConditionedTransformer<Float> {
-    let batches = TrainingBatches(
-      prepared, context: context, texts: texts,
-      firstCounter: configuration.teach.steps * context.batchSize)
-    let session = CheckpointSession(
-      context, data: prepared.dataFingerprint, origin: start?.origin)
-    let realWeights = context.weights(networks.base.parameters)
-    func exportReal() throws { try export(.real, networks.base.parameters, networks) }
-    var parts = [CheckpointSession.Part("real", realWeights)]
-    let train:
-      (_ firstStep: Int, _ save: @escaping (_ done: Int, _ mustStop: Bool) throws -> Void) throws ->
-        Void
-    switch configuration.distill.method {
-    case .euler:
-      try exportReal()
-      return networks.base
-    case .lcm:
-      let phase = ConsistencyPhase(context: context, networks: networks, batches: batches)
-      parts.append(.init("generator", phase.optimizer))
-      parts.append(.init("target", phase.targetWeights))
-      train = { try phase.run(from: $0, save: $1) }
-    case .w2s, .dmd2:
-      let phase = DistillPhase(context: context, networks: networks, batches: batches)
-      parts.append(.init("generator", phase.generatorOptimizer))
-      parts.append(.init("fake", phase.adapterOptimizer))
-      if let head = phase.headOptimizer { parts.append(.init("discriminator", head)) }
-      train = { try phase.run(from: $0, save: $1) }
-    }
-    var firstStep = 0
-    if let start, start.phase == DistillPhase.name {
-      try session.load(start.folder, parts: parts)
-      firstStep = start.phaseStep
-    }
-    // Only now: a start inside this phase brings W with it.
-    try exportReal()
-    try train(firstStep) { [self] stepsDone, mustStop in
-      try saveIfDue(
-        session, phase: DistillPhase.name, stepsDone, of: configuration.distill.steps,
-        firstGlobalStep: configuration.teach.steps, mustStop: mustStop, parts: parts)
-    }
-    guard let generator = networks.generator else {
-      trap("distillation left no generator")
-    }
-    let memory = try MemoryRecord(context.arena.ledger, transport)
-    let hasTrained = firstStep < configuration.distill.steps
-    try transport.onRoot {
-      if hasTrained || !FileManager.default.fileExists(atPath: folder.memory.path) {
-        try memory.write(to: folder)
-      }
-    }
-    try export(.generator, generator.parameters, networks)
-    if let adapter = networks.adapter { try export(.fake, adapter.parameters, networks) }
-    return generator
-  }
-
-  private func saveIfDue(
-    _ session: CheckpointSession, phase: String, _ stepsDone: Int, of stepCount: Int,
-    firstGlobalStep: Int, mustStop: Bool, parts: [CheckpointSession.Part]
-  ) throws {
-    // While updates are skipped the newest checkpoint is to stay the one before.
-    let isDue =
-      stepsDone == stepCount
-      || (stepsDone % configuration.checkpoint.everySteps == 0 && !context.isSkipping)
-    if isDue || mustStop {
-      try session.save(
-        phase: phase, phaseStep: stepsDone, globalStep: firstGlobalStep + stepsDone, parts: parts)
-    }
-    if mustStop { throw StoppedOnSignal() }
-  }
-
-  /// Writes a folder of a network's weights, if it is not there yet; rank 0 writes, unit by unit where
-  /// no rank holds all.
-  /// - Collective: over the transport.
-  private func export(
-    _ role: RunFolder.FinalRole, _ parameters: ParameterSet<Float>, _ networks: Networks
-  ) throws {
-    let isThere = try transport.onRoot {
-      FileManager.default.fileExists(atPath: folder.final(role).path)
-    }
-    if isThere { return }
-    var writer: (any ModelWriter)?
-    try transport.onRoot {
-      let partial = try folder.beginExport(role)
-      writer =
-        if role == .fake, let adapter = networks.adapter {
-          try AdapterFolderWriter(creating: partial, adapter)
-        } else {
-          try TransformerFolderWriter(
-            creating: partial, networks.configuration, parameters: parameters.specifications)
-        }
-    }
-    try parameters.readUnits { entries in
-      try transport.onRoot {
-        for parameter in parameters.parameters[entries] { try writer?.append(parameter) }
-      }
-    }
-    try context.throwSharedFailure()
-    try transport.onRoot {
-      try writer?.finish()
-      try folder.finishExport(role)
     }
   }
 

@@ -9,19 +9,14 @@ import Planning
 import Tensors
 
 extension RunContext {
-  /// Microbatches that are computed at the same time as this one by ranks that load blocks together.
-  func peers(of microbatch: Int) -> [Int] {
-    shape.zeroStage == .parameters ? share.round(of: microbatch) : [microbatch]
-  }
-
   /// Microbatches that are in flight in a pipeline with this one, where each makes several passes; they end in
   /// order only if all make as many.
-  func companions(of microbatch: Int) -> [Int] {
-    guard let pipeline, let index = microbatches.firstIndex(of: microbatch) else {
-      return peers(of: microbatch)
+  func companions(of microbatch: Int, in set: RankSet) -> [Int] {
+    let own = set.microbatches
+    guard let pipeline, let index = own.firstIndex(of: microbatch) else {
+      return set.peers(of: microbatch)
     }
-    return microbatches[pipeline.companions(of: index, count: microbatches.count)]
-      .flatMap(peers)
+    return own[pipeline.companions(of: index, count: own.count)].flatMap(set.peers)
   }
 
   /// Lets those in flight with this rank's microbatch make a pass that it does not need.
@@ -36,12 +31,15 @@ extension RunContext {
 
   /// The gradient sums of a turn over this rank's microbatches, or its part of all ranks', and what `body` returns
   /// for each microbatch, in order.
-  /// - Parameter passes: of networks that `body` makes.
-  /// - Collective: over the ranks that share the networks.
+  /// - Parameters:
+  ///   - set: the ranks that hold the targets and share the microbatches; nil: all.
+  ///   - passes: of networks that `body` makes.
+  /// - Collective: over these ranks.
   func gradients<Result>(
-    of targets: [GradientTarget], _ passes: PassCount,
+    of targets: [GradientTarget], in set: RankSet? = nil, _ passes: PassCount,
     _ body: @escaping (_ microbatch: Int) -> Result
   ) -> (sums: [Buffer<Float>], results: [Result]) {
+    let microbatches = (set ?? ranks).microbatches
     if let pipeline {
       return MicrobatchSum.gradients(
         of: targets, over: microbatches, arena: arena, in: pipeline, passes, body)

@@ -19,19 +19,15 @@ package final class RunContext {
   package let folder: RunFolder
   package let transport: any Transport
   package let arena: Arena
-  /// Among the ranks that shard a replica of the networks' state.
-  package let exchange: BucketExchange
-  /// Among those that own the same of every replica; nil where there is one replica.
-  private let replicas: BucketExchange?
+  /// All ranks, as they hold the networks together.
+  package let ranks: RankSet
+  /// Those of this rank's role, and what its samples and gradients travel by, where roles are split.
+  private var roles: RoleRanks?
   /// What the axes of the mesh are.
   package let shape: MeshShape
   /// The ranks that share the tokens of this rank's microbatches, or the blocks of networks; nil where it has them to
   /// itself.
   package private(set) var sequence: (any SequenceParallel<Float>)?
-  /// Which data-parallel ranks compute which microbatches of every step.
-  let share: MicrobatchShare
-  /// The microbatches of every step that this rank computes, in order.
-  package let microbatches: [Int]
   /// How the networks' products read their operands, the same on all ranks.
   package private(set) var precision: ProductPrecision
   /// Whether every rank's CPU multiplies bfloat16 itself.
@@ -42,8 +38,6 @@ package final class RunContext {
   let isStopRequested: () -> Bool
   /// Whether W and the generator are kept packed where products read bfloat16.
   private let keepsPackedWeights: Bool
-  /// Among the ranks of this one's pipeline stage that shard a replica; nil where there is one stage.
-  private var stageShards: BucketExchange?
   /// Between the stages of this rank's pipeline.
   private var stageExchange: StageExchange?
   /// Keeps microbatches in flight; nil where there is one stage.
@@ -79,30 +73,10 @@ package final class RunContext {
     let arena = Arena()
     self.arena = arena
     let shape = shape ?? MeshShape([.zero: transport.size])
-    require(
-      shape.rankCount == transport.size, "a mesh of \(shape) for \(transport.size) ranks")
     self.shape = shape
-    func bucketExchange(_ transport: any Transport) -> BucketExchange {
-      BucketExchange(
-        transport: transport, configuration: configuration.exchange,
-        allocate: { count in
-          arena.allocate(Float.self, count: count, booking: Booking(.common, .exchange))
-        })
-    }
-    // The first rank of a group gives it its color.
-    func part(_ group: [Int]) throws -> any Transport {
-      try transport.split(color: group[0], key: transport.rank)
-    }
-    if shape[.dp] > 1 {
-      exchange = bucketExchange(
-        try part(shape.group(along: .stages, .zero, .ring, .sp, .tp, of: transport.rank)))
-      replicas = bucketExchange(try part(shape.group(along: .dp, of: transport.rank)))
-    } else {
-      exchange = bucketExchange(transport)
-      replicas = nil
-    }
-    share = try shape.share(of: configuration.batch.microbatches)
-    microbatches = share.microbatches(of: shape.dataRank(of: transport.rank))
+    ranks = try RankSet(
+      transport, shape: shape, microbatchCount: configuration.batch.microbatches,
+      configuration: configuration.exchange, arena: arena)
     multipliesBFloat16 = try transport.allGather(value: ProductPrecision.bfloat16.isFast)
       .allSatisfy(\.self)
     precision = .float32
@@ -125,10 +99,8 @@ package final class RunContext {
       }
     }
     if shape[.stages] > 1 {
-      stageShards = bucketExchange(
-        try part(shape.group(along: .zero, .ring, .sp, .tp, of: transport.rank)))
       let states = StageExchange(
-        transport: try part(shape.group(along: .stages, of: transport.rank)))
+        transport: try transport.part(shape.group(along: .stages, of: transport.rank)))
       stageExchange = states
       let stage = StagedSequence<Float>(states) { [unowned self] in exchangeInPass($0) }
       sequence = stage
@@ -154,19 +126,30 @@ package final class RunContext {
     precision = choice == .bf16 ? .bfloat16 : .float32
   }
 
+  /// Among the ranks that shard a replica of the networks' state.
+  package var exchange: BucketExchange { ranks.exchange }
+  /// The microbatches of every step that this rank computes where all ranks train together, in order.
+  package var microbatches: [Int] { ranks.microbatches }
+
   /// The ranks that hold the networks together.
-  package var shardGroup: ShardGroup {
-    ShardGroup(
-      transport: exchange.transport, exchange: exchange, replicas: replicas, arena: arena,
-      stage: shape.zeroStage, tensorDegree: shape[.tp], pipelineStage: stageShards
-    ) { [unowned self] body in exchangeInPass(body) }
+  package var shardGroup: ShardGroup { shardGroup(of: ranks) }
+
+  func shardGroup(of set: RankSet) -> ShardGroup {
+    set.shardGroup(in: arena) { [unowned self] body in exchangeInPass(body) }
   }
 
   /// A network's parameters, zeroed: whole, or this rank's shard.
   package func parameters(
     _ specifications: [ParameterSpecification], role: MemoryRole
   ) -> ParameterSet<Float> {
-    let parameters = shardGroup.parameters(specifications, role: role)
+    makeParameters(specifications, role: role, in: ranks)
+  }
+
+  /// The same among the ranks of a set.
+  func makeParameters(
+    _ specifications: [ParameterSpecification], role: MemoryRole, in set: RankSet
+  ) -> ParameterSet<Float> {
+    let parameters = shardGroup(of: set).parameters(specifications, role: role)
     // The fake DiT's own are its adapter's: small, and changed in every step.
     if keepsPackedWeights && precision == .bfloat16 && role != .fake {
       parameters.keepPackedWeights()
@@ -176,7 +159,20 @@ package final class RunContext {
 
   /// A network's parameters with the part of them that this rank owns.
   package func weights(_ parameters: ParameterSet<Float>) -> ShardedParameters {
-    ShardedParameters(parameters, group: shardGroup)
+    weights(parameters, in: ranks)
+  }
+
+  func weights(_ parameters: ParameterSet<Float>, in set: RankSet) -> ShardedParameters {
+    ShardedParameters(parameters, group: shardGroup(of: set))
+  }
+
+  /// Cuts the ranks into those of the roles, where the mesh splits them; nil where all have all roles.
+  /// - Collective: over the transport, the first time.
+  func splitRoles() throws -> RoleRanks? {
+    if roles == nil, let places = try shape.roles(of: configuration.batch.microbatches) {
+      roles = try RoleRanks(places, context: self)
+    }
+    return roles
   }
 
   /// A tape for one pass of a network.
@@ -218,6 +214,8 @@ package final class RunContext {
     package let losses: [Double]
     /// Further numbers of each microbatch by name, in the same order.
     package let readings: [String: [Double]]
+    /// What became of the step's updates, by network, as the ranks that made them tell.
+    package let outcomes: [String: StepOutcome]
     package let shouldStop: Bool
     /// Resident memory at its peak, summed over ranks.
     package let peakByteCount: Int
@@ -244,10 +242,8 @@ package final class RunContext {
 
   /// What this rank has sent since the last call.
   private func takeOwnTraffic() -> ExchangeStatistics {
-    var sent = exchange.statistics.take()
-    for exchange in [replicas, stageShards].compactMap(\.self) {
-      sent += exchange.statistics.take()
-    }
+    var sent = ranks.takeStatistics()
+    if let roles { sent += roles.takeStatistics() }
     if let stageExchange { sent += stageExchange.statistics.take() }
     for exchange in tokenExchanges { sent += exchange.statistics.take() }
     return sent
@@ -256,17 +252,22 @@ package final class RunContext {
   /// Joins the losses and other numbers of all microbatches, and the wishes to stop.
   /// - Parameters:
   ///   - losses: of this rank's microbatches, in order.
-  ///   - readings: further numbers of them by name, in the same order; every rank has the same names.
+  ///   - readings: further numbers of them by name, in the same order.
+  ///   - outcomes: updates that this rank took part in, by network.
+  ///   - microbatches: those that the numbers belong to; nil: those of all ranks training together.
   /// - Throws: `JobError`, on every rank, what any rank's `attempt` has failed at.
   /// - Collective: over the transport, once a turn.
   package func agreeOnStep(
-    losses: [Double], readings: [String: [Double]] = [:]
+    losses: [Double], readings: [String: [Double]] = [:], outcomes: [String: StepOutcome] = [:],
+    of microbatches: [Int]? = nil
   ) throws -> StepAgreement {
     if let abandonment { throw abandonment }
     let reports = try transport.allGather(
       value: StepReport(
+        microbatches: microbatches ?? self.microbatches,
         lossBits: isSpeaker ? losses.map(\.bitPattern) : [],
         readingBits: readings.mapValues { isSpeaker ? $0.map(\.bitPattern) : [] },
+        outcomes: outcomes,
         wantsStop: isStopRequested(),
         peakByteCount: ResourceUsage.current()?.peakByteCount ?? 0,
         traffic: takeOwnTraffic(), failure: failure))
@@ -274,21 +275,20 @@ package final class RunContext {
     if let failure = reports.lazy.compactMap(\.failure).first { throw failure }
     let names = reports.reduce(into: Set()) { $0.formUnion($1.readingBits.keys) }
     return StepAgreement(
-      losses: inOrder(reports.map(\.lossBits)),
+      losses: Self.inOrder(reports.map { ($0.microbatches, $0.lossBits) }),
       readings: Dictionary(
         uniqueKeysWithValues: names.map { name in
-          (name, inOrder(reports.map { $0.readingBits[name] ?? [] }))
+          (name, Self.inOrder(reports.map { ($0.microbatches, $0.readingBits[name] ?? []) }))
         }),
+      outcomes: reports.reduce(into: [:]) { $0.merge($1.outcomes) { first, _ in first } },
       shouldStop: reports.contains(where: \.wantsStop),
       peakByteCount: reports.reduce(0) { $0 + $1.peakByteCount })
   }
 
   /// The numbers of all microbatches in their order, given those of each rank in its order.
-  private func inOrder(_ bitsByRank: [[UInt64]]) -> [Double] {
-    let spoken = bitsByRank.enumerated().flatMap { rank, bits in
-      zip(share.microbatches(of: shape.dataRank(of: rank)), bits)
-    }
-    return spoken.sorted { $0.0 < $1.0 }.map { Double(bitPattern: $0.1) }
+  private static func inOrder(_ parts: [(microbatches: [Int], bits: [UInt64])]) -> [Double] {
+    parts.flatMap { Array(zip($0.microbatches, $0.bits)) }.sorted { $0.0 < $1.0 }
+      .map { Double(bitPattern: $0.1) }
   }
 
   /// Tells all ranks what each has sent since the last agreement.
@@ -371,8 +371,10 @@ package final class RunContext {
   }
 
   private struct StepReport: Codable {
+    let microbatches: [Int]
     let lossBits: [UInt64]
     let readingBits: [String: [UInt64]]
+    let outcomes: [String: StepOutcome]
     let wantsStop: Bool
     let peakByteCount: Int
     let traffic: ExchangeStatistics

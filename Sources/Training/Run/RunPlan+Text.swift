@@ -2,7 +2,8 @@
 
 import Evaluation
 import Foundation
-import Planning
+package import MeshLayout
+package import Planning
 
 extension RunPlan {
   /// What `plan.txt` holds and `--dry-run` prints.
@@ -10,7 +11,7 @@ extension RunPlan {
     var lines = ["mesh: \(shape); \(reason)", ""]
     lines += memoryTable
     lines.append("")
-    for phase in costs.phases { lines.append(line(of: phase)) }
+    for phase in costs.phases { lines += [line(of: phase)] + roleLines(of: phase) }
     if candidates.count > 1 { lines += ["", "legal layouts, the preferred first"] + layouts }
     if let memoryPerRank {
       lines.append(
@@ -80,6 +81,20 @@ extension RunPlan {
     return text
   }
 
+  /// A line for each set of ranks of a phase with split roles.
+  private func roleLines(of phase: PhaseCosts) -> [String] {
+    roleShares(of: phase).map { share in
+      let ranks =
+        share.rankCount == 1
+        ? "rank \(share.firstRank)"
+        : "ranks \(share.firstRank) to \(share.firstRank + share.rankCount - 1)"
+      let idle = String(format: "%.0f", 100 * share.idleShare)
+      return
+        "  \(share.role.rawValue) \(ranks): \(ReportText.bytes(share.peakByteCountPerRank)) per "
+        + "rank, waiting for the other role \(idle) % of the time"
+    }
+  }
+
   private static func row(_ name: String, _ smallest: Int, _ largest: Int) -> String {
     let range =
       smallest == largest
@@ -89,5 +104,30 @@ extension RunPlan {
 
   private static func format(_ value: Double) -> String {
     String(format: value >= 100 ? "%.0f" : "%.3g", value)
+  }
+}
+
+/// What the ranks of one role of a phase take.
+package struct RoleShare: Codable, Sendable {
+  package let role: RankRole
+  package let firstRank: Int
+  package let rankCount: Int
+  package let peakByteCountPerRank: Int
+  /// Of the time of a step, by the cost model.
+  package let idleShare: Double
+}
+
+extension RunPlan {
+  /// Empty for a phase in which all ranks do the same.
+  package func roleShares(of phase: PhaseCosts) -> [RoleShare] {
+    guard let timeline = phase.roles, let generatorRanks = shape.generatorRanks else { return [] }
+    let scoreCount = phase.memory.count - generatorRanks.count
+    return RankRole.allCases.map { role in
+      let ranks = role == .score ? 0..<scoreCount : scoreCount..<phase.memory.count
+      return RoleShare(
+        role: role, firstRank: ranks.lowerBound, rankCount: ranks.count,
+        peakByteCountPerRank: phase.memory[ranks].map(\.totalPeakByteCount).max() ?? 0,
+        idleShare: timeline.idleShare(of: role))
+    }
   }
 }

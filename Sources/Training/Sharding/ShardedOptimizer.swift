@@ -14,7 +14,7 @@ import ProcessMesh
 import Tensors
 
 /// What became of one update.
-package enum StepOutcome: Equatable, Sendable {
+package enum StepOutcome: Codable, Equatable, Sendable {
   case updated(gradientNorm: Double, clippedTo: Double?)
   /// The gradient was not finite; nothing was changed.
   case skippedNonFinite

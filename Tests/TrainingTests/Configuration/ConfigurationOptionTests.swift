@@ -35,7 +35,7 @@ import Testing
     "checkpoint.everySteps", "checkpoint.keep",
     "mesh.dp", "mesh.zero", "mesh.zeroStage", "mesh.sp", "mesh.sequencePlan", "mesh.ring",
     "mesh.tp", "mesh.stages", "mesh.schedule", "mesh.stageKind", "mesh.placement",
-    "mesh.memoryPerRank",
+    "mesh.generatorRanks", "mesh.generatorZeroStage", "mesh.memoryPerRank",
     "exchange.codec", "exchange.bucketByteCount",
     "log.everySeconds",
   ]

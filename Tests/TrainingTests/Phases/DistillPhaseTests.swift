@@ -14,8 +14,8 @@ import Testing
 /// Mechanical checks of the specification (section 8: b, d, e).
 @Suite struct DistillPhaseTests {
   struct After: Equatable, Sendable {
-    var generatorUpdates: Int
-    var criticUpdates: Int
+    var generatorUpdates: Int?
+    var criticUpdates: Int?
     var headUpdates: Int?
     var baseBefore: UInt32
     var baseAfter: UInt32
@@ -61,9 +61,9 @@ import Testing
         }
         #expect(saves == Array(1..<(steps + 1)))
         return After(
-          generatorUpdates: phase.generatorOptimizer.updateCount,
-          criticUpdates: phase.adapterOptimizer.updateCount,
-          headUpdates: phase.headOptimizer?.updateCount, baseBefore: before,
+          generatorUpdates: phase.generator?.optimizer.updateCount,
+          criticUpdates: phase.score?.adapterOptimizer.updateCount,
+          headUpdates: phase.score?.headOptimizer?.updateCount, baseBefore: before,
           baseAfter: checksum(networks.base.parameters.values),
           generator: checksum(networks.generator?.parameters.values),
           fake: checksum(networks.adapter?.parameters.values))

@@ -18,10 +18,12 @@ struct TableLayout: Sendable, CustomStringConvertible {
   var stages = 1
   var schedule = RunConfiguration.PipelineOrder.oneForwardOneBackward
   var plan = SequencePlan.spatial
+  /// Half of the ranks hold the generator alone.
+  var isSplit = false
 
   var description: String {
     "\(architecture.rawValue) on \(rankCount) ranks: stage \(stage), dp \(dp), ring \(ring), sp \(sp) "
-      + "\(plan), tp \(tp), stages \(stages) \(schedule.rawValue)"
+      + "\(plan), tp \(tp), stages \(stages) \(schedule.rawValue)\(isSplit ? ", split" : "")"
   }
 
   /// Whether all sums are those of the tree over microbatches.
@@ -40,6 +42,8 @@ struct TableLayout: Sendable, CustomStringConvertible {
       ($0.mesh.sp, $0.mesh.tp) = (.fixed(sp), .fixed(tp))
       ($0.mesh.stages, $0.mesh.schedule) = (.fixed(stages), schedule)
       $0.mesh.sequencePlan = plan
+      $0.mesh.placement = isSplit ? .split : .colocated
+      if isSplit { $0.mesh.generatorRanks = .fixed(rankCount / 2) }
     }
   }
 
@@ -52,6 +56,9 @@ struct TableLayout: Sendable, CustomStringConvertible {
     let degrees = [1, 2, 4, 8].filter { ranks % $0 == 0 }
     var layouts: [TableLayout] = []
     for stage in 1...3 {
+      layouts.append(
+        TableLayout(
+          rankCount: ranks, architecture: architecture, stage: stage, isSplit: true))
       for dp in degrees {
         for ring in degrees {
           for sp in degrees {

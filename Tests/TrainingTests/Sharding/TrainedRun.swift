@@ -40,21 +40,15 @@ struct TrainedRun: Sendable {
         let context = try RunContext(
           configuration: configuration, folder: runFolder, transport: transport, shape: plan.shape,
           reporter: reporter, isStopRequested: { false })
-        let networks = Networks(
+        let taught = Networks(
           configuration.transformer, nullTokenCount: configuration.model.textTokens,
           makeParameters: context.parameters)
-        inspect(networks.base.parameters)
-        networks.configuration.initialize(networks.base.parameters, seed: 1)
+        inspect(taught.base.parameters)
+        taught.configuration.initialize(taught.base.parameters, seed: 1)
         let batches = TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0)
-        try TeachPhase(context: context, networks: networks, batches: batches)
+        try TeachPhase(context: context, networks: taught, batches: batches)
           .run(from: 0) { _, _ in }
-        if configuration.distill.method == .lcm {
-          try ConsistencyPhase(context: context, networks: networks, batches: batches)
-            .run(from: 0) { _, _ in }
-        } else {
-          try DistillPhase(context: context, networks: networks, batches: batches)
-            .run(from: 0) { _, _ in }
-        }
+        let networks = try Self.distill(taught, context, batches)
         let sets = [
           networks.base.parameters, networks.generator?.parameters, networks.adapter?.parameters,
           networks.head?.parameters,
@@ -69,6 +63,25 @@ struct TrainedRun: Sendable {
         results.map(\.weights), try Self.readings(in: runFolder.metrics), results[0].microbatches
       )
     }
+  }
+
+  /// All networks as all ranks hold them; without the head where roles are split.
+  private static func distill(
+    _ networks: Networks, _ context: RunContext, _ batches: TrainingBatches
+  ) throws -> Networks {
+    if let roles = try context.splitRoles() {
+      let split = SplitNetworks(roles, from: networks, context: context)
+      try DistillPhase(context: context, split: split, batches: batches).run(from: 0) { _, _ in }
+      return try split.joined(context)
+    }
+    if context.configuration.distill.method == .lcm {
+      try ConsistencyPhase(context: context, networks: networks, batches: batches)
+        .run(from: 0) { _, _ in }
+    } else {
+      try DistillPhase(context: context, networks: networks, batches: batches)
+        .run(from: 0) { _, _ in }
+    }
+    return networks
   }
 
   private static func readings(in metrics: URL) throws -> [Reading] {

@@ -1,0 +1,96 @@
+// The turns of a step of distillation, wherever its roles are: a step is a critic turn, and some steps have a
+// generator turn before it, whose samples the critic turn uses again.
+
+import Planning
+import Tensors
+
+/// Networks that a step updates, as users are told of them.
+enum UpdatedNetwork: String, CaseIterable {
+  case generator
+  case fake = "fake DiT"
+  case discriminator
+
+  /// Before the names of its metrics.
+  var metricsPrefix: String {
+    switch self {
+    case .generator: "generator_"
+    case .fake: "critic_"
+    case .discriminator: "discriminator_"
+    }
+  }
+}
+
+/// What one rank knows of a step's turns.
+struct TurnReport {
+  /// Of the critic turn, by microbatch in order.
+  var losses: [Double] = []
+  /// Of the generator turn, by microbatch in order.
+  var readings: [String: [Double]] = [:]
+  /// Of the networks that this rank has a part of.
+  var outcomes: [String: StepOutcome] = [:]
+
+  mutating func note(_ score: ScoreRole.Score) {
+    readings["loss", default: []].append(score.loss)
+    readings["distance", default: []].append(score.distance)
+    readings["nonfinite", default: []].append(Double(score.nonFiniteCount))
+  }
+}
+
+/// Where samples are made, where they are scored, and where who is trained.
+protocol DistillTurns: AnyObject {
+  /// The ranks that share the microbatches with this one.
+  var ranks: RankSet { get }
+  /// Before the first step that is run.
+  func begin(at step: Int)
+  /// - Collective: over all ranks; the step must agree.
+  func run(_ step: DistillStep) throws -> TurnReport
+}
+
+/// A step of distillation.
+struct DistillStep {
+  /// Counted from 0 within the phase.
+  let number: Int
+  let hasGeneratorTurn: Bool
+  /// Whether the phase ends with it.
+  let isLast: Bool
+}
+
+/// All ranks have a part of every role, and take turns.
+final class ColocatedTurns: DistillTurns {
+  private let generator: GeneratorRole
+  private let score: ScoreRole
+
+  init(_ generator: GeneratorRole, _ score: ScoreRole) {
+    self.generator = generator
+    self.score = score
+  }
+
+  var ranks: RankSet { generator.ranks }
+
+  func begin(at step: Int) {}
+
+  func run(_ step: DistillStep) throws -> TurnReport {
+    var report = TurnReport()
+    var samples: [Int: Tensor<Float>] = [:]
+    var scores: [Int: ScoreRole.Score] = [:]
+    if step.hasGeneratorTurn {
+      report.outcomes[UpdatedNetwork.generator.rawValue] = try generator.train(
+        step: step.number
+      ) { microbatch, batch, sample in
+        samples[microbatch] = sample
+        let score = score.score(sample, batch, step: step.number)
+        scores[microbatch] = score
+        return score.gradient
+      }
+      // Microbatches in flight end in an order of their own.
+      scores.sorted { $0.key < $1.key }.forEach { report.note($0.value) }
+    }
+    report.losses = try score.train(
+      step: step.number, samples.isEmpty ? .several : .one, outcomes: &report.outcomes
+    ) { microbatch, batch in
+      samples[microbatch]
+        ?? generator.sample(batch, step: step.number, microbatch: microbatch)
+    }
+    return report
+  }
+}

@@ -1,0 +1,89 @@
+// Ranks that hold networks together and share the microbatches of a step: all ranks of a run, or those of
+// one role where roles are split.
+
+import Basics
+import DenseKernels
+package import Exchange
+package import MeshLayout
+package import ProcessMesh
+package import Tensors
+
+package final class RankSet {
+  /// Of this set alone.
+  package let transport: any Transport
+  package let shape: MeshShape
+  /// Among the ranks that shard a replica of the networks' state.
+  package let exchange: BucketExchange
+  /// Among those that own the same of every replica; nil where there is one replica.
+  let replicas: BucketExchange?
+  /// Among the ranks of this one's pipeline stage that shard a replica; nil where there is one stage.
+  private let stageShards: BucketExchange?
+  /// Which data-parallel ranks compute which microbatches of every step.
+  private let share: MicrobatchShare
+  /// The microbatches of every step that this rank computes, in order.
+  package let microbatches: [Int]
+
+  /// - Throws: `MeshLayoutError` when the microbatches do not go round.
+  /// - Collective: over the transport; all arguments but the arena must agree.
+  package init(
+    _ transport: any Transport, shape: MeshShape, microbatchCount: Int,
+    configuration: ExchangeConfiguration, arena: Arena
+  ) throws {
+    require(
+      shape.rankCount == transport.size, "a mesh of \(shape) for \(transport.size) ranks")
+    self.transport = transport
+    self.shape = shape
+    func bucketExchange(_ transport: any Transport) -> BucketExchange {
+      BucketExchange(
+        transport: transport, configuration: configuration,
+        allocate: { count in
+          arena.allocate(Float.self, count: count, booking: Booking(.common, .exchange))
+        })
+    }
+    func part(along axes: Axis...) throws -> BucketExchange {
+      bucketExchange(try transport.part(shape.group(along: axes, of: transport.rank)))
+    }
+    if shape[.dp] > 1 {
+      exchange = try part(along: .stages, .zero, .ring, .sp, .tp)
+      replicas = try part(along: .dp)
+    } else {
+      exchange = bucketExchange(transport)
+      replicas = nil
+    }
+    stageShards = shape[.stages] > 1 ? try part(along: .zero, .ring, .sp, .tp) : nil
+    share = try shape.share(of: microbatchCount)
+    microbatches = share.microbatches(of: shape.dataRank(of: transport.rank))
+  }
+
+  /// Those that hold a network together.
+  /// - Parameter attempt: runs an exchange in the middle of a pass.
+  func shardGroup(
+    in arena: Arena, attempt: @escaping (() throws -> Void) -> Void
+  ) -> ShardGroup {
+    ShardGroup(
+      transport: exchange.transport, exchange: exchange, replicas: replicas, arena: arena,
+      stage: shape.zeroStage, tensorDegree: shape[.tp], pipelineStage: stageShards, attempt: attempt
+    )
+  }
+
+  /// Microbatches that are computed at the same time as this one by ranks that load blocks together.
+  func peers(of microbatch: Int) -> [Int] {
+    shape.zeroStage == .parameters ? share.round(of: microbatch) : [microbatch]
+  }
+
+  /// What this rank has sent in the set since the last call.
+  func takeStatistics() -> ExchangeStatistics {
+    [exchange, replicas, stageShards].compactMap(\.self).reduce(into: ExchangeStatistics()) {
+      $0 += $1.statistics.take()
+    }
+  }
+}
+
+extension Transport {
+  /// The endpoint of a group of these ranks, to which this one belongs.
+  /// - Collective: over these ranks, each in one of the groups.
+  func part(_ group: [Int]) throws -> any Transport {
+    // The first rank of a group gives it its color.
+    try split(color: group[0], key: rank)
+  }
+}

@@ -1,0 +1,82 @@
+import MeshLayout
+import Testing
+
+@testable import Planning
+
+struct MeshSearchRolesTests {
+  private func search(
+    _ ranks: Int, microbatches: Int = 8, stage: ZeroStage? = .optimizer,
+    _ change: (inout MeshSearch) -> Void = { _ in }
+  ) -> MeshSearch {
+    var search = MeshSearch(
+      rankCount: ranks, microbatchCount: microbatches, headCount: 6, stage: stage)
+    search.splitsRoles = true
+    change(&search)
+    return search
+  }
+
+  @Test func `both roles have ranks, and any number of them where microbatches go round`() {
+    for ranks in 2...8 {
+      let shapes = search(ranks).shapes
+      #expect(shapes.map { $0.generatorRanks?.count } == Array(1..<ranks))
+      #expect(shapes.allSatisfy { $0[.zero] == ranks && $0[.sp] == 1 })
+    }
+    // Rounds of 3 ranks do not divide 8 microbatches.
+    #expect(search(4, stage: .gradients).shapes.map { $0.generatorRanks?.count } == [2])
+    #expect(search(4) { $0.generatorRankCount = 3 }.shapes.count == 1)
+    let mixed = search(4) { $0.generatorStage = .parameters }.shapes
+    #expect(mixed.compactMap(\.generatorRanks?.zeroStage) == [.parameters, .parameters])
+    #expect(mixed.map(\.zeroStage) == [.optimizer, .optimizer])
+  }
+
+  @Test func `what is illegal names the rule and what is legal`() {
+    #expect(search(1).problems.map(\.key) == ["mesh.placement"])
+    #expect(
+      search(4) {
+        $0.sp = 2
+        $0.dp = 2
+      }.problems.map(\.key) == ["mesh.dp", "mesh.sp"])
+    let many = search(4) { $0.generatorRankCount = 4 }.problems
+    #expect(many.map(\.key) == ["mesh.generatorRanks"])
+    #expect(many[0].message.contains("1 to 3 can hold the generator"))
+    #expect(many[0].message.contains("legal here: mesh.generatorRanks 3, mesh.zeroStage 1"))
+    let uneven = search(4, stage: .parameters) { $0.generatorRankCount = 1 }.problems
+    #expect(uneven.map(\.key) == ["mesh.generatorRanks"])
+    #expect(uneven[0].message.contains("3 data-parallel ranks sum the gradients of every round"))
+    #expect(uneven[0].message.contains("legal here: mesh.generatorRanks 1, mesh.zeroStage 1"))
+    #expect(search(9).problems.map(\.key) == ["batch.microbatches"])
+  }
+}
+
+struct RoleTimelineTests {
+  /// The schedule of every rank, event by event: who has what at the end of each step.
+  private func simulated(_ timeline: RoleTimeline, cycleCount: Int) -> Double {
+    var clock = 0.0
+    for step in 0..<cycleCount * timeline.criticRatio {
+      var (generator, score) = (clock, clock)
+      if step % timeline.criticRatio == 0 {
+        generator += timeline.training
+        score += timeline.scores
+      }
+      generator += timeline.samples
+      score += timeline.criticTurn
+      clock = max(generator, score)
+    }
+    return clock / Double(cycleCount)
+  }
+
+  @Test(arguments: [1, 2, 5])
+  func `a cycle is that of the schedule, and nobody waits more than all of it`(_ ratio: Int) {
+    for (training, samples, scores, criticTurn) in [
+      (4.5, 2.5, 2.0, 2.0), (4.5, 2.5, 3.0, 6.0), (3, 1, 2, 2), (1, 1, 1, 1),
+    ] {
+      let timeline = RoleTimeline(
+        criticRatio: ratio, training: training, samples: samples, scores: scores,
+        criticTurn: criticTurn)
+      #expect(abs(timeline.cycle - simulated(timeline, cycleCount: 4)) < 1e-9)
+      let idle = RankRole.allCases.map(timeline.idleShare(of:))
+      #expect(idle.allSatisfy { $0 > -1e-12 && $0 < 1 })
+      #expect(ratio > 1 || (idle.min() ?? 1) < 1e-12, "one of the roles never waits")
+    }
+  }
+}

@@ -64,17 +64,18 @@ extension PhaseTwins {
         exchange: ExchangeTwin(
           state.ledger, rank: set.place.rank, bucketByteCount: sizes.bucketByteCount))
       let own = State(ledger: state.ledger, group: group, base: state.base, texts: [])
-      var held: [PlannedLedger.Block] = []
-      if role == .score { held += set.critic(own).all.map(\.held) }
+      var networks: [ParametersTwin] = role == .score ? set.critic(own).all : []
       if !isWhole {
-        held.append(
-          weights(own, role == .score ? .base : .generator, sizes.networkUnits).held)
+        networks.append(weights(own, role == .score ? .base : .generator, sizes.networkUnits))
       }
+      // Partial sums are left from the last network that was trained.
+      networks.last { $0.role != .base }?.reduceScatter()
       // Elements come unit by unit.
       for unit in sizes.networkUnits {
         _ = state.ledger.allocate(unit.elementCount, .generator, .parameters)
       }
-      return held
+      withExtendedLifetime(group) {}
+      return networks.map(\.held)
     }
   }
 

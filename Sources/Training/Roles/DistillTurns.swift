@@ -76,7 +76,7 @@ final class ColocatedTurns: DistillTurns {
     if step.hasGeneratorTurn {
       report.outcomes[UpdatedNetwork.generator.rawValue] = try generator.train(
         step: step.number
-      ) { microbatch, batch, sample in
+      ) { [score] microbatch, batch, sample in
         samples[microbatch] = sample
         let score = score.score(sample, batch, step: step.number)
         scores[microbatch] = score
@@ -87,7 +87,7 @@ final class ColocatedTurns: DistillTurns {
     }
     report.losses = try score.train(
       step: step.number, samples.isEmpty ? .several : .one, outcomes: &report.outcomes
-    ) { microbatch, batch in
+    ) { [generator] microbatch, batch in
       samples[microbatch]
         ?? generator.sample(batch, step: step.number, microbatch: microbatch)
     }

@@ -59,7 +59,8 @@ package struct GeneratorRole {
   /// - Collective: over the ranks of the role.
   func train(
     step: Int,
-    gradient: @escaping (_ microbatch: Int, _ batch: TrainingBatch, _ sample: Tensor<Float>) ->
+    gradient:
+      @escaping (_ microbatch: Int, _ batch: TrainingBatch, _ sample: Tensor<Float>) ->
       Tensor<Float>
   ) throws -> StepOutcome {
     let gradients = context.gradients(

@@ -15,6 +15,7 @@
 import Basics
 import DenseKernels
 import Exchange
+import Planning
 import Tensors
 import VideoData
 

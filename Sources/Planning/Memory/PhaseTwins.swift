@@ -139,7 +139,7 @@ struct PhaseTwins {
   }
 
   /// The gradient sums of a turn; `turns` gets what a stage ran.
-  private func gradients(
+  func gradients(
     _ ledger: PlannedLedger, of targets: [ParametersTwin], _ passes: PassCount,
     turns: inout [StageTurn], _ body: @escaping (_ microbatch: Int) -> Void
   ) -> [PlannedLedger.Block] {
@@ -183,261 +183,12 @@ struct PhaseTwins {
 
   // MARK: Distill
 
-  /// What learns to score, on W.
-  struct Critic {
-    let adapter: ParametersTwin
-    let head: ParametersTwin?
-
-    var all: [ParametersTwin] { [adapter] + (head.map { [$0] } ?? []) }
-  }
-
-  func critic(_ state: State) -> Critic {
-    let critic = Critic(
-      adapter: weights(state, .fake, sizes.adapterUnits),
-      head: sizes.headElementCount > 0
-        ? weights(state, .fake, [PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)])
-        : nil)
-    critic.adapter.initialize()
-    return critic
-  }
-
   func distill() -> RankPhase? {
     switch sizes.method {
     case .none: nil
     case .consistency: consistency()
     case .distributionMatching: distributionMatching()
     }
-  }
-
-  private func distributionMatching() -> RankPhase {
-    let state = state(draws: stage == nil)
-    let ledger = state.ledger
-    let generator = weights(state, .generator, sizes.networkUnits)
-    let generatorOptimizer = OptimizerTwin(generator, hasAverage: sizes.keepsGeneratorAverage)
-    let critic = critic(state)
-    let criticOptimizers = critic.all.map { OptimizerTwin($0, hasAverage: false) }
-
-    let depth = sizes.simulatesRollout ? sizes.generatorStepCount - 1 : 0
-    var (generatorTurns, criticTurns): ([StageTurn], [StageTurn]) = ([], [])
-    func generatorTurn(depth: Int) -> [Int: PlannedLedger.Block] {
-      var samples: [Int: PlannedLedger.Block] = [:]
-      let gradients = gradients(
-        ledger, of: [generator], .several, turns: &generatorTurns
-      ) { microbatch in
-        let batch = batch(ledger)
-        let tape = TapeTwin(ledger, role: .generator)
-        let x = generate(ledger, generator, depth: depth, isTrainable: true, on: tape)
-        samples[microbatch] = x.block
-        let gradient = score(x.block, state, critic)
-        tape.backward([x])
-        withExtendedLifetime((batch, x, gradient)) {}
-      }
-      generatorOptimizer.step()
-      withExtendedLifetime(gradients) {}
-      return samples
-    }
-    func criticTurn(_ generated: [Int: PlannedLedger.Block], depth: Int) {
-      let gradients = gradients(
-        ledger, of: critic.all, generated.isEmpty ? .several : .one, turns: &criticTurns
-      ) { microbatch in
-        let batch = batch(ledger)
-        let silent = TapeTwin(ledger, role: .generator, isRecording: false)
-        let x =
-          generated[microbatch]
-          ?? generate(ledger, generator, depth: depth, isTrainable: false, on: silent).block
-        differentiateCritic(x, state, critic)
-        withExtendedLifetime((batch, x)) {}
-      }
-      criticOptimizers.forEach { $0.step() }
-      withExtendedLifetime((gradients, generated)) {}
-    }
-
-    // Once as it goes, to see the peak; more than two silent steps add nothing to it.
-    let shownDepth = min(depth, 2)
-    criticTurn(generatorTurn(depth: shownDepth), depth: shownDepth)
-    if sizes.criticRatio > 1 { criticTurn([:], depth: shownDepth) }
-    criticTurn(generatorTurn(depth: shownDepth), depth: shownDepth)
-    let turns = [generatorTurns, criticTurns]
-
-    // Then by parts, to count operations: the depth of a rollout is 0 to K − 1, all alike often.
-    let rollout = silentSteps(ledger, generator, depth: depth)
-    var samples: [Int: PlannedLedger.Block] = [:]
-    let generatorWork = work(ledger) { samples = generatorTurn(depth: 0) } + rollout
-    let pairedWork = work(ledger) { criticTurn(samples, depth: 0) }
-    let aloneWork = work(ledger) { criticTurn([:], depth: 0) } + rollout
-    let ratio = Double(sizes.criticRatio)
-    withExtendedLifetime((state.base, state.texts, generatorOptimizer, criticOptimizers)) {}
-    return phase(
-      ledger, (1 / ratio) * (generatorWork + pairedWork + (ratio - 1) * aloneWork), turns: turns)
-  }
-
-  /// What the silent steps of this rank's rollouts of a step take, on average over depths.
-  func silentSteps(
-    _ ledger: PlannedLedger, _ generator: ParametersTwin, depth: Int
-  ) -> Work {
-    var silentPass = work(ledger) {
-      let network = NetworkTwin(sizes: network, parameters: generator, part: part, stage: stage)
-      let tape = TapeTwin(ledger, role: .generator, isRecording: false)
-      let noisy = ValueTwin(constant: tape.result(latentCount))
-      _ = network.velocity(tape, noisy: noisy, sampleCount: sampleCount)
-    }
-    silentPass.updateByteCount = 0
-    return Double(microbatchCount)
-      * (Double(depth) / 2 * silentPass + loads(of: generator, ledger))
-  }
-
-  /// What the silent passes of a microbatch's rollout load: as many times as the deepest rollout of the
-  /// microbatches that are computed at the same time has steps.
-  private func loads(of generator: ParametersTwin, _ ledger: PlannedLedger) -> Work {
-    guard sizes.simulatesRollout, generator.stage == .parameters else {
-      return 0 * Work(of: ledger)
-    }
-    let stepCount = sizes.generatorStepCount
-    let peerCount = sizes.spreadsDepths ? min(roundCount, stepCount) : 1
-    let deepest = (0..<stepCount).map { draw in
-      (0..<peerCount).map { (draw + $0) % stepCount }.max() ?? draw
-    }
-    generator.attendPass()
-    return Double(deepest.reduce(0, +)) / Double(stepCount)
-      * work(ledger) { generator.attendPass() }
-  }
-
-  /// The rollout: silent steps down to the depth, then one on the tape.
-  func generate(
-    _ ledger: PlannedLedger, _ parameters: ParametersTwin, depth: Int, isTrainable: Bool,
-    on tape: TapeTwin
-  ) -> ValueTwin {
-    let generator = NetworkTwin(
-      sizes: network, parameters: parameters, isTrainable: isTrainable, part: part,
-      stage: stage)
-    let noise = ledger.allocate(latentCount, .common, .activations)
-    let start =
-      sizes.simulatesRollout
-      ? sample(ledger, generator, from: noise, stepCount: depth, role: tape.role)
-      : tape.result(latentCount)
-    let velocity = generator.velocity(
-      tape, noisy: ValueTwin(constant: start), sampleCount: sampleCount,
-      recomputedShare: tape.isRecording ? sizes.recomputedShare : 0)
-    let x = tape.combine(ValueTwin(constant: start), velocity)
-    withExtendedLifetime((noise, start, velocity)) {}
-    return x
-  }
-
-  /// Re-noising steps of a sampler.
-  private func sample(
-    _ ledger: PlannedLedger, _ network: NetworkTwin, from noise: PlannedLedger.Block,
-    stepCount: Int, role: PlannedRole
-  ) -> PlannedLedger.Block {
-    let sampleCount = noise.count / network.sizes.latentCount
-    var state = noise
-    for _ in 0..<stepCount {
-      let tape = TapeTwin(ledger, role: role, isRecording: false)
-      let velocity = network.velocity(
-        tape, noisy: ValueTwin(constant: state), sampleCount: sampleCount)
-      let clean = ledger.allocate(state.count, role, .activations)
-      let fresh = ledger.allocate(state.count, .common, .activations)
-      state = ledger.allocate(state.count, role, .activations)
-      withExtendedLifetime((velocity, clean, fresh)) {}
-    }
-    return state
-  }
-
-  /// The gradient of the generator's loss at a sample.
-  func score(
-    _ sample: PlannedLedger.Block, _ state: State, _ critic: Critic
-  ) -> PlannedLedger.Block? {
-    let ledger = state.ledger
-    let tape = TapeTwin(ledger, role: .base)
-    let x = tape.input(sample)
-    let pull = pull(ledger, state, critic, tape)
-    var terms = [x]
-    var seeds = [pull]
-    if sizes.hasGroundTruthTerm {
-      terms.append(x)
-      seeds.append(tape.result(latentCount))
-    }
-    if critic.head != nil {
-      terms.append(discriminate(x, state, isTrainable: false, on: tape))
-      seeds.append(tape.result(sampleCount))
-    }
-    let scaled = seeds.dropFirst().map { tape.scratch($0.count) }
-    tape.backward(terms)
-    withExtendedLifetime((terms, seeds, scaled)) {}
-    return tape.gradient(of: x)
-  }
-
-  /// Both score passes, silent; returns the seed.
-  private func pull(
-    _ ledger: PlannedLedger, _ state: State, _ critic: Critic, _ tape: TapeTwin
-  ) -> PlannedLedger.Block {
-    let update = UpdateTwin(rank: sizes.adapterRank, isTrainable: false)
-    let fake = NetworkTwin(
-      sizes: network, parameters: state.base, adapter: update, adapterParameters: critic.adapter,
-      part: part, stage: stage)
-    // At weight 0 the adapter is not run, but its blocks are entered all the same.
-    let real = NetworkTwin(
-      sizes: network, parameters: state.base, adapter: sizes.pullsRealDiT ? update : nil,
-      adapterParameters: critic.adapter, part: part, stage: stage)
-    let noise = ledger.allocate(latentCount, .common, .activations)
-    let silent = TapeTwin(ledger, role: .base, isRecording: false)
-    let noisy = silent.result(latentCount)
-    let input = ValueTwin(constant: noisy)
-    _ = fake.velocity(silent, noisy: input, sampleCount: sampleCount)
-    let conditional = real.velocity(silent, noisy: input, sampleCount: sampleCount)
-    if sizes.isGuided {
-      let unconditional = real.velocity(silent, noisy: input, sampleCount: sampleCount)
-      _ = silent.combine(conditional, unconditional)
-    }
-    withExtendedLifetime((noise, noisy, conditional)) {}
-    return tape.result(latentCount)
-  }
-
-  func differentiateCritic(
-    _ x: PlannedLedger.Block, _ state: State, _ critic: Critic
-  ) {
-    let ledger = state.ledger
-    let noise = ledger.allocate(latentCount, .common, .activations)
-    let tape = TapeTwin(ledger, role: .fake)
-    let noisy = tape.result(latentCount)
-    let fake = NetworkTwin(
-      sizes: network, parameters: state.base,
-      adapter: UpdateTwin(rank: sizes.adapterRank, isTrainable: true),
-      adapterParameters: critic.adapter, part: part, stage: stage)
-    let velocity = fake.velocity(
-      tape, noisy: ValueTwin(constant: noisy), sampleCount: sampleCount,
-      recomputedShare: sizes.recomputedShare)
-    var terms = [velocity]
-    var seeds = [tape.result(latentCount)]
-    if critic.head != nil {
-      for _ in 0..<2 {
-        terms.append(
-          discriminate(ValueTwin(constant: x), state, isTrainable: true, on: tape))
-      }
-      seeds += (0..<2).map { _ in tape.result(sampleCount) }
-    }
-    let scaled = seeds.dropFirst().map { tape.scratch($0.count) }
-    tape.backward(terms)
-    withExtendedLifetime((noise, noisy, velocity, terms, seeds, scaled)) {}
-  }
-
-  /// The head on features of W at a noised x.
-  private func discriminate(
-    _ x: ValueTwin, _ state: State, isTrainable: Bool, on tape: TapeTwin
-  ) -> ValueTwin {
-    let noise = state.ledger.allocate(latentCount, .common, .activations)
-    let noisy = tape.combine(x, ValueTwin(constant: noise))
-    let features = NetworkTwin(sizes: network, parameters: state.base)
-      .features(
-        tape, noisy: noisy, sampleCount: sampleCount, recomputedShare: sizes.recomputedShare)
-    let width = network.width
-    let mean = tape.weightedTokenSum(features, to: sampleCount * width)
-    let normalized = tape.layerNorm(mean, width: width, isTrainable: isTrainable)
-    let hidden = tape.apply(
-      tape.linear(normalized, from: width, to: sizes.discriminatorWidth, isTrainable: isTrainable))
-    let logits = tape.linear(
-      hidden, from: sizes.discriminatorWidth, to: 1, isTrainable: isTrainable)
-    withExtendedLifetime((noise, noisy, features, mean, normalized)) {}
-    return logits
   }
 
   // MARK: The consistency baseline
@@ -482,6 +233,25 @@ struct PhaseTwins {
   }
 
   // MARK: Evaluate
+
+  /// Re-noising steps of a sampler.
+  func sample(
+    _ ledger: PlannedLedger, _ network: NetworkTwin, from noise: PlannedLedger.Block,
+    stepCount: Int, role: PlannedRole
+  ) -> PlannedLedger.Block {
+    let sampleCount = noise.count / network.sizes.latentCount
+    var state = noise
+    for _ in 0..<stepCount {
+      let tape = TapeTwin(ledger, role: role, isRecording: false)
+      let velocity = network.velocity(
+        tape, noisy: ValueTwin(constant: state), sampleCount: sampleCount)
+      let clean = ledger.allocate(state.count, role, .activations)
+      let fresh = ledger.allocate(state.count, .common, .activations)
+      state = ledger.allocate(state.count, role, .activations)
+      withExtendedLifetime((velocity, clean, fresh)) {}
+    }
+    return state
+  }
 
   /// Sampling a batch of clips; a step is one pass of the network.
   /// - Parameter joining: what a rank holds beside these networks while they are joined from split roles; nil

@@ -1,0 +1,137 @@
+// What ranks that share tokens, cut weights, or run stages of a pipeline exchange on the tape: what it stores and
+// what is sent.
+
+import MeshLayout
+
+extension TapeTwin {
+  // MARK: Sequence parallelism
+
+  /// An all-to-all between own tokens of all heads and all tokens of own heads, to a tensor of `count`
+  /// elements; some of what is sent each way stays here.
+  func exchange(
+    _ x: ValueTwin, to count: Int, sentCount: Int, sentBackCount: Int
+  ) -> ValueTwin {
+    let output = result(count)
+    ledger.sentByteCount += 4 * Double(sentCount)
+    return record(
+      output, from: [x], scratchToAdd: x.count, sentByteCount: 4 * Double(sentBackCount))
+  }
+
+  /// Attention to the blocks of keys of a ring of ranks, the own one first. Two blocks of others are held
+  /// (four on the way back), and partial outputs as the tree over the ranks keeps them.
+  /// - Parameters:
+  ///   - blockCounts: elements of keys of every rank's block.
+  ///   - rank: whose block the own one is.
+  func ringAttention(
+    query: ValueTwin, key: ValueTwin, value: ValueTwin, headCount: Int, width: Int,
+    blockCounts: [Int], rank: Int, sampleCount: Int
+  ) -> ValueTwin {
+    typealias Partial = (output: PlannedLedger.Block, logSumExp: PlannedLedger.Block)
+    let (size, largest) = (blockCounts.count, blockCounts.max() ?? 0)
+    let allCount = blockCounts.reduce(0, +)
+    let room = [scratch(largest), scratch(largest)]
+    func partial() -> Partial { (result(query.count), result(query.count / width * headCount)) }
+    var tree = ArrivalTree<Partial?>(count: size)
+    for step in 0..<size {
+      let part = (rank + size - step) % size
+      let isEmpty = query.count == 0 || blockCounts[part] == 0
+      tree.insert(isEmpty ? nil : partial(), at: part) { $0 ?? $1 }
+    }
+    withExtendedLifetime(room) {}
+    let (output, logSumExp) = (tree.result ?? nil) ?? partial()
+    let product =
+      2 * Double(query.count / width) * Double(allCount / width / sampleCount) * Double(width)
+    ledger.operationCount += 2 * product
+    // Keys and values pass: all but the next rank's are sent on. Gradients of others' go home.
+    let passed = 2 * Double(allCount - blockCounts[(rank + 1) % size])
+    ledger.sentByteCount += 4 * passed
+    return record(
+      output, from: [query, key, value],
+      saving: [query.block, key.block, value.block, output, logSumExp],
+      scratch: [query, key, value].filter { !$0.isTracked }.map(\.count)
+        + Array(repeating: largest, count: 4), operationCount: 5 * product,
+      sentByteCount: 4 * (passed + 2 * Double(allCount - blockCounts[rank])))
+  }
+
+  /// Own tokens or columns to the ranks that cut weights with this one; on the way back their sum.
+  func gather(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
+    let output = result(count)
+    ledger.sentByteCount += 4 * Double(peerCount * x.count)
+    return record(
+      output, from: [x], scratch: [x.count], scratchToAdd: x.count,
+      sentByteCount: 4 * Double(count - x.count))
+  }
+
+  /// The same, gathered again on the way back instead of being kept, unless that follows at once.
+  func gatherTwice(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
+    let gathered = gather(x, to: count, peerCount: peerCount)
+    guard isRecording, !isRecomputing else { return gathered }
+    let remaking = RemakingTwin(of: x.block) { [ledger, role, byteCount = 4 * x.count] in
+      ledger.sentByteCount += Double(peerCount * byteCount)
+      return ledger.allocate(count, role, .activations)
+    }
+    return ValueTwin(gathered.block, node: gathered.node, remaking: remaking)
+  }
+
+  /// The adjoint of `gather`.
+  func scatterSum(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
+    let output = result(count)
+    let room = scratch(count)
+    ledger.sentByteCount += 4 * Double(x.count - count)
+    withExtendedLifetime(room) {}
+    return record(
+      output, from: [x], scratchToAdd: x.count, sentByteCount: 4 * Double(peerCount * count))
+  }
+
+  /// A bias that is no part of a product.
+  func addBias(_ x: ValueTwin, isTrainable: Bool) -> ValueTwin {
+    let output = result(x.count)
+    return record(output, from: [x], wantsParameterGradient: isTrainable, passingTo: [0])
+  }
+
+  /// Own tokens to all ranks.
+  func gatherTokens(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
+    let output = result(count)
+    ledger.sentByteCount += 4 * Double(peerCount * x.count)
+    return record(output, from: [x])
+  }
+
+  /// Own tokens to all ranks, which add up their gradients on the way back.
+  func shareTokens(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
+    let output = result(count)
+    ledger.sentByteCount += 4 * Double(peerCount * x.count)
+    return record(
+      output, from: [x], scratch: [x.count], scratchToAdd: x.count,
+      sentByteCount: 4 * Double(count - x.count))
+  }
+
+  // MARK: Pipelines
+
+  /// Inputs whose gradients are handed over when the way back has come to them.
+  /// - Parameter handOver: is given the elements of each gradient that is there.
+  func inputs(
+    _ inputs: [(block: PlannedLedger.Block, isTracked: Bool)],
+    handingOver handOver: @escaping (_ counts: [Int]) -> Void
+  ) -> [ValueTwin] {
+    guard isRecording, inputs.contains(where: \.isTracked) else {
+      return inputs.map { ValueTwin(constant: $0.block) }
+    }
+    let gradients = inputs.map { $0.isTracked ? Gradient($0.block.count) : nil }
+    onWayBack {
+      let blocks = gradients.map { gradient in
+        defer { gradient?.block = nil }
+        return gradient?.block
+      }
+      handOver(blocks.compactMap { $0?.count })
+    }
+    return zip(inputs, gradients).map { input, gradient in
+      gradient.map { leaf(input.block, gradient: $0) } ?? ValueTwin(constant: input.block)
+    }
+  }
+
+  /// A velocity that other stages make of a state, whose gradients come from them.
+  func handedOn(_ state: [ValueTwin], velocityCount: Int) -> ValueTwin {
+    let velocity = result(velocityCount)
+    return record(velocity, from: state)
+  }
+}

@@ -1,0 +1,143 @@
+// Twin of Autodiff/Operations.
+
+extension TapeTwin {
+  /// Stores its input (and x Aᵀ with an update).
+  func linear(
+    _ x: ValueTwin, from inputWidth: Int, to outputWidth: Int, isTrainable: Bool,
+    update: UpdateTwin? = nil
+  ) -> ValueTwin {
+    linear(parts: [x], from: inputWidth, to: outputWidth, isTrainable: isTrainable, update: update)
+  }
+
+  /// The same of inputs side by side; the parts are tracked all or none.
+  func linear(
+    parts: [ValueTwin], from inputWidth: Int, to outputWidth: Int, isTrainable: Bool,
+    update: UpdateTwin? = nil
+  ) -> ValueTwin {
+    let rowCount = parts.reduce(0) { $0 + $1.count } / inputWidth
+    let isTracked = parts.contains(where: \.isTracked)
+    let blocks = parts.filter { $0.remaking == nil }.map(\.block)
+    let remakings = parts.compactMap(\.remaking)
+    let product = 2 * Double(rowCount) * Double(inputWidth) * Double(outputWidth)
+    let output = result(rowCount * outputWidth)
+    ledger.operationCount += product
+    let wanted = (isTracked ? 1.0 : 0) + (isTrainable ? 1 : 0)
+    guard let update else {
+      return record(
+        output, from: parts, wantsParameterGradient: isTrainable, saving: blocks,
+        remaking: remakings, operationCount: wanted * product)
+    }
+    let hidden = result(rowCount * update.rank)
+    let down = 2 * Double(rowCount) * Double(inputWidth) * Double(update.rank)
+    let up = 2 * Double(rowCount) * Double(outputWidth) * Double(update.rank)
+    ledger.operationCount += down + up
+    let ways = (isTracked ? 1.0 : 0) + (update.isTrainable ? 1 : 0)
+    return record(
+      output, from: parts, wantsParameterGradient: isTrainable || update.isTrainable,
+      saving: blocks + [hidden], remaking: remakings, scratch: [rowCount * update.rank],
+      operationCount: wanted * product + up + ways * down + (update.isTrainable ? up : 0))
+  }
+
+  /// An activation: stores its input.
+  func apply(_ x: ValueTwin) -> ValueTwin {
+    let output = result(x.count)
+    return record(output, from: [x], saving: [x.block])
+  }
+
+  /// A sum with constant weights: stores nothing.
+  /// - Parameter passed: terms whose weight is 1, which the gradient is handed on to.
+  func combine(_ x: ValueTwin, _ y: ValueTwin, passingTo passed: [Int] = []) -> ValueTwin {
+    let output = result(x.count)
+    return record(output, from: [x, y], passingTo: passed)
+  }
+
+  /// A plain sum: hands its gradient on.
+  func add(_ x: ValueTwin, _ y: ValueTwin) -> ValueTwin {
+    let output = result(x.count)
+    return record(output, from: [x, y], passingTo: [0, 1])
+  }
+
+  func concatenate(_ values: [ValueTwin]) -> ValueTwin {
+    let output = result(values.reduce(0) { $0 + $1.count })
+    return record(output, from: values)
+  }
+
+  /// Joins `count` elements out of copies of one parameter's value.
+  func gather(_ value: ValueTwin, count: Int) -> ValueTwin {
+    let output = result(count)
+    return record(output, from: [value])
+  }
+
+  func slice(_ x: ValueTwin, count: Int) -> ValueTwin {
+    let output = result(count)
+    return record(output, from: [x])
+  }
+
+  func chunks(_ x: ValueTwin, count: Int) -> [ValueTwin] {
+    (0..<count).map { _ in slice(x, count: x.count / count) }
+  }
+
+  func permuted(_ x: ValueTwin) -> ValueTwin {
+    let output = result(x.count)
+    return record(output, from: [x], scratchToAdd: x.count)
+  }
+
+  /// Rotary positions while two dimensions change places: stores nothing.
+  func rotatedAndTransposed(_ x: ValueTwin) -> ValueTwin {
+    let output = result(x.count)
+    return record(output, from: [x])
+  }
+
+  func weightedTokenSum(_ x: ValueTwin, to count: Int) -> ValueTwin {
+    let output = result(count)
+    return record(output, from: [x])
+  }
+
+  /// Stores input, scale, and mean and deviation of each row.
+  func layerNorm(
+    _ x: ValueTwin, width: Int, scale: ValueTwin? = nil, shift: ValueTwin? = nil,
+    isTrainable: Bool = false
+  ) -> ValueTwin {
+    let rowCount = x.count / width
+    let output = result(x.count)
+    let mean = result(rowCount)
+    let inverseDeviation = result(rowCount)
+    return record(
+      output, from: [x] + [scale, shift].compactMap(\.self), wantsParameterGradient: isTrainable,
+      saving: [x.block, mean, inverseDeviation] + (scale.map { [$0.block] } ?? []))
+  }
+
+  /// Stores input and the inverse root of each head.
+  func headNorm(_ x: ValueTwin, headWidth: Int, isTrainable: Bool) -> ValueTwin {
+    let output = result(x.count)
+    let inverseRoot = result(x.count / headWidth)
+    return record(
+      output, from: [x], wantsParameterGradient: isTrainable, saving: [x.block, inverseRoot])
+  }
+
+  /// Stores gate and branch.
+  func gatedResidual(_ x: ValueTwin, gate: ValueTwin, _ h: ValueTwin) -> ValueTwin {
+    let output = result(x.count)
+    return record(output, from: [x, gate, h], passingTo: [0], saving: [gate.block, h.block])
+  }
+
+  /// Stores query, key, value, output, and one number for each row and head. Two products forward,
+  /// five on the way back.
+  func attention(
+    query: ValueTwin, key: ValueTwin, value: ValueTwin, headCount: Int, sampleCount: Int,
+    width: Int
+  ) -> ValueTwin {
+    let output = result(query.count)
+    let queryCount = query.count / width
+    let logSumExp = result(queryCount * headCount)
+    // A part of the tokens may be none.
+    let keyCount = key.count / width / max(sampleCount, 1)
+    let product = 2 * Double(queryCount) * Double(keyCount) * Double(width)
+    ledger.operationCount += 2 * product
+    return record(
+      output, from: [query, key, value],
+      saving: [query.block, key.block, value.block, output, logSumExp],
+      scratch: [query, key, value].filter { !$0.isTracked }.map(\.count),
+      operationCount: 5 * product)
+  }
+}

@@ -46,8 +46,8 @@ package struct RunPlan: Codable, Sendable {
 package struct LayoutCandidate: Codable, Sendable {
   package let shape: MeshShape
   package let peakByteCountPerRank: Int
-  /// Floating-point operations of all steps on the busiest rank; where roles are split, with what they wait
-  /// for each other.
+  /// Floating-point operations of all steps on the busiest rank, and those that others do while split roles or
+  /// stages wait for each other.
   package let operationCount: Double
   /// Bytes that all ranks send in all steps.
   package let sentByteCount: Double

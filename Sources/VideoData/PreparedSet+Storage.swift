@@ -57,9 +57,9 @@ extension PreparedSet {
       let sources = try listing.sources.enumerated().map { index, entry in
         let frames = StoredFrames(
           in: Self.framesFile(index, in: folder), frameCount: entry.frameCount,
-          height: entry.height, width: entry.width)
+          height: entry.height, width: entry.width, contentHash: entry.contentHash)
         guard entry.frameCount >= listing.options.clipFrameCount,
-          try frames.fingerprint().text == entry.contentHash
+          try frames.isIntact()
         else { throw Self.damage(folder, "the frames of \(entry.name) are not what was written") }
         return Source(
           name: entry.name, frames: frames,
@@ -103,11 +103,11 @@ extension PreparedSet {
     let listing = Listing(
       formatVersion: Self.formatVersion, fingerprint: fingerprint, isProcedural: isProcedural,
       codecPSNR: codecPSNR, options: options,
-      sources: try sources.map {
+      sources: sources.map {
         Listing.Source(
           name: $0.name, framesPerSecond: $0.framesPerSecond, frameCount: $0.frames.frameCount,
           height: $0.frames.height, width: $0.frames.width, codecPSNR: $0.codecPSNR,
-          contentHash: try $0.frames.fingerprint().text)
+          contentHash: $0.frames.contentHash)
       }, skipped: skipped)
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys]

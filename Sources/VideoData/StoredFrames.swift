@@ -11,13 +11,16 @@ package struct StoredFrames: Sendable {
   package let frameCount: Int
   package let height: Int
   package let width: Int
+  /// Fingerprint of what was written.
+  let contentHash: String
   private let file: URL
 
   private static let tensorName = "frames"
 
-  /// Takes what `file` is said to hold; reading finds out.
-  init(in file: URL, frameCount: Int, height: Int, width: Int) {
+  /// Takes what `file` is said to hold; `isIntact` finds out.
+  init(in file: URL, frameCount: Int, height: Int, width: Int, contentHash: String) {
     self.file = file
+    self.contentHash = contentHash
     self.frameCount = frameCount
     self.height = height
     self.width = width
@@ -32,7 +35,8 @@ package struct StoredFrames: Sendable {
     try Buffer(video.bytes).withBytes { try writer.append(bytes: $0, to: Self.tensorName) }
     try writer.finish()
     self.init(
-      in: file, frameCount: video.frameCount, height: video.height, width: video.width)
+      in: file, frameCount: video.frameCount, height: video.height, width: video.width,
+      contentHash: Fingerprint(of: video.bytes).text)
   }
 
   /// Reads frames.
@@ -58,14 +62,14 @@ package struct StoredFrames: Sendable {
     }
   }
 
-  /// Of all bytes, read piece by piece.
+  /// Whether the file holds what was written; reads all of it, piece by piece.
   /// - Throws: as `read`.
-  func fingerprint() throws -> Fingerprint {
+  func isIntact() throws -> Bool {
     var fingerprint = Fingerprint()
     for first in stride(from: 0, to: frameCount, by: Self.framesOfPiece) {
       fingerprint.add(try read(first..<min(first + Self.framesOfPiece, frameCount)).bytes)
     }
-    return fingerprint
+    return fingerprint.text == contentHash
   }
 
   private static let framesOfPiece = 64

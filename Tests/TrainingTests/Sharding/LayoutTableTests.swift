@@ -110,6 +110,7 @@ struct TableLayout: Sendable, CustomStringConvertible {
         #expect(found.readings == alone.readings, "\(layout)")
         continue
       }
+      #expect(found.readings.map(\.name) == alone.readings.map(\.name), "\(layout)")
       let distance = found.distance(to: alone)
       #expect(distance <= 1e-5, "\(layout)")
       for (found, expected) in zip(found.readings, alone.readings) {

@@ -93,8 +93,9 @@ struct TrainedRun: Sendable {
     }
   }
 
-  /// The largest difference of weights over the largest weight; infinite where one is not a number.
+  /// The largest difference of weights over the largest weight; infinite where one is not a number, or missing.
   func distance(to other: TrainedRun) -> Float {
+    guard weights[0].count == other.weights[0].count else { return .infinity }
     let scale = other.weights[0].reduce(0) { max($0, abs($1)) }
     return zip(weights[0], other.weights[0]).reduce(0) {
       let difference = abs($1.0 - $1.1)

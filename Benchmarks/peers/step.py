@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Whole steps of bench-s on PyTorch, diffusers and PEFT: the twin of `w2svd bench step`.
 
-usage: step.py [--mode forward|train|w2svd] [--dtype fp32|bf16] [--threads N] [--ranks N] [--compile]
+usage: step.py [--mode forward|train|w2svd] [--dtype fp32|bf16] [--threads N] [--ranks N] [--fsdp] [--compile]
                [--checkpointing] [--optimizer fused|foreach] [--latent FxHxW] [--text-tokens N] [--repeats N]
 
 bf16 is autocast over fp32 weights. --ranks starts that many processes of DistributedDataParallel over
-gloo, one microbatch each. The last line is one JSON object.
+gloo, one microbatch each; with --fsdp blocks are sharded instead (FSDP2). The last line is one JSON object.
 """
 
 import argparse
@@ -32,6 +32,7 @@ def arguments():
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--fsdp", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--optimizer", choices=["fused", "foreach"], default="fused")
@@ -70,6 +71,8 @@ class Step:
 
         self.condition, self.null = text(), text()
         self.base = base
+        if options.fsdp:
+            self.shard(base)
         if options.mode == "train":
             self.optimizer = self.adamw(base.parameters())
         elif options.mode == "w2svd":
@@ -86,7 +89,7 @@ class Step:
             self.critic_optimizer = self.adamw(
                 parameter for parameter in self.base.parameters() if parameter.requires_grad)
         self.forward_base, self.forward_generator = self.base, getattr(self, "generator", None)
-        if options.ranks > 1:
+        if options.ranks > 1 and not options.fsdp:
             from torch.nn.parallel import DistributedDataParallel
 
             # Its graph hooks need parameters that want gradients, and all of them to be used.
@@ -96,6 +99,16 @@ class Step:
             self.forward_base = torch.compile(self.forward_base)
             if self.forward_generator is not None:
                 self.forward_generator = torch.compile(self.forward_generator)
+
+    def shard(self, network):
+        """Parameters, gradients and optimizer state over all ranks, block by block (FSDP2)."""
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh("cpu", (self.options.ranks,))
+        for block in [*network.transformer_blocks, *network.single_transformer_blocks]:
+            fully_shard(block, mesh=mesh)
+        fully_shard(network, mesh=mesh)
 
     def adamw(self, parameters):
         return self.torch.optim.AdamW(
@@ -199,6 +212,8 @@ def rank_main(rank, options, port, results):
 
 def main():
     options = arguments()
+    if options.fsdp and options.ranks == 1:
+        raise SystemExit("--fsdp is for several --ranks")
     if options.ranks == 1:
         measuring.report(measure(options, measuring.prepare(options.threads)))
         return

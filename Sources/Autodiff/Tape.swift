@@ -85,17 +85,20 @@ package final class Tape<Scalar: KernelScalar> {
   /// Whether this is the second pass of a stretch that stored its inputs only; it is differentiated at once.
   package let isRecomputing: Bool
   private let store: (any ActivationStore<Scalar>)?
+  private let betweenOperations: (() -> Void)?
   private var nodes: [Node] = []
 
   /// - Parameters:
   ///   - isRecording: false runs the same forward code and stores nothing for a gradient.
   ///   - store: where inputs of recomputed blocks wait for the way back; nil: in memory.
+  ///   - betweenOperations: called often, for what goes on beside the computation.
   package init(
     arena: Arena, role: MemoryRole, precision: ProductPrecision = .float32,
     isRecording: Bool = true, isRecomputing: Bool = false,
-    store: (any ActivationStore<Scalar>)? = nil
+    store: (any ActivationStore<Scalar>)? = nil, betweenOperations: (() -> Void)? = nil
   ) {
     self.store = store
+    self.betweenOperations = betweenOperations
     self.arena = arena
     self.role = role
     self.precision = precision
@@ -105,7 +108,9 @@ package final class Tape<Scalar: KernelScalar> {
 
   /// A tape that computes alike and stores nothing.
   package func silent(role: MemoryRole? = nil) -> Tape {
-    Tape(arena: arena, role: role ?? self.role, precision: precision, isRecording: false)
+    Tape(
+      arena: arena, role: role ?? self.role, precision: precision, isRecording: false,
+      betweenOperations: betweenOperations)
   }
 
   // MARK: Leaves
@@ -186,6 +191,7 @@ package final class Tape<Scalar: KernelScalar> {
   package func record(
     _ output: Tensor<Scalar>, from inputs: [Value<Scalar>], backward: @escaping Backward
   ) -> Value<Scalar> {
+    betweenOperations?()
     guard isRecording, inputs.contains(where: \.isTracked) else { return Value(constant: output) }
     let gradients = InputGradients(
       gradients: inputs.map { input in input.node.map { nodes[$0].gradient } }, arena: arena,
@@ -214,9 +220,11 @@ package final class Tape<Scalar: KernelScalar> {
     nodes.append(
       Node(
         gradient: Gradient(shape: []),
-        step: .recomputation(outputs: outputNodes) { [arena, role, precision] outputGradients in
+        step: .recomputation(outputs: outputNodes) {
+          [arena, role, precision, betweenOperations] outputGradients in
           let again = Tape(
-            arena: arena, role: role, precision: precision, isRecomputing: true)
+            arena: arena, role: role, precision: precision, isRecomputing: true,
+            betweenOperations: betweenOperations)
           let leaves = zip(kept, gradients).map { kept, gradient in
             let tensor = kept.tensor
             return gradient.map { again.leaf(tensor, gradient: $0) } ?? Value(constant: tensor)
@@ -278,6 +286,7 @@ package final class Tape<Scalar: KernelScalar> {
         // Taken out first: where it is handed on, nobody else may hold it.
         if let outputGradient = nodes[index].gradient.take() {
           backward(outputGradient, inputGradients)
+          betweenOperations?()
         }
         nodes[index].step = .done
       case .recomputation(let outputs, let run):

@@ -22,13 +22,28 @@ extension BucketExchange {
     of unit: SlicedUnit, _ shard: Buffer<Float>, into part: Buffer<Float>,
     kind: TrafficKind = .parameters
   ) throws {
+    try runAlone(partGather(of: unit, shard, into: part, kind: kind))
+  }
+
+  /// The same beside other work: both buffers belong to it until it is finished.
+  package func startGatherPart(
+    of unit: SlicedUnit, _ shard: Buffer<Float>, into part: Buffer<Float>,
+    kind: TrafficKind = .parameters
+  ) throws -> BucketRun {
+    try start(partGather(of: unit, shard, into: part, kind: kind))
+  }
+
+  private func partGather(
+    of unit: SlicedUnit, _ shard: Buffer<Float>, into part: Buffer<Float>, kind: TrafficKind
+  ) -> BucketRun {
     let (rank, size) = (transport.rank, transport.size)
-    let (slice, plan, room) = begin(unit, shard)
-    defer { partials.append(room) }
+    let (slice, plan) = parts(of: unit, shard)
     let origin = unit.partition.range(of: rank).lowerBound
-    try runPipelined(
-      .allGather, kind, plan.bucketCount,
-      code: { bucket, sent in
+    return run(
+      .allGather, kind, bucketCount: plan.bucketCount,
+      code: { [unowned self] bucket, sent in
+        let room = takeRoom(plan)
+        defer { partials.append(room) }
         let piece = plan.piece(bucket, of: rank)
         let messages = unit.slices.enumerated().map { index, slice in
           let peerCount = size / unit.degree - (index == rank % unit.degree ? 1 : 0)
@@ -39,7 +54,9 @@ extension BucketExchange {
         return .toEach(
           (0..<size).map { $0 == rank ? Payload([]) : messages[$0 % unit.degree] })
       },
-      finish: { bucket, payloads, received in
+      finish: { [unowned self] bucket, payloads, received in
+        let room = takeRoom(plan)
+        defer { partials.append(room) }
         for peer in 0..<size {
           let rows = slice.rows(in: plan.piece(bucket, of: peer))
           let words = room[0..<rows.reduce(0) { $0 + $1.count }]
@@ -71,13 +88,28 @@ extension BucketExchange {
     of unit: SlicedUnit, _ part: Buffer<Float>, into shard: Buffer<Float>,
     kind: TrafficKind = .gradients
   ) throws {
+    try runAlone(partReduction(of: unit, part, into: shard, kind: kind))
+  }
+
+  /// The same beside other work: both buffers belong to it until it is finished.
+  package func startReducePart(
+    of unit: SlicedUnit, _ part: Buffer<Float>, into shard: Buffer<Float>,
+    kind: TrafficKind = .gradients
+  ) throws -> BucketRun {
+    try start(partReduction(of: unit, part, into: shard, kind: kind))
+  }
+
+  private func partReduction(
+    of unit: SlicedUnit, _ part: Buffer<Float>, into shard: Buffer<Float>, kind: TrafficKind
+  ) -> BucketRun {
     let (rank, size) = (transport.rank, transport.size)
-    let (slice, plan, room) = begin(unit, shard)
-    defer { partials.append(room) }
-    try runPipelined(
-      .reduceScatter, kind, plan.bucketCount,
-      code: { bucket, sent in
-        .toEach(
+    let (slice, plan) = parts(of: unit, shard)
+    return run(
+      .reduceScatter, kind, bucketCount: plan.bucketCount,
+      code: { [unowned self] bucket, sent in
+        let room = takeRoom(plan)
+        defer { partials.append(room) }
+        return .toEach(
           (0..<size).map { peer in
             if peer == rank { return Payload([]) }
             let rows = slice.rows(in: plan.piece(bucket, of: peer))
@@ -85,9 +117,11 @@ extension BucketExchange {
             return encode(words, .reduceScatter, kind, peerCount: 1, &sent)
           })
       },
-      finish: { bucket, payloads, received in
+      finish: { [unowned self] bucket, payloads, received in
         let own = plan.piece(bucket, of: rank)
         if own.isEmpty { return }
+        let room = takeRoom(plan)
+        defer { partials.append(room) }
         let sum = try treeReduce(
           count: size / unit.degree,
           operand: { neighborhood throws -> Buffer<Float> in
@@ -125,14 +159,21 @@ extension BucketExchange {
 
   // MARK: Parts
 
-  /// This rank's part, the buckets, and room for any piece of one from the pool of partial sums.
-  private func begin(
-    _ unit: SlicedUnit, _ shard: Buffer<Float>
-  ) -> (slice: UnitSlice, plan: BucketPlan, room: Buffer<Float>) {
+  /// This rank's part, and the buckets.
+  private func parts(
+    of unit: SlicedUnit, _ shard: Buffer<Float>
+  ) -> (slice: UnitSlice, plan: BucketPlan) {
     requireShard(shard, unit.partition, transport)
-    let plan = BucketPlan(unit.partition, byteCount: configuration.bucketByteCount)
-    partials = partials.filter { $0.count == plan.pieceWordCount }
-    return (unit.slice(of: transport.rank), plan, takePartial(count: plan.pieceWordCount))
+    return (
+      unit.slice(of: transport.rank),
+      BucketPlan(unit.partition, byteCount: configuration.bucketByteCount)
+    )
+  }
+
+  /// Room for any piece of a bucket, from the pool of partial sums.
+  private func takeRoom(_ plan: BucketPlan) -> Buffer<Float> {
+    keepPartials(ofCount: plan.pieceWordCount)
+    return takePartial(count: plan.pieceWordCount)
   }
 
   /// Rows of a unit, of which `source` holds the elements from `origin` on, one after the other.

@@ -2,7 +2,8 @@
 // to its owner, and the owner sums in the fixed tree over ranks; shards come back by all-gather.
 //
 // Goals: 1 the same bits for every codec and arrival order, 2 bounded memory, 3 overlap: bucket
-// i + 1 is coded while bucket i is on its way.
+// i + 1 is coded while bucket i is on its way, and an exchange that is started goes on beside other work, see
+// BucketRun.swift.
 
 import Basics
 import Compression
@@ -24,6 +25,8 @@ package final class BucketExchange {
   private let decoder = MessageDecoder()
   /// Free partial sums, of equal length.
   var partials: [Buffer<Float>] = []
+  /// What was started and is not through, in the order of the starts; the first one is on its way.
+  private var queue: [BucketRun] = []
 
   /// - Parameters:
   ///   - configuration: must agree on all ranks.
@@ -57,14 +60,30 @@ package final class BucketExchange {
     _ flat: Buffer<Float>, partition: ShardPartition, into shard: Buffer<Float>,
     kind: TrafficKind = .gradients
   ) throws {
+    try runAlone(reduction(flat, partition: partition, into: shard, kind: kind))
+  }
+
+  /// The same beside other work: both buffers belong to it until it is finished.
+  package func startReduceScatter(
+    _ flat: Buffer<Float>, partition: ShardPartition, into shard: Buffer<Float>,
+    kind: TrafficKind = .gradients
+  ) throws -> BucketRun {
+    try start(reduction(flat, partition: partition, into: shard, kind: kind))
+  }
+
+  private func reduction(
+    _ flat: Buffer<Float>, partition: ShardPartition, into shard: Buffer<Float>,
+    kind: TrafficKind
+  ) -> BucketRun {
     requireShard(shard, partition, transport)
     requireFlat(flat, partition)
     let plan = BucketPlan(partition, byteCount: configuration.bucketByteCount)
-    partials = partials.filter { $0.count == plan.pieceWordCount }
-    if transport.size == 1 { return shard.copy(from: flat) }
-    try runPipelined(
-      .reduceScatter, kind, plan.bucketCount,
-      code: { bucket, sent in
+    if transport.size == 1 {
+      return run(.reduceScatter, kind, bucketCount: 0, completion: { shard.copy(from: flat) })
+    }
+    return run(
+      .reduceScatter, kind, bucketCount: plan.bucketCount,
+      code: { [unowned self] bucket, sent in
         .toEach(
           (0..<transport.size).map { peer in
             peer == transport.rank
@@ -73,8 +92,9 @@ package final class BucketExchange {
                 flat[plan.piece(bucket, of: peer)], .reduceScatter, kind, peerCount: 1, &sent)
           })
       },
-      finish: { bucket, payloads, received in
+      finish: { [unowned self] bucket, payloads, received in
         let own = plan.piece(bucket, of: transport.rank)
+        keepPartials(ofCount: plan.pieceWordCount)
         if own.isEmpty { return }
         let sum = try treeReduce(
           count: transport.size,
@@ -113,14 +133,32 @@ package final class BucketExchange {
     _ shard: Buffer<Float>, partition: ShardPartition, into flat: Buffer<Float>,
     kind: TrafficKind = .parameters, flatIsBase: Bool = false
   ) throws {
+    try finishAll()
+    let isDelta = try flatIsBase && policy.mayCode && transport.size > 1 && isCommonBase(flat)
+    try runAlone(gather(shard, partition: partition, into: flat, kind: kind, isDelta: isDelta))
+  }
+
+  /// The same beside other work: both buffers belong to it until it is finished.
+  package func startAllGather(
+    _ shard: Buffer<Float>, partition: ShardPartition, into flat: Buffer<Float>,
+    kind: TrafficKind = .parameters
+  ) throws -> BucketRun {
+    try start(gather(shard, partition: partition, into: flat, kind: kind, isDelta: false))
+  }
+
+  private func gather(
+    _ shard: Buffer<Float>, partition: ShardPartition, into flat: Buffer<Float>,
+    kind: TrafficKind, isDelta: Bool
+  ) -> BucketRun {
     requireShard(shard, partition, transport)
     requireFlat(flat, partition)
     let plan = BucketPlan(partition, byteCount: configuration.bucketByteCount)
-    if transport.size == 1 { return flat.copy(from: shard) }
-    let isDelta = try flatIsBase && policy.mayCode && isCommonBase(flat)
-    try runPipelined(
-      .allGather, kind, plan.bucketCount,
-      code: { bucket, sent in
+    if transport.size == 1 {
+      return run(.allGather, kind, bucketCount: 0, completion: { flat.copy(from: shard) })
+    }
+    return run(
+      .allGather, kind, bucketCount: plan.bucketCount,
+      code: { [unowned self] bucket, sent in
         let own = flat[plan.piece(bucket, of: transport.rank)]
         let words = shard[plan.localPiece(bucket, of: transport.rank)]
         let message = encode(
@@ -128,13 +166,96 @@ package final class BucketExchange {
         own.copy(from: words)
         return .toAll(message)
       },
-      finish: { bucket, payloads, received in
+      finish: { [unowned self] bucket, payloads, received in
         for peer in 0..<transport.size where peer != transport.rank {
           let words = flat[plan.piece(bucket, of: peer)]
           try decode(payloads[peer], from: peer, kind, bucket, into: words, &received)
         }
       })
   }
+
+  // MARK: Runs
+
+  /// Moves what was started on, without waiting.
+  ///
+  /// MPI has no progress thread: called between pieces of other work.
+  package func advance() throws {
+    while let first = queue.first {
+      try guarded { try first.advance() }
+      guard first.isFinished else { return }
+      try next()
+    }
+  }
+
+  /// Waits until all that was started is through.
+  package func finishAll() throws {
+    if let last = queue.last { try finish(last) }
+  }
+
+  /// Waits until a run, and all before it, are through.
+  func finish(_ run: BucketRun) throws {
+    while !run.isFinished, let first = queue.first {
+      try guarded { try first.runToEnd(isAlone: false) }
+      try next()
+    }
+  }
+
+  /// An exchange that has not left; `completion` is called when all is done.
+  func run(
+    _ operation: ExchangeOperation, _ kind: TrafficKind, bucketCount: Int,
+    code: @escaping BucketRun.Code = { _, _ in .toEach([]) },
+    finish: @escaping BucketRun.Finish = { _, _, _ in }, completion: @escaping () -> Void = {}
+  ) -> BucketRun {
+    BucketRun(
+      operation, kind, bucketCount: bucketCount, of: self, code: code, finish: finish,
+      completion: completion)
+  }
+
+  /// Runs an exchange with nothing beside it.
+  func runAlone(_ run: @autoclosure () throws -> BucketRun) throws {
+    try finishAll()
+    let run = try run()
+    queue = [run]
+    try guarded {
+      try run.begin()
+      try run.runToEnd(isAlone: true)
+    }
+    queue.removeAll()
+  }
+
+  /// Has an exchange begin as soon as those before it are through.
+  func start(_ run: BucketRun) throws -> BucketRun {
+    queue.append(run)
+    if queue.count == 1 { try begin() }
+    return run
+  }
+
+  /// The first one is through: the next one begins.
+  private func next() throws {
+    queue.removeFirst()
+    try begin()
+  }
+
+  /// Begins the first one; what has nothing to send is through at once.
+  private func begin() throws {
+    while let first = queue.first, !first.hasBegun {
+      try guarded { try first.begin() }
+      if first.isFinished { queue.removeFirst() }
+    }
+  }
+
+  /// After a failure nothing of the group can go on.
+  private func guarded(_ body: () throws -> Void) throws {
+    do {
+      try body()
+    } catch {
+      queue.forEach { $0.abandon() }
+      queue.removeAll()
+      throw error
+    }
+  }
+
+  // MARK: Parts
 
   /// Whether all ranks hold the same words in `flat`.
   private func isCommonBase(_ flat: Buffer<Float>) throws -> Bool {
@@ -143,80 +264,31 @@ package final class BucketExchange {
     return try transport.allGather(own).allSatisfy { $0 == own }
   }
 
-  // MARK: Parts
-
-  /// The messages of one bucket.
-  enum Outgoing {
-    /// By receiver; empty for this rank.
-    case toEach([Payload])
-    /// The same for all peers.
-    case toAll(Payload)
-  }
-
-  /// What decoding one bucket took, coded messages apart.
-  struct Received {
-    var seconds = 0.0
-    var codedRawByteCount = 0
-    var codedSeconds = 0.0
-  }
-
-  /// While bucket i is on its way, bucket i - 1 is finished and bucket i + 1 is coded.
-  func runPipelined(
-    _ operation: ExchangeOperation, _ kind: TrafficKind, _ bucketCount: Int,
-    code: (Int, inout ExchangeStatistics.Traffic) -> Outgoing,
-    finish: (Int, [Payload], inout Received) throws -> Void
-  ) throws {
-    if bucketCount == 0 { return }
-    let clock = ContinuousClock()
-    var pending: PendingOperation?
-    do {
-      var sent = ExchangeStatistics.Traffic()
-      var outgoing = code(0, &sent)
-      var arrived: [Payload] = []
-      for bucket in 0..<bucketCount {
-        let starting = clock.now
-        pending = try start(outgoing)
-        sent.waitSeconds += (clock.now - starting).inSeconds
-        if bucket > 0 { try finishTimed(bucket - 1, arrived, operation, kind, finish) }
-        _ = try pending?.advance()
-        var next = ExchangeStatistics.Traffic()
-        if bucket + 1 < bucketCount { outgoing = code(bucket + 1, &next) }
-        let waiting = clock.now
-        if let operation = pending.take() { arrived = try operation.wait() }
-        sent.waitSeconds += (clock.now - waiting).inSeconds
-        // The first wait is mostly for ranks that arrive late, which says nothing of the link.
-        if bucket > 0 || bucketCount == 1 {
-          policy.recordTransfer(
-            operation, kind, wireByteCount: sent.wireByteCount, seconds: sent.waitSeconds)
-        }
-        statistics[kind] += sent
-        sent = next
-      }
-      try finishTimed(bucketCount - 1, arrived, operation, kind, finish)
-    } catch {
-      if let operation = pending.take() { operation.abandon() }
-      throw error
-    }
-  }
-
-  private func start(_ outgoing: Outgoing) throws -> PendingOperation {
+  func start(_ outgoing: BucketRun.Outgoing) throws -> PendingOperation {
     switch outgoing {
     case .toEach(let payloads): try transport.startAllToAll(payloads)
     case .toAll(let payload): try transport.startAllGather(payload)
     }
   }
 
-  private func finishTimed(
-    _ bucket: Int, _ payloads: [Payload], _ operation: ExchangeOperation, _ kind: TrafficKind,
-    _ finish: (Int, [Payload], inout Received) throws -> Void
-  ) throws {
-    var received = Received()
-    try finish(bucket, payloads, &received)
-    statistics[kind].decodeSeconds += received.seconds
+  /// Notes what the link took for the messages of one bucket.
+  func recordTransfer(_ run: BucketRun, _ sent: ExchangeStatistics.Traffic) {
+    policy.recordTransfer(
+      run.operation, run.kind, wireByteCount: sent.wireByteCount, seconds: sent.waitSeconds)
+  }
+
+  func note(_ received: BucketRun.Received, of run: BucketRun) {
+    statistics[run.kind].decodeSeconds += received.seconds
     if received.codedRawByteCount > 0 {
       policy.recordDecoding(
-        operation, kind, rawByteCount: received.codedRawByteCount, seconds: received.codedSeconds)
+        run.operation, run.kind, rawByteCount: received.codedRawByteCount,
+        seconds: received.codedSeconds)
     }
+  }
+
+  /// Lets go of free partial sums of another length.
+  func keepPartials(ofCount count: Int) {
+    partials = partials.filter { $0.count == count }
   }
 
   /// The message of `words` for `peerCount` peers; no bytes for no words.
@@ -255,7 +327,7 @@ package final class BucketExchange {
   /// Decodes over what `words` holds, which a difference refers to.
   func decode(
     _ message: Payload, from peer: Int, _ kind: TrafficKind, _ bucket: Int,
-    into words: Buffer<Float>, _ received: inout Received
+    into words: Buffer<Float>, _ received: inout BucketRun.Received
   ) throws {
     if words.count == 0 && message.count == 0 { return }
     let clock = ContinuousClock()

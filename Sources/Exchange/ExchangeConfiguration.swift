@@ -20,11 +20,23 @@ package struct ExchangeConfiguration: Codable, Equatable, Sendable {
   /// All ranks must have the same value.
   package var bucketByteCount: Int = 4 << 20
 
+  /// Whether exchanges go on while blocks are computed.
+  package enum Overlap: String, CaseIterable, Codable, Sendable {
+    case on
+    case off
+  }
+
+  /// Default: `on`. Effect: at ZeRO stages 2 and 3 the parameters of the next block come, and the gradients of the
+  /// last one leave, while a block is computed, which takes memory for one more block of each; never the result.
+  /// All ranks must have the same value.
+  package var overlap: Overlap = .on
+
   package init() {}
 
-  package init(codec: Coding, bucketByteCount: Int = 4 << 20) {
+  package init(codec: Coding, bucketByteCount: Int = 4 << 20, overlap: Overlap = .on) {
     self.codec = codec
     self.bucketByteCount = bucketByteCount
+    self.overlap = overlap
   }
 
   /// What is wrong, each with its key path; empty when all is well.

@@ -140,6 +140,8 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
   /// Clips that are sampled at once in the evaluation.
   package var evaluationBatch: Int
   package var bucketByteCount: Int
+  /// Whether blocks are loaded, and their gradients summed, while others are computed.
+  package var overlapsExchange = true
   /// How stages of a pipeline order microbatches: GPipe or 1F1B.
   package var schedule = PipelineSchedule.oneForwardOneBackward
 

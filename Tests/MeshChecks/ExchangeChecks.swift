@@ -11,6 +11,7 @@ package let exchangeChecks: [MeshCheck] = [
   MeshCheck("reduce-scatter equals the serial tree sum bit for bit", checkReduceScatter),
   MeshCheck("all-gather brings every shard to every rank", checkAllGather),
   MeshCheck("all-gather of differences is exact, whatever bases ranks hold", checkDeltaGather),
+  MeshCheck("exchanges beside other work bring what exchanges alone bring", checkWorkBeside),
   MeshCheck("uncompressed exchange traffic is what the formula says", checkExchangeTraffic),
   MeshCheck("the global norm has the bits of one rank", checkGlobalNorm),
 ]
@@ -63,6 +64,59 @@ private func checkAllGather(_ transport: any Transport) throws {
       try exchange.allGather(shard, partition: partition, into: flat)
       try require(flat, whole, "\(count) elements, codec \(configuration.codec)")
     }
+  }
+}
+
+/// Several are started, other collectives of the group and of the line itself come between, and they are waited
+/// for in another order.
+private func checkWorkBeside(_ transport: any Transport) throws {
+  let line = try transport.split(color: 0, key: transport.rank)
+  for configuration in configurations() {
+    let exchange = BucketExchange(transport: line, configuration: configuration)
+    let counts = [60_013, 0, 5 * 4_096, 33_333]
+    let partitions = counts.map { ShardPartition(count: $0, shardCount: line.size) }
+    let sums = counts.map { count in
+      treeReduce(
+        count: line.size, operand: { gradientLikeVector(count, of: $0) },
+        combine: { left, right in zip(left, right).map { $0 + $1 } })
+    }
+    var runs: [BucketRun] = []
+    var shards: [Buffer<Float>] = []
+    var wholes: [Buffer<Float>] = []
+    for (count, partition) in zip(counts, partitions) {
+      let own = partition.range(of: line.rank)
+      let shard = Buffer([Float](repeating: .nan, count: own.count))
+      runs.append(
+        try exchange.startReduceScatter(
+          Buffer(gradientLikeVector(count, of: line.rank)), partition: partition, into: shard))
+      let whole = Buffer([Float](repeating: .nan, count: count))
+      runs.append(
+        try exchange.startAllGather(
+          Buffer(gradientLikeVector(count, of: 77)[own]), partition: partition, into: whole))
+      shards.append(shard)
+      wholes.append(whole)
+      // Ranks move on at their own pace.
+      for _ in 0..<3 * line.rank { try exchange.advance() }
+      try transport.barrier()
+    }
+    try runs[4].finish()
+    try require(wholes[0], gradientLikeVector(counts[0], of: 77), "started first, waited for last")
+    guard runs[0...4].allSatisfy(\.isFinished) else {
+      throw CheckFailure(
+        description: "an exchange that was started before one that is finished is not")
+    }
+    // What is alone waits for all that was started.
+    let flat = Buffer([Float](repeating: .nan, count: counts[3]))
+    try exchange.allGather(
+      Buffer(gradientLikeVector(counts[3], of: 78)[partitions[3].range(of: line.rank)]),
+      partition: partitions[3], into: flat)
+    try require(flat, gradientLikeVector(counts[3], of: 78), "alone, \(configuration.codec)")
+    for (index, count) in counts.enumerated() {
+      let place = "\(count) elements, \(configuration.codec)"
+      try require(shards[index], Array(sums[index][partitions[index].range(of: line.rank)]), place)
+      try require(wholes[index], gradientLikeVector(count, of: 77), place)
+    }
+    for run in runs.reversed() { try run.finish() }
   }
 }
 

@@ -5,6 +5,9 @@
 // is entered around a whole pass and stays until `dropUnits`; of the blocks the last one stays until
 // another one comes, so that a pass that turns around does not load its last block twice.
 //
+// A source that can load beside other work is asked for the next block of the pass when one is entered, so that
+// two of them are in memory.
+//
 // Where the source cuts parameters (tensor parallelism) a pass may ask for a block's part instead of all
 // of it: the shapes of values are then those of the parts, and so are the gradients that are handed over.
 // Where the source belongs to a stage of a pipeline, a pass may ask for the units of that stage alone.
@@ -20,6 +23,8 @@ extension ParameterSet {
     let extent: UnitExtent
     /// How many are in the block now.
     var holderCount: Int
+    /// Waits for the elements, while they are being loaded.
+    var finishLoading: (() -> Void)?
   }
 
   /// Gradients on their way out.
@@ -36,10 +41,12 @@ extension ParameterSet {
   // MARK: Elements
 
   /// Has a block in memory until `leave`; an empty name: all that lies outside of blocks.
-  func enter(_ block: String, _ extent: UnitExtent = .whole) {
+  func enter(_ block: String, _ extent: UnitExtent = .whole, _ direction: PassDirection = .forward) {
     guard let source else { return }
     for unit in units(of: block, extent) {
       if let state = present[unit], state.extent == extent {
+        state.finishLoading?()
+        present[unit]?.finishLoading = nil
         present[unit]?.holderCount += 1
         continue
       }
@@ -47,7 +54,7 @@ extension ParameterSet {
         present[unit].map { $0.holderCount == 0 } ?? true,
         "\(block) is running, and is wanted as \(extent) as well")
       drop { other, _ in other == unit }
-      if !block.isEmpty { drop { !layout.units[$0].block.isEmpty && $1.holderCount == 0 } }
+      if !block.isEmpty { dropIdleBlocks() }
       let elements = arena.allocate(
         Scalar.self, count: memoryCount(of: unit, extent), booking: Booking(role, .parameters))
       switch extent {
@@ -57,6 +64,36 @@ extension ParameterSet {
       }
       show(elements, as: unit, extent, holderCount: 1)
     }
+    if !block.isEmpty { loadAhead(of: block, extent, direction) }
+  }
+
+  /// Begins to load the block that the pass comes to next, where the source can.
+  ///
+  /// Where none comes, the one before stays in memory: a pass may turn around.
+  private func loadAhead(of block: String, _ extent: UnitExtent, _ direction: PassDirection) {
+    guard let source, source.loadsAhead(extent),
+      let next = nextUnit(after: block, extent, direction)
+    else { return }
+    dropIdleBlocks(but: next)
+    if present[next]?.extent == extent { return }
+    drop { unit, _ in unit == next }
+    let elements = arena.allocate(
+      Scalar.self, count: memoryCount(of: next, extent), booking: Booking(role, .parameters))
+    show(elements, as: next, extent, holderCount: 0)
+    present[next]?.finishLoading = source.startLoading(next, extent, into: elements)
+  }
+
+  private func nextUnit(
+    after block: String, _ extent: UnitExtent, _ direction: PassDirection
+  ) -> Int? {
+    let blocks = layout.units.indices.filter { unit in
+      !layout.units[unit].block.isEmpty && (extent != .stage || source?.isInStage(unit) ?? true)
+    }
+    guard let place = blocks.firstIndex(where: { layout.units[$0].block == block }) else {
+      return nil
+    }
+    let next = place + (direction == .forward ? 1 : -1)
+    return blocks.indices.contains(next) ? blocks[next] : nil
   }
 
   func leave(_ block: String, _ extent: UnitExtent = .whole) {
@@ -102,8 +139,14 @@ extension ParameterSet {
     dropPackedWeights()
   }
 
+  private func dropIdleBlocks(but kept: Int? = nil) {
+    drop { !layout.units[$0].block.isEmpty && $0 != kept && $1.holderCount == 0 }
+  }
+
   private func drop(where isDroppable: (Int, PresentUnit) -> Bool) {
-    for (unit, state) in present where isDroppable(unit, state) {
+    // In their order, since waiting for elements is collective.
+    for (unit, state) in present.sorted(by: { $0.key < $1.key }) where isDroppable(unit, state) {
+      state.finishLoading?()
       present[unit] = nil
       for index in layout.units[unit].entries { parameters[index].elements = nil }
     }
@@ -237,7 +280,7 @@ extension Tape {
     let sets = sets.filter(\.comesAndGoes)
     guard !sets.isEmpty else { return try body() }
     let turnsBack = isRecording && isDifferentiated
-    for set in sets { set.enter(block, extent) }
+    for set in sets { set.enter(block, extent, isRecomputing ? .back : .forward) }
     if turnsBack {
       onWayBack {
         for set in sets.reversed() {
@@ -251,7 +294,7 @@ extension Tape {
       if turnsBack {
         onWayBack {
           for set in sets {
-            set.enter(block, extent)
+            set.enter(block, extent, .back)
             set.openGradients(block, extent)
           }
         }

@@ -1,5 +1,6 @@
 // Where a parameter set that is not whole in memory has its elements.
 
+import Basics
 package import DenseKernels
 
 /// How much of a network a pass has in memory.
@@ -12,7 +13,14 @@ package enum UnitExtent: Hashable, Sendable {
   case stage
 }
 
-/// Brings units of a flat vector into memory. Neither call can fail for the caller: whoever implements
+/// Which way a pass goes through the blocks.
+package enum PassDirection {
+  case forward
+  /// The way back, with what is computed again there.
+  case back
+}
+
+/// Brings units of a flat vector into memory. No call can fail for the caller: whoever implements
 /// them keeps a failure for the next agreement of the ranks.
 package protocol UnitSource<Scalar>: AnyObject {
   associatedtype Scalar: KernelScalar
@@ -31,6 +39,15 @@ package protocol UnitSource<Scalar>: AnyObject {
   func part(of unit: Int) -> UnitPart
   /// Fills `elements` with this part.
   func loadPart(of unit: Int, into elements: Buffer<Scalar>)
+
+  /// Whether units can be loaded while others are computed with.
+  func loadsAhead(_ extent: UnitExtent) -> Bool
+  /// Begins to fill `elements` with what a pass will compute with.
+  /// - Precondition: `loadsAhead`.
+  /// - Returns: waits for them; called once, before anybody reads or frees them.
+  func startLoading(
+    _ unit: Int, _ extent: UnitExtent, into elements: Buffer<Scalar>
+  ) -> () -> Void
 }
 
 extension UnitSource {
@@ -38,6 +55,10 @@ extension UnitSource {
   package func loadInStage(_ unit: Int, into elements: Buffer<Scalar>) {
     load(unit, into: elements)
   }
+  package func loadsAhead(_ extent: UnitExtent) -> Bool { false }
+  package func startLoading(
+    _ unit: Int, _ extent: UnitExtent, into elements: Buffer<Scalar>
+  ) -> () -> Void { trap("a source that loads nothing ahead") }
 }
 
 /// Where the parameters of a unit lie in memory that holds a part of each.

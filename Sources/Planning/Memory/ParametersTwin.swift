@@ -14,6 +14,8 @@ struct ShardGroupTwin {
   var tensorDegree = 1
   /// The ranks of its pipeline stage; nil where there is one.
   var stage: StageShardsTwin?
+  /// What loads blocks and what sums their gradients beside the computation; nil where nothing does.
+  var besides: (loads: ExchangeTwin, sums: ExchangeTwin)?
   /// Nil where there is one replica.
   var replicas: ReplicasTwin?
 }
@@ -51,6 +53,8 @@ final class ParametersTwin {
   )
   private var present: [Int: PresentUnit] = [:]
   private var open: [Int: PlannedLedger.Block] = [:]
+  /// A gradient on its way to its owners.
+  private var leaving: PlannedLedger.Block?
   /// Bytes of the weights kept packed; 0: they are not kept.
   var packedByteCount = 0
   private var packed: PlannedLedger.Block?
@@ -137,7 +141,7 @@ final class ParametersTwin {
     for unit in sharding.units { _ = ledger.allocate(unit.count, role, .parameters) }
   }
 
-  func enter(_ block: Int?, _ extent: ExtentTwin = .whole) {
+  func enter(_ block: Int?, _ extent: ExtentTwin = .whole, isWayBack: Bool = false) {
     guard stage == .parameters else { return }
     for unit in units(block, extent) {
       if present[unit]?.extent == extent {
@@ -145,16 +149,36 @@ final class ParametersTwin {
         continue
       }
       present[unit] = nil
-      if block != nil {
-        for (other, state) in present where isBlock[other] && state.holderCount == 0 {
-          present[other] = nil
-        }
-      }
+      if block != nil { dropIdleBlocks() }
       present[unit] = (
         ledger.allocate(memoryCount(unit, extent), role, .parameters), extent, 1
       )
-      gather(unit, extent)
+      gather(unit, extent, by: group.exchange)
     }
+    if let block { loadAhead(of: block, extent, isWayBack: isWayBack) }
+  }
+
+  private func dropIdleBlocks(but kept: Int? = nil) {
+    for (other, state) in present
+    where isBlock[other] && other != kept && state.holderCount == 0 {
+      present[other] = nil
+    }
+  }
+
+  /// As `ParameterSet.loadAhead`.
+  private func loadAhead(of block: Int, _ extent: ExtentTwin, isWayBack: Bool) {
+    guard let besides = group.besides, extent == .stage || group.stage == nil else { return }
+    let next = block + (isWayBack ? -1 : 1)
+    guard (0..<isBlock.count(where: \.self)).contains(next),
+      let unit = units(next, extent).first
+    else { return }
+    dropIdleBlocks(but: unit)
+    if present[unit]?.extent == extent { return }
+    present[unit] = nil
+    present[unit] = (
+      ledger.allocate(memoryCount(unit, extent), role, .parameters), extent, 0
+    )
+    gather(unit, extent, by: besides.loads)
   }
 
   /// Elements of a unit in memory.
@@ -191,9 +215,11 @@ final class ParametersTwin {
   }
 
   /// This rank's elements of a unit go to all others, or to each what it computes with.
-  private func gather(_ unit: Int, _ extent: ExtentTwin = .whole) {
+  private func gather(
+    _ unit: Int, _ extent: ExtentTwin = .whole, by exchange: ExchangeTwin? = nil
+  ) {
     if extent == .part {
-      group.exchange.gatherPart(sharding.partitions[unit])
+      (exchange ?? group.exchange).gatherPart(sharding.partitions[unit])
       ledger.updateByteCount += Double(4 * slicedUnits[unit].loadCount(from: group.rank))
       return
     }
@@ -207,12 +233,13 @@ final class ParametersTwin {
   /// Elements of a microbatch's partial sum.
   var partialCount: Int { stage >= .gradients ? ownCount : elementCount }
 
+  /// Whether gradients leave unit by unit.
+  private var sumsUnits: Bool { stage >= .gradients && (isBlock.count > 1 || stage == .parameters) }
+
   /// - Returns: what lives until `finishGradients`.
   func beginGradients() -> [PlannedLedger.Block] {
     guard stage >= .gradients else { return [] }
-    if isBlock.count == 1, stage == .gradients {
-      return [ledger.allocate(elementCount, role, .gradients)]
-    }
+    guard sumsUnits else { return [ledger.allocate(elementCount, role, .gradients)] }
     handsOver = true
     return []
   }
@@ -220,6 +247,7 @@ final class ParametersTwin {
   func finishGradients() {
     if stage >= .gradients, !handsOver { reduceScatter() }
     handsOver = false
+    leaving = nil
   }
 
   func openGradients(_ block: Int?, _ extent: ExtentTwin = .whole) {
@@ -233,7 +261,9 @@ final class ParametersTwin {
     guard handsOver else { return }
     for unit in units(block, extent) {
       if group.stage != nil { makePartial() }
+      leaving = nil
       reduceScatter(unit)
+      if group.besides != nil { leaving = open[unit] }
       open[unit] = nil
     }
   }
@@ -249,6 +279,7 @@ final class ParametersTwin {
   /// The partial sum of the microbatch whose way back has ended.
   func takePartial() -> PlannedLedger.Block? {
     makePartial()
+    leaving = nil
     defer { partial = nil }
     return partial
   }
@@ -262,19 +293,20 @@ final class ParametersTwin {
 
   private func reduceScatter(_ unit: Int) {
     let partition = sharding.partitions[unit]
+    let beside = sumsUnits ? group.besides?.sums : nil
     if group.tensorDegree > 1 {
-      group.exchange.reducePart(partition, neighborhoodCount: group.rankCount / group.tensorDegree)
+      (beside ?? group.exchange).reducePart(partition, neighborhoodCount: group.rankCount / group.tensorDegree)
       ledger.updateByteCount += Double(4 * slicedUnits[unit].gradientCount(from: group.rank))
       return
     }
     if let stage = group.stage {
       let partition = partition.amongOwners
       let ownCount = partition.range(of: stage.rank).count
-      stage.exchange.reduceScatter(partition)
+      (beside ?? stage.exchange).reduceScatter(partition)
       ledger.updateByteCount += Double(4 * (partition.count - ownCount))
       return
     }
-    group.exchange.reduceScatter(partition)
+    (beside ?? group.exchange).reduceScatter(partition)
     ledger.updateByteCount += Double(4 * (partition.count - partition.range(of: group.rank).count))
   }
 
@@ -307,7 +339,7 @@ final class ParametersTwin {
     let sets = sets.filter(\.comesAndGoes)
     guard !sets.isEmpty else { return body() }
     let turnsBack = tape.isRecording && isDifferentiated
-    for set in sets { set.enter(block, extent) }
+    for set in sets { set.enter(block, extent, isWayBack: tape.isRecomputing) }
     if turnsBack {
       tape.onWayBack {
         for set in sets.reversed() {
@@ -321,7 +353,7 @@ final class ParametersTwin {
       if turnsBack {
         tape.onWayBack {
           for set in sets {
-            set.enter(block, extent)
+            set.enter(block, extent, isWayBack: true)
             set.openGradients(block, extent)
           }
         }

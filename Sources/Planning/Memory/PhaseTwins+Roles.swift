@@ -38,7 +38,8 @@ extension PhaseTwins {
     let group = ShardGroupTwin(
       rank: set.place.rank, rankCount: set.place.rankCount, zeroStage: set.place.zeroStage,
       exchange: ExchangeTwin(
-        taught.ledger, rank: set.place.rank, bucketByteCount: sizes.bucketByteCount))
+        taught.ledger, rank: set.place.rank, bucketByteCount: sizes.bucketByteCount),
+      besides: set.besides(taught.ledger))
     let isWhole = max(taught.base.stage, set.place.zeroStage) < .parameters
     let network: ParametersTwin
     if role == .score && isWhole {
@@ -62,7 +63,8 @@ extension PhaseTwins {
       let group = ShardGroupTwin(
         rank: set.place.rank, rankCount: set.place.rankCount, zeroStage: set.place.zeroStage,
         exchange: ExchangeTwin(
-          state.ledger, rank: set.place.rank, bucketByteCount: sizes.bucketByteCount))
+          state.ledger, rank: set.place.rank, bucketByteCount: sizes.bucketByteCount),
+        besides: set.besides(state.ledger))
       let own = State(ledger: state.ledger, group: group, base: state.base, texts: [])
       var networks: [ParametersTwin] = role == .score ? set.critic(own).all : []
       if !isWhole {

@@ -62,6 +62,7 @@ struct PhaseTwins {
         count: stage.count, rank: rank, rankCount: place.stageSize,
         exchange: exchange(rank))
     }
+    group.besides = besides(ledger)
     if place.replicaCount > 1 {
       group.replicas = ReplicasTwin(
         rank: place.replica, rankCount: place.replicaCount, exchange: exchange(place.replica))
@@ -75,6 +76,17 @@ struct PhaseTwins {
     return State(
       ledger: ledger, group: group, base: base,
       texts: sizes.storedTextElementCounts.map { ledger.allocate($0, .common, .parameters) })
+  }
+
+  /// As `RankSet` makes them.
+  func besides(_ ledger: PlannedLedger) -> (loads: ExchangeTwin, sums: ExchangeTwin)? {
+    let count = stage == nil ? place.rankCount : place.stageSize
+    guard sizes.overlapsExchange, place.zeroStage != .optimizer, count > 1 else { return nil }
+    let rank = stage == nil ? place.rank : place.rank % place.stageSize
+    func exchange() -> ExchangeTwin {
+      ExchangeTwin(ledger, rank: rank, bucketByteCount: sizes.bucketByteCount)
+    }
+    return (exchange(), exchange())
   }
 
   func weights(

@@ -262,6 +262,11 @@ extension RunConfiguration {
     .integer(
       "exchange.bucketByteCount", \.exchange.bucketByteCount, "bytes",
       "Size of one unit of exchange."),
+    .choice(
+      "exchange.overlap", \.exchange.overlap,
+      "Whether at stages 2 and 3 of mesh.zeroStage the next block's parameters come, and the last "
+        + "one's gradients leave, while a block is computed: on, or off, which takes memory for a "
+        + "block of each less."),
 
     .number(
       "log.everySeconds", \.log.everySeconds, "seconds",

@@ -58,9 +58,9 @@ package struct ConsistencyPhase {
         learningRate: options.generatorRate(step: step))
       try context.note(outcome, of: "generator", in: DistillPhase.name, step: step)
       let decay = Float(options.consistencyEMA)
+      target.parameters.dropUnits()
       let average = targetWeights.held
       Float.combine(decay, average, 1 - decay, optimizer.weights.held, into: average)
-      target.parameters.dropUnits()
       let agreement = try context.agreeOnStep(losses: losses)
       meter.record(
         step: step, agreement: agreement,

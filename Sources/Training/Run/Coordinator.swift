@@ -262,6 +262,7 @@ extension WorkloadSizes {
     }
     keepsPackedWeights = configuration.compute.packedWeights == .on
     offloadsActivations = configuration.model.offload
+    overlapsExchange = configuration.exchange.overlap == .on
     schedule = configuration.mesh.schedule.planned
   }
 }

@@ -60,6 +60,7 @@ extension RunContext {
     of microbatches: [Int]? = nil
   ) throws -> StepAgreement {
     if let abandonment { throw abandonment }
+    try finishWorkBeside()
     let reports = try transport.allGather(
       value: StepReport(
         microbatches: microbatches ?? self.microbatches,
@@ -128,10 +129,25 @@ extension RunContext {
     }
   }
 
+  /// Moves on what goes on beside a pass.
+  func advanceWorkBeside() {
+    exchangeInPass {
+      try ranks.advance()
+      try roles?.ranks.advance()
+    }
+  }
+
+  /// Waits for it: all ranks may leave after an agreement.
+  private func finishWorkBeside() throws {
+    try ranks.finishWorkBeside()
+    try roles?.ranks.finishWorkBeside()
+  }
+
   /// - Throws: `JobError`, on every rank, what an `attempt` of any rank has failed at.
   /// - Collective: over the transport.
   func throwSharedFailure() throws {
     if let abandonment { throw abandonment }
+    try finishWorkBeside()
     let failures = try transport.allGather(value: failure)
     if let failure = failures.lazy.compactMap(\.self).first { throw failure }
   }

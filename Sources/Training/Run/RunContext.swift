@@ -178,9 +178,11 @@ package final class RunContext {
 
   /// A tape for one pass of a network.
   package func tape(_ role: MemoryRole, isRecording: Bool = true) -> Tape<Float> {
-    Tape(
+    let hasWorkBeside = ranks.hasWorkBeside || roles?.ranks.hasWorkBeside == true
+    return Tape(
       arena: arena, role: role, precision: precision, isRecording: isRecording,
-      store: isRecording ? activationStore : nil)
+      store: isRecording ? activationStore : nil,
+      betweenOperations: hasWorkBeside ? { [unowned self] in advanceWorkBeside() } : nil)
   }
 
   /// Opens the file that activations are kept in, where the configuration asks for it.

@@ -9,6 +9,7 @@
 package import Autodiff
 import Basics
 package import DenseKernels
+import Exchange
 import MeshLayout
 package import Planning
 package import Tensors
@@ -18,6 +19,7 @@ package struct GradientTarget {
   package let parameters: ParameterSet<Float>
   /// Nil where the gradients of a microbatch stay on this rank.
   private let reducer: ShardedParameters?
+  private let underway = UnitSum()
 
   /// Its gradients stay on this rank.
   package init(_ parameters: ParameterSet<Float>) {
@@ -43,9 +45,7 @@ package struct GradientTarget {
       return parameters.bindGradients(to: flat, isCleared: false)
     }
     parameters.bindGradients { unit, gradient in
-      reducer.group.attempt {
-        try reducer.reduceScatter(unit: unit, gradient, into: partial)
-      }
+      underway.handOver(unit: unit, gradient, into: partial, reducer)
     }
   }
 
@@ -56,21 +56,48 @@ package struct GradientTarget {
       reducer.group.attempt { try reducer.reduceScatter(flat, into: partial) }
     }
     parameters.finishUnitGradients()
+    finishSums()
     // Unbound at once: a bound buffer would stay alive after it has been added to its neighbor.
     parameters.bindGradients(to: nil)
   }
 }
 
 extension GradientTarget {
+  /// Waits until all gradients that were handed over are in their partial sums.
+  fileprivate func finishSums() {
+    reducer?.group.attempt { try underway.finish() }
+  }
+
   /// Makes the network trainable for several microbatches, whose ways back come one after the other.
   /// - Parameter partial: where the gradient of the one that is on its way belongs.
   fileprivate func beginSeveral(_ partial: @escaping () -> Buffer<Float>) {
     guard let reducer else { trap("microbatches in flight hand their gradients over") }
     parameters.bindGradients { unit, gradient in
-      reducer.group.attempt {
-        try reducer.reduceScatter(unit: unit, gradient, into: partial())
-      }
+      underway.handOver(unit: unit, gradient, into: partial(), reducer)
     }
+  }
+}
+
+/// The gradient of a unit of one network on its way to its owners: one at a time, each kept until the next one
+/// leaves, so that what is in memory does not depend on the link.
+private final class UnitSum {
+  private var run: BucketRun?
+  private var gradient: Buffer<Float>?
+
+  func handOver(
+    unit: Int, _ gradient: Buffer<Float>?, into partial: Buffer<Float>,
+    _ reducer: ShardedParameters
+  ) {
+    reducer.group.attempt {
+      try finish()
+      run = try reducer.startReduceScatter(unit: unit, gradient, into: partial)
+      if run != nil { self.gradient = gradient }
+    }
+  }
+
+  func finish() throws {
+    try run.take()?.finish()
+    gradient = nil
   }
 }
 
@@ -103,7 +130,10 @@ package enum MicrobatchSum {
     }
     pipeline.run(count: microbatches.count, passes) { index in
       results[index] = body(microbatches[index])
-      targets.forEach { $0.parameters.renewUnitGradients() }
+      for target in targets {
+        target.parameters.renewUnitGradients()
+        target.finishSums()
+      }
       let sums = targets.indices.map(partial(of:))
       partials = targets.map { _ in nil }
       tree.insert(sums, at: index, combine: Self.add)

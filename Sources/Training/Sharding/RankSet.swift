@@ -18,6 +18,8 @@ package final class RankSet {
   let replicas: BucketExchange?
   /// Among the ranks of this one's pipeline stage that shard a replica; nil where there is one stage.
   private let stageShards: BucketExchange?
+  /// Lines of their own for what goes on beside the computation; empty where nothing does.
+  private let besides: [BucketExchange]
   /// Which data-parallel ranks compute which microbatches of every step.
   private let share: MicrobatchShare
   /// The microbatches of every step that this rank computes, in order.
@@ -51,6 +53,12 @@ package final class RankSet {
       replicas = nil
     }
     stageShards = shape[.stages] > 1 ? try part(along: .zero, .ring, .sp, .tp) : nil
+    let unitTransport = (stageShards ?? exchange).transport
+    besides =
+      configuration.overlap == .on && shape.zeroStage != .optimizer && unitTransport.size > 1
+      ? try (0..<2).map { _ in
+        bucketExchange(try unitTransport.split(color: 0, key: unitTransport.rank))
+      } : []
     share = try shape.share(of: microbatchCount)
     microbatches = share.microbatches(of: shape.dataRank(of: transport.rank))
   }
@@ -62,9 +70,19 @@ package final class RankSet {
   ) -> ShardGroup {
     ShardGroup(
       transport: exchange.transport, exchange: exchange, replicas: replicas, arena: arena,
-      stage: shape.zeroStage, tensorDegree: shape[.tp], pipelineStage: stageShards, attempt: attempt
-    )
+      stage: shape.zeroStage, tensorDegree: shape[.tp], pipelineStage: stageShards,
+      loads: besides.first, sums: besides.last, attempt: attempt)
   }
+
+  /// Whether anything goes on beside the computation.
+  var hasWorkBeside: Bool { !besides.isEmpty }
+
+  /// Moves on what goes on beside the computation.
+  func advance() throws { for exchange in besides { try exchange.advance() } }
+
+  /// Waits for all of it.
+  /// - Collective: over the ranks that run the same blocks.
+  func finishWorkBeside() throws { for exchange in besides { try exchange.finishAll() } }
 
   /// Microbatches that are computed at the same time as this one by ranks that load blocks together.
   func peers(of microbatch: Int) -> [Int] {
@@ -73,7 +91,7 @@ package final class RankSet {
 
   /// What this rank has sent in the set since the last call.
   func takeStatistics() -> ExchangeStatistics {
-    [exchange, replicas, stageShards].compactMap(\.self).reduce(into: ExchangeStatistics()) {
+    ([exchange, replicas, stageShards].compactMap(\.self) + besides).reduce(into: ExchangeStatistics()) {
       $0 += $1.statistics.take()
     }
   }

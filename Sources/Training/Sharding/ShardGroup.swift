@@ -22,15 +22,22 @@ package struct ShardGroup {
   package let tensorDegree: Int
   /// The ranks of a replica in this one's pipeline stage; nil where there is one stage. Stages are neighbors.
   package let pipelineStage: BucketExchange?
+  /// What loads blocks, and what sums their gradients, beside other work, over the ranks that run the same blocks; nil
+  /// where nothing goes on beside it.
+  let loads: BucketExchange?
+  let sums: BucketExchange?
   /// Runs what may fail in the middle of a pass, and keeps the failure for the next agreement.
   package let attempt: (() throws -> Void) -> Void
 
   package init(
     transport: any Transport, exchange: BucketExchange, replicas: BucketExchange? = nil,
     arena: Arena, stage: ZeroStage = .optimizer, tensorDegree: Int = 1,
-    pipelineStage: BucketExchange? = nil, attempt: @escaping (() throws -> Void) -> Void
+    pipelineStage: BucketExchange? = nil, loads: BucketExchange? = nil,
+    sums: BucketExchange? = nil, attempt: @escaping (() throws -> Void) -> Void
   ) {
     self.transport = transport
+    self.loads = loads
+    self.sums = sums
     self.pipelineStage = pipelineStage
     self.exchange = exchange
     self.replicas = replicas
@@ -44,6 +51,15 @@ package struct ShardGroup {
       pipelineStage == nil || stage == .parameters && tensorDegree == 1,
       "stages of a pipeline hold weights whole, or cut")
     self.attempt = attempt
+  }
+
+  /// Over the ranks that run the same blocks.
+  var unitExchange: BucketExchange { pipelineStage ?? exchange }
+
+  /// Who of those owns what of a unit that they run.
+  func partition(of unit: Int, _ sharding: UnitSharding) -> ShardPartition {
+    let partition = sharding.partitions[unit]
+    return pipelineStage == nil ? partition : partition.amongOwners
   }
 
   /// A network's parameters, zeroed: whole, or this rank's shard at stage 3.
@@ -178,6 +194,27 @@ final class ParameterShard: UnitSource {
       try group.exchange.gatherPart(
         of: slicedUnits[unit], elements[stretches[unit].local], into: target)
     }
+  }
+
+  /// Units that all ranks load where there are stages are those of samples and tables.
+  func loadsAhead(_ extent: UnitExtent) -> Bool {
+    group.loads != nil && (extent == .stage || group.pipelineStage == nil)
+  }
+
+  /// - Collective: over the ranks that run the unit.
+  func startLoading(
+    _ unit: Int, _ extent: UnitExtent, into target: Buffer<Float>
+  ) -> () -> Void {
+    var run: BucketRun?
+    group.attempt {
+      let own = elements[stretches[unit].local]
+      run =
+        extent == .part
+        ? try group.loads?.startGatherPart(of: slicedUnits[unit], own, into: target)
+        : try group.loads?.startAllGather(
+          own, partition: group.partition(of: unit, sharding), into: target)
+    }
+    return { [attempt = group.attempt] in attempt { try run?.finish() } }
   }
 
   func keep(_ unit: Int, _ source: Buffer<Float>) {

@@ -107,15 +107,11 @@ package final class ShardedOptimizer {
     // all hold when the gather codes the difference.
     let isInPlace = isAlone || weights.stage == .parameters
     let updated = isInPlace ? weights.held : weights.shardBuffer(.exchange)
-    if !isInPlace { weights.copyOwn(into: updated) }
+    if isInPlace { parameters.dropUnits() } else { weights.copyOwn(into: updated) }
     AdamW.update(
       parameters: updated, gradients: gradient, firstMoment: firstMoment,
       secondMoment: secondMoment, ema: ema, step: update)
-    if isInPlace {
-      parameters.dropUnits()
-    } else {
-      try weights.publish(updated, kind: .parameters, isUpdate: true)
-    }
+    if !isInPlace { try weights.publish(updated, kind: .parameters, isUpdate: true) }
     return .updated(gradientNorm: norm, clippedTo: clipping < 1 ? configuration.clip : nil)
   }
 

@@ -42,8 +42,8 @@ package struct ShardedParameters {
 
   /// Takes the elements of a network of the same layout.
   package func copy(from other: ShardedParameters) {
-    held.copy(from: other.held)
     parameters.dropUnits()
+    held.copy(from: other.held)
   }
 
   /// A buffer as long as this rank's shard.
@@ -67,23 +67,29 @@ package struct ShardedParameters {
     }
   }
 
-  /// The same for one unit.
+  /// The same for one unit, beside other work where the group can.
   /// - Parameter gradient: of the unit, or of what this rank computes with; nil stands for zero on all ranks.
+  /// - Returns: what is still on its way; until it is finished both buffers belong to it.
   /// - Collective: over the group, or the ranks of the pipeline stage that runs the unit.
-  func reduceScatter(
+  func startReduceScatter(
     unit: Int, _ gradient: Buffer<Float>?, into target: Buffer<Float>
-  ) throws {
+  ) throws -> BucketRun? {
     let own = target[stretches[unit].local]
-    guard let gradient else { return own.clear() }
-    if let shard, group.tensorDegree > 1 {
-      return try group.exchange.reducePart(of: shard.slicedUnits[unit], gradient, into: own)
+    guard let gradient else {
+      own.clear()
+      return nil
     }
-    if let stage = group.pipelineStage {
-      return try stage.reduceScatter(
-        gradient, partition: sharding.partitions[unit].amongOwners, into: own)
-    }
-    try group.exchange.reduceScatter(
-      gradient, partition: sharding.partitions[unit], into: own)
+    let exchange = group.sums ?? group.unitExchange
+    let run =
+      if let shard, group.tensorDegree > 1 {
+        try exchange.startReducePart(of: shard.slicedUnits[unit], gradient, into: own)
+      } else {
+        try exchange.startReduceScatter(
+          gradient, partition: group.partition(of: unit, sharding), into: own)
+      }
+    if group.sums != nil { return run }
+    try run.finish()
+    return nil
   }
 
   /// Own gradients, summed over replicas. These are the highest levels of the tree.

@@ -1,6 +1,7 @@
 // Configurations whose plans are compared with what runs of them book and send.
 
 import Diffusion
+import Exchange
 import Testing
 
 @testable import Training
@@ -118,6 +119,15 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
     PlannedCase("stage 3", ranks: 2) { $0.mesh.zeroStage = .fixed(3) },
     PlannedCase("stage 3, recomputed", ranks: 4) {
       $0.mesh.zeroStage = .fixed(3)
+      $0.model.recompute = true
+    },
+    PlannedCase("stage 2 without overlap", ranks: 2) {
+      $0.mesh.zeroStage = .fixed(2)
+      $0.exchange.overlap = .off
+    },
+    PlannedCase("stage 3 without overlap, recomputed", ranks: 4) {
+      $0.mesh.zeroStage = .fixed(3)
+      $0.exchange.overlap = .off
       $0.model.recompute = true
     },
     PlannedCase("stage 3, all terms", ranks: 4) {

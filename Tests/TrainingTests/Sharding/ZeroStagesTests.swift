@@ -109,6 +109,25 @@ struct ZeroStagesTests {
       toEqual: try run(1, stage: 1, spread), "\(layout)")
   }
 
+  @Test(arguments: [(2, 2), (2, 3), (4, 3)])
+  func `what goes on beside the computation does not change a bit`(
+    layout: (ranks: Int, stage: Int)
+  ) throws {
+    func change(_ overlap: ExchangeConfiguration.Overlap) -> (inout RunConfiguration) -> Void {
+      {
+        $0.exchange.overlap = overlap
+        $0.distill.guidance = 2
+        $0.model.recompute = true
+      }
+    }
+    let alone = try run(1, stage: 1, change(.off))
+    for overlap in ExchangeConfiguration.Overlap.allCases {
+      expect(
+        try run(layout.ranks, stage: layout.stage, change(overlap)), toEqual: alone,
+        "\(layout), overlap \(overlap)")
+    }
+  }
+
   @Test func `stages go with shared tokens`() throws {
     let alone = try run(1, stage: 1) { _ in }
     let shared = try run(4, stage: 3, sp: 2) { _ in }

@@ -106,6 +106,9 @@ extension BucketExchange {
     let (slice, plan) = parts(of: unit, shard)
     return run(
       .reduceScatter, kind, bucketCount: plan.bucketCount,
+      prepare: { [unowned self] in
+        reservePartials(plan, termCount: size / unit.degree, further: 1)
+      },
       code: { [unowned self] bucket, sent in
         let room = takeRoom(plan)
         defer { partials.append(room) }

@@ -83,6 +83,7 @@ package final class BucketExchange {
     }
     return run(
       .reduceScatter, kind, bucketCount: plan.bucketCount,
+      prepare: { [unowned self] in reservePartials(plan, termCount: transport.size) },
       code: { [unowned self] bucket, sent in
         .toEach(
           (0..<transport.size).map { peer in
@@ -94,7 +95,6 @@ package final class BucketExchange {
       },
       finish: { [unowned self] bucket, payloads, received in
         let own = plan.piece(bucket, of: transport.rank)
-        keepPartials(ofCount: plan.pieceWordCount)
         if own.isEmpty { return }
         let sum = try treeReduce(
           count: transport.size,
@@ -200,15 +200,16 @@ package final class BucketExchange {
     }
   }
 
-  /// An exchange that has not left; `completion` is called when all is done.
+  /// An exchange that has not left; `prepare` is called before it does, `completion` when all is done.
   func run(
     _ operation: ExchangeOperation, _ kind: TrafficKind, bucketCount: Int,
+    prepare: @escaping () -> Void = {},
     code: @escaping BucketRun.Code = { _, _ in .toEach([]) },
     finish: @escaping BucketRun.Finish = { _, _, _ in }, completion: @escaping () -> Void = {}
   ) -> BucketRun {
     BucketRun(
-      operation, kind, bucketCount: bucketCount, of: self, code: code, finish: finish,
-      completion: completion)
+      operation, kind, bucketCount: bucketCount, of: self, prepare: prepare, code: code,
+      finish: finish, completion: completion)
   }
 
   /// Runs an exchange with nothing beside it.
@@ -289,6 +290,16 @@ package final class BucketExchange {
   /// Lets go of free partial sums of another length.
   func keepPartials(ofCount count: Int) {
     partials = partials.filter { $0.count == count }
+  }
+
+  /// Takes the memory of all partial sums at once, so that the peak of memory does not depend on when buckets
+  /// arrive: while term i of a tree is added, those of the binary digits of i are held.
+  /// - Parameter further: pieces that are held besides.
+  func reservePartials(_ plan: BucketPlan, termCount: Int, further: Int = 0) {
+    keepPartials(ofCount: plan.pieceWordCount)
+    if plan.partition.range(of: transport.rank).isEmpty { return }
+    let count = (0..<termCount).map { $0.nonzeroBitCount + 1 }.max() ?? 0
+    while partials.count < count + further { partials.append(allocate(plan.pieceWordCount)) }
   }
 
   /// The message of `words` for `peerCount` peers; no bytes for no words.

@@ -32,6 +32,7 @@ package final class BucketRun {
   /// What is done for each bucket; nil when all is done, so that nothing is held any longer.
   private struct Work {
     let bucketCount: Int
+    let prepare: () -> Void
     let code: Code
     let finish: Finish
     let completion: () -> Void
@@ -49,16 +50,20 @@ package final class BucketRun {
   private var outgoing: Outgoing?
   private var next = ExchangeStatistics.Traffic()
 
-  /// - Parameter completion: called once, when all buckets are finished.
+  /// - Parameters:
+  ///   - prepare: called once, before the first bucket leaves.
+  ///   - completion: called once, when all buckets are finished.
   init(
     _ operation: ExchangeOperation, _ kind: TrafficKind, bucketCount: Int,
-    of exchange: BucketExchange, code: @escaping Code, finish: @escaping Finish,
-    completion: @escaping () -> Void = {}
+    of exchange: BucketExchange, prepare: @escaping () -> Void, code: @escaping Code,
+    finish: @escaping Finish, completion: @escaping () -> Void
   ) {
     self.operation = operation
     self.kind = kind
     self.exchange = exchange
-    work = Work(bucketCount: bucketCount, code: code, finish: finish, completion: completion)
+    work = Work(
+      bucketCount: bucketCount, prepare: prepare, code: code, finish: finish,
+      completion: completion)
   }
 
   package var isFinished: Bool { work == nil }
@@ -75,6 +80,7 @@ package final class BucketRun {
   func begin() throws {
     guard let work else { return }
     hasBegun = true
+    work.prepare()
     if work.bucketCount == 0 { return complete(work) }
     outgoing = work.code(0, &next)
     try send(work)

@@ -41,7 +41,8 @@ extension ParameterSet {
   // MARK: Elements
 
   /// Has a block in memory until `leave`; an empty name: all that lies outside of blocks.
-  func enter(_ block: String, _ extent: UnitExtent = .whole, _ direction: PassDirection = .forward) {
+  func enter(_ block: String, _ extent: UnitExtent = .whole, _ direction: PassDirection = .forward)
+  {
     guard let source else { return }
     for unit in units(of: block, extent) {
       if let state = present[unit], state.extent == extent {

@@ -234,7 +234,9 @@ final class ParametersTwin {
   var partialCount: Int { stage >= .gradients ? ownCount : elementCount }
 
   /// Whether gradients leave unit by unit.
-  private var sumsUnits: Bool { stage >= .gradients && (isBlock.count > 1 || stage == .parameters) }
+  private var sumsUnits: Bool {
+    stage == .parameters || stage == .gradients && isBlock.count > 1
+  }
 
   /// - Returns: what lives until `finishGradients`.
   func beginGradients() -> [PlannedLedger.Block] {
@@ -295,7 +297,8 @@ final class ParametersTwin {
     let partition = sharding.partitions[unit]
     let beside = sumsUnits ? group.besides?.sums : nil
     if group.tensorDegree > 1 {
-      (beside ?? group.exchange).reducePart(partition, neighborhoodCount: group.rankCount / group.tensorDegree)
+      (beside ?? group.exchange).reducePart(
+        partition, neighborhoodCount: group.rankCount / group.tensorDegree)
       ledger.updateByteCount += Double(4 * slicedUnits[unit].gradientCount(from: group.rank))
       return
     }

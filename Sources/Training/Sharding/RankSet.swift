@@ -91,9 +91,8 @@ package final class RankSet {
 
   /// What this rank has sent in the set since the last call.
   func takeStatistics() -> ExchangeStatistics {
-    ([exchange, replicas, stageShards].compactMap(\.self) + besides).reduce(into: ExchangeStatistics()) {
-      $0 += $1.statistics.take()
-    }
+    let exchanges = [exchange, replicas, stageShards].compactMap(\.self) + besides
+    return exchanges.reduce(into: ExchangeStatistics()) { $0 += $1.statistics.take() }
   }
 }
 

@@ -64,7 +64,7 @@ let targets: [Target] = [
   // Transports (MPI, in-process, recording), groups, collectives.
   module("ProcessMesh", ["MessagePassing", "MeshLayout", "Basics"]),
   // Tape, differentiable operations, recomputation.
-  module("Autodiff", ["Tensors", "DenseKernels", "Basics"]),
+  module("Autodiff", ["Tensors", "DenseKernels", "MeshLayout", "Basics"]),
   // Buckets, codecs, policy, fixed-order reduction.
   module(
     "Exchange",

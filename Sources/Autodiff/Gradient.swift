@@ -15,13 +15,17 @@ final class Gradient<Scalar: KernelScalar> {
   private var hasContribution: Bool
   /// Whether its memory is lent for a while: then it never takes any other.
   private let isLent: Bool
+  /// Whether nobody wants it, although what it is of takes part in the record as if somebody did.
+  let isDropped: Bool
 
   /// Of a value in the middle: memory comes with the first contribution.
-  init(shape: [Int]) {
+  /// - Parameter isDropped: nothing ever contributes.
+  init(shape: [Int], isDropped: Bool = false) {
     self.shape = shape
     tensor = nil
     hasContribution = false
     isLent = false
+    self.isDropped = isDropped
   }
 
   /// Of a parameter whose block has memory for gradients on its way back only.
@@ -30,6 +34,7 @@ final class Gradient<Scalar: KernelScalar> {
     tensor = nil
     hasContribution = false
     isLent = true
+    isDropped = false
   }
 
   /// In the caller's memory.
@@ -39,6 +44,7 @@ final class Gradient<Scalar: KernelScalar> {
     self.tensor = tensor
     hasContribution = accumulates
     isLent = false
+    isDropped = false
   }
 
   /// Memory with unspecified content, until `takeBack`.
@@ -116,7 +122,7 @@ package struct InputGradients<Scalar: KernelScalar> {
   fileprivate let role: MemoryRole
 
   init(gradients: [Gradient<Scalar>?], arena: Arena, role: MemoryRole) {
-    self.gradients = gradients
+    self.gradients = gradients.map { $0?.isDropped == true ? nil : $0 }
     self.arena = arena
     self.role = role
   }

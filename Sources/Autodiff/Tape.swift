@@ -119,22 +119,27 @@ package final class Tape<Scalar: KernelScalar> {
   ///
   /// The elements of one that does not stay in memory are copied, since the record may keep them; for
   /// large ones, whose operation asks the parameter again on its way back, there is `weight`.
-  package func use(_ parameter: Parameter<Scalar>) -> Value<Scalar> {
-    weight(parameter, parameter.isKept || !isRecording ? parameter.value : copy(parameter.value))
+  /// - Parameter isCounted: false: what is recorded is the same, and the parameter gets no gradient of it.
+  package func use(_ parameter: Parameter<Scalar>, isCounted: Bool = true) -> Value<Scalar> {
+    weight(
+      parameter, parameter.isKept || !isRecording ? parameter.value : copy(parameter.value),
+      isCounted: isCounted)
   }
 
   /// The same without a copy.
-  func weight(_ parameter: Parameter<Scalar>) -> Value<Scalar> {
-    weight(parameter, parameter.value)
+  func weight(_ parameter: Parameter<Scalar>, isCounted: Bool = true) -> Value<Scalar> {
+    weight(parameter, parameter.value, isCounted: isCounted)
   }
 
   private func weight(
-    _ parameter: Parameter<Scalar>, _ elements: Tensor<Scalar>
+    _ parameter: Parameter<Scalar>, _ elements: Tensor<Scalar>, isCounted: Bool
   ) -> Value<Scalar> {
     guard isRecording, let gradient = parameter.accumulatedGradient else {
       return Value(constant: elements)
     }
-    return leaf(elements, gradient: gradient)
+    return leaf(
+      elements,
+      gradient: isCounted ? gradient : Gradient(shape: elements.shape, isDropped: true))
   }
 
   private func copy(_ tensor: Tensor<Scalar>) -> Tensor<Scalar> {

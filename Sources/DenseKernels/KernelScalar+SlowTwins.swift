@@ -10,7 +10,7 @@ extension KernelScalar {
 
   package static func multiply(
     _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool,
-    precision: ProductPrecision, into c: Matrix<Self>
+    precision: ProductPrecision, choice _: KernelChoice, into c: Matrix<Self>
   ) {
     let (rows, inner, columns) = productSizes(a, b, c)
     for i in 0..<rows {
@@ -26,9 +26,10 @@ extension KernelScalar {
 
   package static func multiply(
     sumOf terms: [(a: Matrix<Self>, b: Matrix<Self>)], packed _: PackedOperand?,
-    addingToRows bias: Buffer<Self>?, precision: ProductPrecision, into c: Matrix<Self>
+    addingToRows bias: Buffer<Self>?, precision: ProductPrecision, choice: KernelChoice,
+    into c: Matrix<Self>
   ) {
-    multiplyInTurn(terms, addingToRows: bias, precision: precision, into: c)
+    multiplyInTurn(terms, addingToRows: bias, precision: precision, choice: choice, into: c)
   }
 
   package static func packed(
@@ -38,11 +39,12 @@ extension KernelScalar {
   /// One product after the other, then the bias.
   static func multiplyInTurn(
     _ terms: [(a: Matrix<Self>, b: Matrix<Self>)], addingToRows bias: Buffer<Self>?,
-    precision: ProductPrecision, into c: Matrix<Self>
+    precision: ProductPrecision, choice: KernelChoice, into c: Matrix<Self>
   ) {
     for (index, term) in terms.enumerated() {
       multiply(
-        term.a, term.b, scale: 1, accumulating: index > 0, precision: precision, into: c)
+        term.a, term.b, scale: 1, accumulating: index > 0, precision: precision, choice: choice,
+        into: c)
     }
     guard let bias else { return }
     requireCount(bias.count, c.columnCount, "bias")

@@ -66,6 +66,15 @@ package enum ProductPrecision: String, CaseIterable, Codable, Sendable {
   }
 }
 
+/// Which kernel multiplies.
+package enum KernelChoice: Hashable, Sendable {
+  /// The one that is fastest for the sizes.
+  case fastest
+  /// The same one for any number of rows and columns, so that rows or columns multiplied by themselves have the
+  /// bits that they have in the whole; promised with AVX-512 only.
+  case sameForParts
+}
+
 /// Where a backward kernel puts the gradient of an input.
 package struct GradientBuffer<Element: BitwiseCopyable> {
   package let buffer: Buffer<Element>
@@ -188,13 +197,14 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
   /// c = scale · a b, or c += scale · a b when `accumulating`. `c` is not transposed.
   static func multiply(
     _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool,
-    precision: ProductPrecision, into c: Matrix<Self>)
+    precision: ProductPrecision, choice: KernelChoice, into c: Matrix<Self>)
 
   /// c = Σ_t a_t b_t, plus bias in each row: one pass over c where the operands allow it.
   /// - Parameter packed: the b of the first terms, one above the other, packed ahead.
   static func multiply(
     sumOf terms: [(a: Matrix<Self>, b: Matrix<Self>)], packed: PackedOperand?,
-    addingToRows bias: Buffer<Self>?, precision: ProductPrecision, into c: Matrix<Self>)
+    addingToRows bias: Buffer<Self>?, precision: ProductPrecision, choice: KernelChoice,
+    into c: Matrix<Self>)
 
   /// A right operand packed ahead; nil where that would speed nothing up.
   static func packed(
@@ -339,12 +349,24 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
 }
 
 extension KernelScalar {
-  /// `multiply` of operands that are not packed.
+  /// `multiply` by the fastest kernel.
   package static func multiply(
-    sumOf terms: [(a: Matrix<Self>, b: Matrix<Self>)], addingToRows bias: Buffer<Self>?,
+    sumOf terms: [(a: Matrix<Self>, b: Matrix<Self>)], packed: PackedOperand? = nil,
+    addingToRows bias: Buffer<Self>?, precision: ProductPrecision, into c: Matrix<Self>
+  ) {
+    multiply(
+      sumOf: terms, packed: packed, addingToRows: bias, precision: precision, choice: .fastest,
+      into: c)
+  }
+
+  /// `multiply` by the fastest kernel.
+  package static func multiply(
+    _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool,
     precision: ProductPrecision, into c: Matrix<Self>
   ) {
-    multiply(sumOf: terms, packed: nil, addingToRows: bias, precision: precision, into: c)
+    multiply(
+      a, b, scale: scale, accumulating: accumulating, precision: precision, choice: .fastest,
+      into: c)
   }
 
   /// `multiply` of operands as they are.

@@ -7,32 +7,34 @@ import COpenBLAS
 extension Float {
   package static func multiply(
     _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool,
-    precision: ProductPrecision, into c: Matrix<Self>
+    precision: ProductPrecision, choice: KernelChoice, into c: Matrix<Self>
   ) {
     let (rows, inner, columns) = productSizes(a, b, c)
     guard rows > 0 && columns > 0 else { return }
     unsafe multiplyStrided(
       StridedOperand(a), StridedOperand(b), scale: scale, accumulating: accumulating,
-      precision: precision, rows: rows, inner: inner, columns: columns, into: c.buffer.base,
-      stride: max(c.stride, c.columnCount, 1))
+      precision: precision, choice: choice, rows: rows, inner: inner, columns: columns,
+      into: c.buffer.base, stride: max(c.stride, c.columnCount, 1))
   }
 }
 
 extension Float {
   package static func multiply(
     sumOf terms: [(a: Matrix<Self>, b: Matrix<Self>)], packed: PackedOperand?,
-    addingToRows bias: Buffer<Self>?, precision: ProductPrecision, into c: Matrix<Self>
+    addingToRows bias: Buffer<Self>?, precision: ProductPrecision, choice: KernelChoice,
+    into c: Matrix<Self>
   ) {
     let (rows, columns) = (c.rowCount, c.columnCount)
     let inners = terms.map { productSizes($0.a, $0.b, c).inner }
     if let bias { requireCount(bias.count, columns, "bias") }
     let kernel = ProductKernel(
-      precision, rows: rows, inner: inners.reduce(0, +), columns: columns)
+      precision, choice, rows: rows, inner: inners.reduce(0, +), columns: columns)
     let areAlike = terms.allSatisfy {
       $0.a.isTransposed == terms[0].a.isTransposed && $0.b.isTransposed == terms[0].b.isTransposed
     }
     guard let kernel, areAlike, inners.dropLast().allSatisfy({ $0 > 0 && $0 % 32 == 0 }) else {
-      return multiplyInTurn(terms, addingToRows: bias, precision: precision, into: c)
+      return multiplyInTurn(
+        terms, addingToRows: bias, precision: precision, choice: choice, into: c)
     }
     var packedCount = packed?.rowCount ?? 0
     let products = unsafe zip(terms, inners).map { term, inner in
@@ -52,7 +54,7 @@ extension Float {
 extension Double {
   package static func multiply(
     _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool,
-    precision: ProductPrecision, into c: Matrix<Self>
+    precision: ProductPrecision, choice _: KernelChoice, into c: Matrix<Self>
   ) {
     let (rows, inner, columns) = productSizes(a, b, c)
     guard rows > 0 && columns > 0 else { return }
@@ -86,9 +88,12 @@ private struct ProductKernel {
   let columns: Int
 
   /// Nil where OpenBLAS is to do it: the CPU lacks the instructions, or, in Float32, the product is so
-  /// narrow that most of a tile would be empty.
-  init?(_ precision: ProductPrecision, rows: Int, inner: Int, columns: Int) {
-    let fits = precision == .bfloat16 || rows >= 8 && columns >= 16
+  /// narrow that most of a tile would be empty and nobody asks for the same kernel all the same.
+  init?(
+    _ precision: ProductPrecision, _ choice: KernelChoice, rows: Int, inner: Int, columns: Int
+  ) {
+    let fits =
+      precision == .bfloat16 || choice == .sameForParts || rows >= 8 && columns >= 16
     guard precision.hasKernel && fits && rows > 0 && inner > 0 && columns > 0 else { return nil }
     self.precision = precision
     self.rows = rows
@@ -231,10 +236,10 @@ struct StridedOperand {
 @unsafe
 func multiplyStrided(
   _ a: StridedOperand, _ b: StridedOperand, scale: Float, accumulating: Bool,
-  precision: ProductPrecision, rows: Int, inner: Int, columns: Int,
-  into c: UnsafeMutablePointer<Float>, stride: Int
+  precision: ProductPrecision, choice: KernelChoice = .fastest, rows: Int, inner: Int,
+  columns: Int, into c: UnsafeMutablePointer<Float>, stride: Int
 ) {
-  if let kernel = ProductKernel(precision, rows: rows, inner: inner, columns: columns) {
+  if let kernel = ProductKernel(precision, choice, rows: rows, inner: inner, columns: columns) {
     unsafe kernel.multiply(
       [ProductTerm(a, b, inner)], scale: scale, accumulating: accumulating, bias: nil, into: c,
       stride: stride)
@@ -248,7 +253,8 @@ func multiplyStrided(
       of: b, b.isTransposed ? columns : inner, b.isTransposed ? inner : columns)
     unsafe multiplyStrided(
       StridedOperand(left), StridedOperand(right), scale: scale, accumulating: accumulating,
-      precision: .float32, rows: rows, inner: inner, columns: columns, into: c, stride: stride)
+      precision: .float32, choice: choice, rows: rows, inner: inner, columns: columns, into: c,
+      stride: stride)
   case .float32:
     unsafe cblas_sgemm(
       CblasRowMajor, a.isTransposed ? CblasTrans : CblasNoTrans,

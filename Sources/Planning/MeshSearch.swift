@@ -29,6 +29,8 @@ package struct MeshSearch: Equatable, Sendable {
   package var stage: ZeroStage?
   /// Why tokens cannot be shared in this run; nil where they can.
   package var sequenceProblem: String?
+  /// Whether sums over tokens are to have the bits of one rank.
+  package var hasCanonicalSums = false
   /// Whether the generator is to be distilled on ranks of its own.
   package var splitsRoles = false
   /// How many those are, and what they shard; nil is free.
@@ -70,6 +72,7 @@ package struct MeshSearch: Equatable, Sendable {
   private var zeroStages: [ZeroStage] {
     if dp > 0, rankCount == dp { return [.optimizer] }
     if tp > 1 || stages > 1, stage == nil { return [.parameters] }
+    if hasCanonicalSums, let sp, sp > 1, stage == nil { return [.gradients, .parameters] }
     return stage.map { [$0] } ?? ZeroStage.allCases
   }
 
@@ -200,9 +203,34 @@ package struct MeshSearch: Equatable, Sendable {
       "is \(shape.zeroStage.rawValue), with which \(dataDegree) data-parallel ranks sum gradients in "
         + "every round of microbatches, but they do not divide the \(microbatchCount) of "
         + "batch.microbatches")
+    if hasCanonicalSums { problems += canonicalProblems(of: shape) }
     if shape.sequenceDegree > 1, let sequenceProblem {
       require(
         false, degree > 1 ? "mesh.sp" : ring > 1 ? "mesh.ring" : "mesh.tp", sequenceProblem)
+    }
+    return problems
+  }
+
+  /// Where the bits of one rank would not be kept.
+  private func canonicalProblems(of shape: MeshShape) -> [Problem] {
+    var problems: [Problem] = []
+    func require(_ holds: Bool, _ key: String, _ message: String) {
+      if !holds { problems.append(Problem(key: key, message: message)) }
+    }
+    let partCounts = TokenBlocks.partCounts.map(String.init).joined(separator: ", ")
+    require(
+      TokenBlocks.partCounts.contains(shape[.sp]), "mesh.sp",
+      "is \(shape[.sp]), but with mesh.sums canonical each rank has whole ones of \(TokenBlocks.count) blocks "
+        + "of tokens: take one of \(partCounts)")
+    require(
+      shape[.sp] == 1 || shape.zeroStage != .optimizer, "mesh.zeroStage",
+      "is 1, but with mesh.sums canonical ranks that share tokens (mesh.sp \(shape[.sp])) sum gradients of every "
+        + "microbatch before the next: take auto, 2 or 3")
+    for axis in [Axis.ring, .tp] {
+      require(
+        shape[axis] == 1, "mesh.\(axis.rawValue)",
+        "is \(shape[axis]), but mesh.sums canonical makes no fixed blocks of its sums in this version: leave it "
+          + "auto or 1, share tokens by mesh.sp, or set mesh.sums to fast")
     }
     return problems
   }

@@ -24,6 +24,8 @@ package struct NetworkSizes: Codable, Equatable, Sendable {
   package var latentFrames: Int
   package var latentHeight: Int
   package var latentWidth: Int
+  /// Whether sums over tokens are made in fixed blocks (`mesh.sums: canonical`).
+  package var sumsInBlocks = false
 
   package init(
     headCount: Int, headWidth: Int, mlpWidth: Int,

@@ -144,6 +144,54 @@ struct MatrixProductsTests {
     #expect(whole.array == split.array)
   }
 
+  /// What canonical sums stand on: few rows and narrow results too, where the fastest kernel is another one.
+  @Test(
+    .enabled(if: BLASRuntime.hasAVX512), arguments: ProductPrecision.allCases,
+    [(40, 48, 64), (13, 64, 3), (300, 96, 5)])
+  func `parts of a product by the same kernel have the bits of the whole`(
+    precision: ProductPrecision, sizes: (rows: Int, inner: Int, columns: Int)
+  ) {
+    let (rows, inner, columns) = sizes
+    let a: Buffer<Float> = normals(rows * inner, 1)
+    let b: Buffer<Float> = normals(inner * columns, 2)
+    func multiply(_ rowRange: Range<Int>, _ columnRange: Range<Int>, into target: Buffer<Float>) {
+      let (left, right) = (
+        Matrix(
+          a[rowRange.lowerBound * inner..<rowRange.upperBound * inner], rows: rowRange.count,
+          columns: inner),
+        Matrix(
+          b[columnRange.lowerBound..<b.count], rows: inner, columns: columnRange.count,
+          stride: columns)
+      )
+      let c = Matrix(
+        target[rowRange.lowerBound * columns + columnRange.lowerBound..<target.count],
+        rows: rowRange.count, columns: columnRange.count, stride: columns)
+      Float.multiply(
+        left, right, scale: 0.5, accumulating: false, precision: precision,
+        choice: .sameForParts, into: c)
+      Float.multiply(
+        sumOf: [(left, right), (left, right)], packed: nil, addingToRows: nil,
+        precision: precision, choice: .sameForParts,
+        into: Matrix(
+          target[
+            rows * columns + rowRange.lowerBound * columns + columnRange.lowerBound..<target.count],
+          rows: rowRange.count, columns: columnRange.count, stride: columns))
+    }
+    let whole: Buffer<Float> = poisoned(2 * rows * columns)
+    multiply(0..<rows, 0..<columns, into: whole)
+    for rowCuts in [[0, rows], [0, 1, rows], [0, 5, 12, rows]] {
+      for columnCuts in [[0, columns], [0, 1, columns]] {
+        let parts: Buffer<Float> = poisoned(2 * rows * columns)
+        for (firstRow, endRow) in zip(rowCuts, rowCuts.dropFirst()) {
+          for (first, end) in zip(columnCuts, columnCuts.dropFirst()) {
+            multiply(firstRow..<endRow, first..<end, into: parts)
+          }
+        }
+        #expect(parts.array == whole.array, "\(rowCuts), \(columnCuts)")
+      }
+    }
+  }
+
   /// What lets data-parallel and sequence-parallel layouts agree in every bit (specs §6). It holds
   /// for the AVX-512 kernels only, so under others this test has nothing to say.
   @Test(.enabled(if: ["SkylakeX", "Cooperlake"].contains(BLASRuntime.coreName)))

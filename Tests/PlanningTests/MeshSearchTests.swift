@@ -49,6 +49,41 @@ struct MeshSearchTests {
     #expect(search(48).shapes == [MeshShape([.zero: 8, .sp: 6])])
   }
 
+  @Test
+  func
+    `canonical sums want whole blocks, no ring and no cut weights, and sums of every microbatch`()
+  {
+    func canonical(
+      _ ranks: Int, heads: Int = 8, ring: Int = 1, sp: Int? = nil, tp: Int = 1,
+      stage: ZeroStage? = nil
+    ) -> MeshSearch {
+      var search = MeshSearch(
+        rankCount: ranks, microbatchCount: 8, headCount: heads, ring: ring, sp: sp, tp: tp,
+        stage: stage)
+      search.hasCanonicalSums = true
+      return search
+    }
+    #expect(canonical(1).shapes.first == MeshShape())
+    #expect(canonical(8).shapes.first == MeshShape([.zero: 8]))
+    // Without a stage that is asked for the lowest one that keeps the bits is taken.
+    for sp in [2, 4, 8] {
+      #expect(
+        canonical(8, sp: sp).shapes.first
+          == MeshShape([.zero: 8 / sp, .sp: sp], zeroStage: .gradients))
+    }
+    #expect(canonical(8).shapes.allSatisfy { $0[.sp] == 1 || $0.zeroStage != .optimizer })
+    let parts = canonical(6, heads: 6, sp: 3).problems
+    #expect(parts.map(\.key) == ["mesh.sp"])
+    #expect(parts.first?.message.contains("8 blocks of tokens: take one of 1, 2, 4, 8") == true)
+    let stage = canonical(4, sp: 2, stage: .optimizer).problems
+    #expect(stage.map(\.key) == ["mesh.zeroStage"])
+    #expect(stage.first?.message.contains("take auto, 2 or 3; legal here") == true)
+    #expect(canonical(4, ring: 2).problems.map(\.key) == ["mesh.ring"])
+    let cut = canonical(4, tp: 2).problems
+    #expect(cut.map(\.key) == ["mesh.tp"])
+    #expect(cut.first?.message.contains("or set mesh.sums to fast; legal here") == true)
+  }
+
   @Test func `every legal layout has all ranks, divides the heads and has work for each`() {
     for ranks in 1...64 {
       for shape in search(ranks).shapes {

@@ -45,17 +45,18 @@ extension Tape {
   /// - Shapes: x […, K], weight [D, K] (further weight dimensions count as K), bias [D] → […, D].
   package func linear(
     _ x: Value<Scalar>, weight: Parameter<Scalar>, bias: Parameter<Scalar>? = nil,
-    update: LowRankUpdate<Scalar>? = nil
+    update: LowRankUpdate<Scalar>? = nil, sums: RowSums = .whole
   ) -> Value<Scalar> {
-    linear(parts: [x], weight: weight, bias: bias, update: update)
+    linear(parts: [x], weight: weight, bias: bias, update: update, sums: sums)
   }
 
   /// The linear layer of inputs joined along their last dimension, which are never joined in memory:
   /// y = Σ_p x_p W_pᵀ + bias + scale · (Σ_p x_p A_pᵀ) Bᵀ.
   /// - Shapes: x_p […, K_p] with Σ K_p = K, weight [D, K], bias [D] → […, D].
+  /// - Parameter sums: gradients of the parameters.
   package func linear(
     parts: [Value<Scalar>], weight: Parameter<Scalar>, bias: Parameter<Scalar>? = nil,
-    update: LowRankUpdate<Scalar>? = nil
+    update: LowRankUpdate<Scalar>? = nil, sums: RowSums = .whole
   ) -> Value<Scalar> {
     // Of the value: a pass may compute with a part of the weight.
     let outputWidth = weight.value.shape[0]
@@ -73,20 +74,21 @@ extension Tape {
     let output = result(leading + [outputWidth])
     let y = Matrix(output.buffer, rows: rowCount, columns: outputWidth)
     var terms = terms(inputs, columns(of: weight.value, rows: outputWidth, widths))
-    let values = parts + [self.weight(weight)] + (bias.map { [self.weight($0)] } ?? [])
+    func used(_ parameter: Parameter<Scalar>) -> Value<Scalar> {
+      self.weight(parameter, isCounted: sums.isCounted)
+    }
+    let values = parts + [used(weight)] + (bias.map { [used($0)] } ?? [])
     let (weightPlace, biasPlace) = (parts.count, bias.map { _ in parts.count + 1 })
     let packed = weight.packed(precision)
     guard let update, update.scale != 0 else {
       Scalar.multiply(
         sumOf: terms, packed: packed, addingToRows: bias?.value.buffer, precision: precision,
-        into: y)
+        choice: sums.kernelChoice, into: y)
       return record(output, from: values) { [unowned self] outputGradient, gradients in
         let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
         contribute(
-          dy, inputs: kept, weight: weight, to: gradients, weightPlace: weightPlace)
-        biasPlace.flatMap(gradients.addend(of:)).map {
-          Scalar.addColumnSums(of: outputGradient.buffer, rowCount: rowCount, to: $0)
-        }
+          dy, inputs: kept, weight: weight, to: gradients, weightPlace: weightPlace, sums)
+        addColumnSums(of: dy, to: biasPlace.flatMap(gradients.place(of:)), sums)
       }
     }
 
@@ -103,33 +105,30 @@ extension Tape {
     ).enumerated() {
       Scalar.multiply(
         term.a, term.b, scale: scale, accumulating: index > 0, precision: precision,
-        into: hiddenMatrix)
+        choice: sums.kernelChoice, into: hiddenMatrix)
     }
     terms.append((hiddenMatrix, up().transposed))
     Scalar.multiply(
       sumOf: terms, packed: packed, addingToRows: bias?.value.buffer, precision: precision,
-      into: y)
+      choice: sums.kernelChoice, into: y)
     let (downPlace, upPlace) = (values.count, values.count + 1)
-    return record(output, from: values + [self.weight(update.down), self.weight(update.up)]) {
+    return record(output, from: values + [used(update.down), used(update.up)]) {
       [unowned self] outputGradient, gradients in
       let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
       contribute(
-        dy, inputs: kept, weight: weight, to: gradients, weightPlace: weightPlace)
+        dy, inputs: kept, weight: weight, to: gradients, weightPlace: weightPlace, sums)
       let hiddenGradient = scratch([rowCount, rank])
       let dh = Matrix(hiddenGradient.buffer, rows: rowCount, columns: rank)
       Scalar.multiply(
-        dy, up(), scale: scale, accumulating: false, precision: precision, into: dh)
+        dy, up(), scale: scale, accumulating: false, precision: precision,
+        choice: sums.kernelChoice, into: dh)
       contribute(
-        dh, inputs: kept, weight: update.down, to: gradients, weightPlace: downPlace)
+        dh, inputs: kept, weight: update.down, to: gradients, weightPlace: downPlace, sums)
       if let upGradient = gradients.place(of: upPlace) {
-        Scalar.multiply(
-          dy.transposed, Matrix(hidden.buffer, rows: rowCount, columns: rank), scale: 1,
-          accumulating: upGradient.accumulates, precision: precision,
-          into: Matrix(upGradient.buffer, rows: outputWidth, columns: rank))
+        addProducts(
+          dy, [Matrix(hidden.buffer, rows: rowCount, columns: rank)], [rank], to: upGradient, sums)
       }
-      biasPlace.flatMap(gradients.addend(of:)).map {
-        Scalar.addColumnSums(of: outputGradient.buffer, rowCount: rowCount, to: $0)
-      }
+      addColumnSums(of: dy, to: biasPlace.flatMap(gradients.place(of:)), sums)
     }
   }
 
@@ -162,22 +161,55 @@ extension Tape {
   /// dx_p += dy W_p; dW_p += dyᵀ x_p.
   private func contribute(
     _ dy: Matrix<Scalar>, inputs: KeptInputs<Scalar>, weight: Parameter<Scalar>,
-    to gradients: InputGradients<Scalar>, weightPlace: Int
+    to gradients: InputGradients<Scalar>, weightPlace: Int, _ sums: RowSums
   ) {
     let widths = inputs.widths
     for (index, part) in columns(of: weight.value, rows: dy.columnCount, widths).enumerated() {
       guard let dx = gradients.place(of: index) else { continue }
       Scalar.multiply(
         dy, part, scale: 1, accumulating: dx.accumulates, precision: precision,
+        choice: sums.kernelChoice,
         into: Matrix(dx.buffer, rows: dy.rowCount, columns: widths[index]))
     }
     guard let weightGradient = gradients.place(of: weightPlace) else { return }
-    let parts = columns(
-      of: Tensor(weightGradient.buffer, shape: weight.value.shape), rows: dy.columnCount, widths)
-    for (x, part) in zip(inputs.matrices, parts) {
-      Scalar.multiply(
-        dy.transposed, x, scale: 1, accumulating: weightGradient.accumulates,
-        precision: precision, into: part)
+    addProducts(dy, inputs.matrices, widths, to: weightGradient, sums)
+  }
+
+  /// dW_p += dyᵀ x_p.
+  private func addProducts(
+    _ dy: Matrix<Scalar>, _ inputs: [Matrix<Scalar>], _ widths: [Int],
+    to gradient: GradientBuffer<Scalar>, _ sums: RowSums
+  ) {
+    func add(_ rows: Range<Int>, to sum: GradientBuffer<Scalar>) {
+      let parts = columns(
+        of: Tensor(sum.buffer, shape: [sum.count]), rows: dy.columnCount, widths)
+      for (x, part) in zip(inputs, parts) {
+        Scalar.multiply(
+          dy.rows(rows).transposed, x.rows(rows), scale: 1, accumulating: sum.accumulates,
+          precision: precision, into: part)
+      }
+    }
+    guard let blocks = sums.blocks else { return add(0..<dy.rowCount, to: gradient) }
+    sum(over: blocks, rowCount: dy.rowCount, into: [gradient]) { piece, sums in
+      sums[0].map { add(piece.rows, to: $0) }
+    }
+  }
+
+  /// d bias += Σ dy over rows.
+  private func addColumnSums(
+    of dy: Matrix<Scalar>, to gradient: GradientBuffer<Scalar>?, _ sums: RowSums
+  ) {
+    guard let gradient else { return }
+    guard let blocks = sums.blocks else {
+      return Scalar.addColumnSums(of: dy.buffer, rowCount: dy.rowCount, to: gradient.addend)
+    }
+    let width = dy.columnCount
+    sum(over: blocks, rowCount: dy.rowCount, into: [gradient]) { piece, sums in
+      sums[0].map {
+        Scalar.addColumnSums(
+          of: dy.buffer[piece.rows.lowerBound * width..<piece.rows.upperBound * width],
+          rowCount: piece.rows.count, to: $0.addend)
+      }
     }
   }
 
@@ -192,5 +224,15 @@ extension Tape {
       return Matrix(
         tensor.buffer[first..<tensor.count], rows: rows, columns: width, stride: stride)
     }
+  }
+}
+
+extension Matrix {
+  /// Some of its rows, of a matrix that is read as it lies.
+  fileprivate func rows(_ range: Range<Int>) -> Matrix {
+    guard range.count < rowCount else { return self }
+    return Matrix(
+      buffer[min(range.lowerBound * stride, buffer.count)..<buffer.count], rows: range.count,
+      columns: columnCount, stride: stride)
   }
 }

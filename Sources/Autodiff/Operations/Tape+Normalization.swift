@@ -8,9 +8,10 @@ extension Tape {
   ///
   /// Modulation: scale and shift [B, D], scaleOffset 1. Affine LayerNorm: [D], scaleOffset 0.
   /// - Shapes: x [B, L, D] → [B, L, D]. The number of groups is scale.count / D.
+  /// - Parameter sums: gradients of scale and shift; in blocks, these have a group for each sample.
   package func layerNorm(
     _ x: Value<Scalar>, scale: Value<Scalar>? = nil, shift: Value<Scalar>? = nil,
-    scaleOffset: Double = 1, epsilon: Double
+    scaleOffset: Double = 1, epsilon: Double, sums: RowSums = .whole
   ) -> Value<Scalar> {
     let shape = modulationShape(x, by: scale ?? shift)
     let rowCount = shape.groupCount * shape.rowsPerGroup
@@ -25,6 +26,26 @@ extension Tape {
       mean: mean.buffer, inverseDeviation: inverseDeviation.buffer)
     let inputs = [x] + [scale, shift].compactMap(\.self)
     let inputCount = inputs.count
+    if let blocks = sums.blocks {
+      return record(output, from: inputs) { [unowned self] outputGradient, gradients in
+        let dx = gradients.place(of: 0)
+        sum(
+          over: blocks, rowCount: rowCount,
+          into: [
+            scale == nil ? nil : gradients.place(of: 1),
+            shift == nil ? nil : gradients.place(of: inputCount - 1),
+          ]
+        ) { piece, sums in
+          let part = shape.part(piece.rows)
+          Scalar.modulatedLayerNormBackward(
+            outputGradient: outputGradient.buffer[part.elements], x: x.tensor.buffer[part.elements],
+            scale: scaleBuffer?[part.modulation], scaleOffset: offset, shape: part.shape,
+            mean: mean.buffer[piece.rows], inverseDeviation: inverseDeviation.buffer[piece.rows],
+            inputGradient: dx?[part.elements], scaleGradient: sums[0]?.addend[part.modulation],
+            shiftGradient: sums[1]?.addend[part.modulation])
+        }
+      }
+    }
     return record(output, from: inputs) { outputGradient, gradients in
       Scalar.modulatedLayerNormBackward(
         outputGradient: outputGradient.buffer, x: x.tensor.buffer, scale: scaleBuffer,
@@ -39,7 +60,7 @@ extension Tape {
   /// - Shapes: x [B, L, N·K], gain [K] → [B, L, N·K].
   package func headNorm(
     _ x: Value<Scalar>, gain: Parameter<Scalar>, rotation: RotaryTable<Scalar>? = nil,
-    headCount: Int, epsilon: Double
+    headCount: Int, epsilon: Double, sums: RowSums = .whole
   ) -> Value<Scalar> {
     let headWidth = gain.count
     precondition(
@@ -58,7 +79,24 @@ extension Tape {
     Scalar.headNorm(
       x.tensor.buffer, gain: gain.value.buffer, cosines: cosines, sines: sines,
       epsilon: Scalar(epsilon), shape: shape, into: output.buffer, inverseRoot: inverseRoot.buffer)
-    return record(output, from: [x, weight(gain)]) { outputGradient, gradients in
+    let inputs = [x, weight(gain, isCounted: sums.isCounted)]
+    if let blocks = sums.blocks {
+      return record(output, from: inputs) { [unowned self] outputGradient, gradients in
+        let dx = gradients.place(of: 0)
+        sum(
+          over: blocks, rowCount: shape.sampleCount * shape.tokenCount,
+          into: [gradients.place(of: 1)]
+        ) { piece, sums in
+          let part = shape.part(piece.rows, firstToken: piece.firstToken)
+          Scalar.headNormBackward(
+            outputGradient: outputGradient.buffer[part.elements], x: x.tensor.buffer[part.elements],
+            gain: gain.value.buffer, cosines: cosines[part.angles], sines: sines[part.angles],
+            shape: part.shape, inverseRoot: inverseRoot.buffer[part.heads],
+            inputGradient: dx?[part.elements], gainGradient: sums[0]?.addend)
+        }
+      }
+    }
+    return record(output, from: inputs) { outputGradient, gradients in
       Scalar.headNormBackward(
         outputGradient: outputGradient.buffer, x: x.tensor.buffer, gain: gain.value.buffer,
         cosines: cosines, sines: sines, shape: shape, inverseRoot: inverseRoot.buffer,
@@ -69,7 +107,7 @@ extension Tape {
   /// y = x + gate · h, the gate per sample.
   /// - Shapes: x, h [B, L, D], gate [B, D] → [B, L, D].
   package func gatedResidual(
-    _ x: Value<Scalar>, gate: Value<Scalar>, _ h: Value<Scalar>
+    _ x: Value<Scalar>, gate: Value<Scalar>, _ h: Value<Scalar>, sums: RowSums = .whole
   ) -> Value<Scalar> {
     precondition(x.shape == h.shape, "a residual \(x.shape) and a branch \(h.shape)")
     let shape = modulationShape(x, by: gate)
@@ -77,6 +115,23 @@ extension Tape {
     Scalar.gatedResidual(
       x.tensor.buffer, gate: gate.tensor.buffer, h: h.tensor.buffer, shape: shape,
       into: output.buffer)
+    if let blocks = sums.blocks {
+      return record(output, from: [x, gate, h]) { [unowned self] outputGradient, gradients in
+        let dh = gradients.place(of: 2)
+        sum(
+          over: blocks, rowCount: shape.groupCount * shape.rowsPerGroup,
+          into: [gradients.place(of: 1)]
+        ) { piece, sums in
+          let part = shape.part(piece.rows)
+          Scalar.gatedResidualBackward(
+            outputGradient: outputGradient.buffer[part.elements],
+            gate: gate.tensor.buffer[part.modulation], h: h.tensor.buffer[part.elements],
+            shape: part.shape, hGradient: dh?[part.elements],
+            gateGradient: sums[0]?.addend[part.modulation])
+        }
+        gradients.pass(outputGradient, to: [0])
+      }
+    }
     return record(output, from: [x, gate, h]) { outputGradient, gradients in
       Scalar.gatedResidualBackward(
         outputGradient: outputGradient.buffer, gate: gate.tensor.buffer, h: h.tensor.buffer,
@@ -97,5 +152,45 @@ extension Tape {
       "a modulation \(modulation?.shape ?? []) does not fit \(x.shape)")
     return ModulationShape(
       groupCount: groupCount, rowsPerGroup: rowCount / groupCount, width: width)
+  }
+}
+
+extension GradientBuffer {
+  /// A part of it, as a kernel sees it that is called for parts.
+  fileprivate subscript(range: Range<Int>) -> GradientBuffer {
+    GradientBuffer(buffer[range], accumulates: accumulates)
+  }
+}
+
+extension ModulationShape {
+  /// Rows of one group: their sizes, their elements and those of the modulation.
+  fileprivate func part(
+    _ rows: Range<Int>
+  ) -> (shape: ModulationShape, elements: Range<Int>, modulation: Range<Int>) {
+    let group = rows.lowerBound / rowsPerGroup
+    precondition(
+      rows.upperBound <= (group + 1) * rowsPerGroup,
+      "rows \(rows) are of several groups of \(rowsPerGroup)")
+    return (
+      ModulationShape(groupCount: 1, rowsPerGroup: rows.count, width: width),
+      rows.lowerBound * width..<rows.upperBound * width, group * width..<(group + 1) * width
+    )
+  }
+}
+
+extension HeadNormShape {
+  /// Rows of one sample, from `firstToken` on: their sizes, their elements, those of the tables, and their heads.
+  fileprivate func part(
+    _ rows: Range<Int>, firstToken: Int
+  ) -> (shape: HeadNormShape, elements: Range<Int>, angles: Range<Int>, heads: Range<Int>) {
+    let rotated = min(firstToken, rotatedCount)..<min(firstToken + rows.count, rotatedCount)
+    let width = headCount * headWidth
+    return (
+      HeadNormShape(
+        sampleCount: 1, tokenCount: rows.count, headCount: headCount, headWidth: headWidth,
+        rotatedCount: rotated.count), rows.lowerBound * width..<rows.upperBound * width,
+      rotated.lowerBound * (headWidth / 2)..<rotated.upperBound * (headWidth / 2),
+      rows.lowerBound * headCount..<rows.upperBound * headCount
+    )
   }
 }

@@ -62,7 +62,8 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
         tape: tape,
         isFirst
           ? inputs(
-            tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance)
+            tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance,
+            isCounted: sequence?.canonical?.ofShared.isCounted ?? true)
           : outline(tape: tape, noisy: noisy, times: times, conditions: conditions),
         adapter: adapter, recomputedShare: recomputedShare, sequence: sequence)
     }
@@ -98,9 +99,10 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
   }
 
   /// The transformer's inputs for a batch.
+  /// - Parameter isCounted: whether this rank's gradient of the null text is the one that counts.
   package func inputs(
     tape: Tape<Scalar>, noisy: Value<Scalar>, times: [Double], conditions: [Condition<Scalar>],
-    guidance: Double
+    guidance: Double, isCounted: Bool = true
   ) -> TransformerInputs<Scalar> {
     precondition(
       noisy.shape.count == 5 && noisy.shape[0] == conditions.count
@@ -113,7 +115,7 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
         }, "a text that is not \(nullTokenCount) visible tokens, for a network without a text mask")
     let text = TextBatch(
       conditions.map(\.text), tape: tape, nullText: parameters[Self.nullTextName],
-      nullPooled: parameters[Self.nullPooledName])
+      nullPooled: parameters[Self.nullPooledName], isCounted: isCounted)
     return TransformerInputs(
       hiddenStates: withReferences(noisy, conditions.map(\.reference), tape: tape),
       timestep: times.map { 1_000 * $0 }, encoderHiddenStates: text.embeddings,
@@ -193,10 +195,10 @@ private struct TextBatch<Scalar: KernelScalar> {
 
   init(
     _ texts: [TextCondition<Scalar>?], tape: Tape<Scalar>, nullText: Parameter<Scalar>,
-    nullPooled: Parameter<Scalar>
+    nullPooled: Parameter<Scalar>, isCounted: Bool
   ) {
-    let nullValue = tape.use(nullText)
-    let nullPooledValue = tape.use(nullPooled)
+    let nullValue = tape.use(nullText, isCounted: isCounted)
+    let nullPooledValue = tape.use(nullPooled, isCounted: isCounted)
     let width = nullText.shape[1]
     let validity = TextMask(texts, nullCount: nullText.shape[0])
     let tokenCount = validity.tokenCount

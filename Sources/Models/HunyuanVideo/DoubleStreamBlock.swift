@@ -13,36 +13,41 @@ struct DoubleStreamBlock<Scalar: KernelScalar> {
   ) -> [Value<Scalar>] {
     let scope = scope.on(tape)
     let epsilon = HunyuanVideoConfiguration.epsilon
-    let videoModulation = Modulation(scope, "norm1.linear", condition, epsilon: epsilon)
-    let textModulation = Modulation(scope, "norm1_context.linear", condition, epsilon: epsilon)
-
     let (videoSegment, textSegment) = ([stem.segments[0]], [stem.segments[1]])
+    let videoModulation = Modulation(
+      scope, "norm1.linear", condition, epsilon: epsilon, videoSegment)
+    let textModulation = Modulation(
+      scope, "norm1_context.linear", condition, epsilon: epsilon, textSegment)
+
+    let (videoScope, textScope) = (scope.over(videoSegment), scope.over(textSegment))
     let x = scope.gathered(videoModulation.enterAttention(video), videoSegment)
     let y = scope.gathered(textModulation.enterAttention(text), textSegment)
     let query = tape.concatenate(
       [
-        normed(scope, "attn.norm_q", scope.linear("attn.to_q", x), rotated: true),
-        normed(scope, "attn.norm_added_q", scope.linear("attn.add_q_proj", y), rotated: false),
+        normed(videoScope, "attn.norm_q", videoScope.linear("attn.to_q", x), rotated: true),
+        normed(
+          textScope, "attn.norm_added_q", textScope.linear("attn.add_q_proj", y), rotated: false),
       ], along: 1)  // [B, L+T, D]
     let key = tape.concatenate(
       [
-        normed(scope, "attn.norm_k", scope.linear("attn.to_k", x), rotated: true),
-        normed(scope, "attn.norm_added_k", scope.linear("attn.add_k_proj", y), rotated: false),
+        normed(videoScope, "attn.norm_k", videoScope.linear("attn.to_k", x), rotated: true),
+        normed(
+          textScope, "attn.norm_added_k", textScope.linear("attn.add_k_proj", y), rotated: false),
       ], along: 1)
     let value = tape.concatenate(
-      [scope.linear("attn.to_v", x), scope.linear("attn.add_v_proj", y)], along: 1)
+      [videoScope.linear("attn.to_v", x), textScope.linear("attn.add_v_proj", y)], along: 1)
     let attended = stem.attention(tape, query: query, key: key, value: value)
 
     let videoCount = x.shape[1]
     let videoPart = tape.slice(attended, along: 1, 0..<videoCount)
     let textPart = tape.slice(attended, along: 1, videoCount..<attended.shape[1])
     let videoMiddle = videoModulation.leaveAttention(
-      video, scope.rowLinear("attn.to_out.0", parts: [videoPart], videoSegment))
+      video, videoScope.rowLinear("attn.to_out.0", parts: [videoPart], videoSegment))
     let textMiddle = textModulation.leaveAttention(
-      text, scope.rowLinear("attn.to_add_out", parts: [textPart], textSegment))
+      text, textScope.rowLinear("attn.to_add_out", parts: [textPart], textSegment))
     return [
-      videoModulation.mlp(scope("ff"), videoMiddle, videoSegment),
-      textModulation.mlp(scope("ff_context"), textMiddle, textSegment),
+      videoModulation.mlp(scope("ff"), videoMiddle),
+      textModulation.mlp(scope("ff_context"), textMiddle),
     ]
   }
 
@@ -51,6 +56,7 @@ struct DoubleStreamBlock<Scalar: KernelScalar> {
   ) -> Value<Scalar> {
     scope.tape.headNorm(
       x, gain: scope.parameter(name + ".weight"), rotation: rotated ? stem.rotation : nil,
-      headCount: stem.attention.headCount, epsilon: HunyuanVideoConfiguration.epsilon)
+      headCount: stem.attention.headCount, epsilon: HunyuanVideoConfiguration.epsilon,
+      sums: scope.sums)
   }
 }

@@ -46,7 +46,7 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
     let blocks = stage?.blocks(of: blockCount) ?? 0..<blockCount
     let scope = LayerScope(
       tape, parameters, adapter: adapter, tensor: sequence?.tensor,
-      extent: sequence?.extent ?? .whole)
+      extent: sequence?.extent ?? .whole, canonical: sequence?.canonical)
     let stem = stem(inputs, tensor: scope.tensor, sequence: stage == nil ? sequence : nil)
     var state =
       if let stage, !stage.isFirst {
@@ -122,10 +122,11 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
       .forward(scope("context_embedder"), inputs)
     func own(_ tokens: Value<Scalar>) -> Value<Scalar> {
       guard let sequence = stem.attention.sequence else { return tokens }
+      if let canonical = scope.canonical { return canonical.ownTokens(tokens, on: tape) }
       return tape.slice(tokens, along: 1, sequence.ownRange(of: tokens.shape[1]))
     }
     let patches = own(stem.grid.patches(of: inputs.hiddenStates, on: tape))
-    let video = scope.linear("x_embedder.proj", patches)
+    let video = scope.over([stem.segments[0]]).linear("x_embedder.proj", patches)
     return TokenState(
       streams: [video, own(text)], condition: tape.apply(.silu, to: condition))
   }
@@ -174,8 +175,8 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
   ) -> Value<Scalar> {
     let normalized = scope.modulatedLayerNorm(
       "norm_out.linear", video, condition: condition,
-      epsilon: HunyuanVideoConfiguration.epsilon)
-    let patches = scope.linear("proj_out", normalized)
+      epsilon: HunyuanVideoConfiguration.epsilon, [stem.segments[0]])
+    let patches = scope.over([stem.segments[0]]).linear("proj_out", normalized)
     let whole =
       stem.attention.sequence?.gatherTokens(
         patches, tokenCount: stem.grid.tokenCount, on: scope.tape) ?? patches

@@ -13,30 +13,53 @@ struct LayerScope<Scalar: KernelScalar> {
   let tensor: (any TensorParallel<Scalar>)?
   /// How much of the parameters blocks compute with.
   let extent: UnitExtent
+  /// How sums over tokens are made where their bits must not depend on who shares them; nil: as is fastest.
+  let canonical: (any CanonicalSums<Scalar>)?
+  /// How gradients are summed over the rows of the layers here.
+  let sums: RowSums
   let path: String
 
   init(
     _ tape: Tape<Scalar>, _ parameters: ParameterSet<Scalar>, adapter: Adapter<Scalar>? = nil,
-    tensor: (any TensorParallel<Scalar>)? = nil, extent: UnitExtent = .whole, path: String = ""
+    tensor: (any TensorParallel<Scalar>)? = nil, extent: UnitExtent = .whole,
+    canonical: (any CanonicalSums<Scalar>)? = nil, path: String = ""
+  ) {
+    self.init(
+      tape, parameters, adapter: adapter, tensor: tensor, extent: extent, canonical: canonical,
+      sums: canonical?.ofShared ?? .whole, path: path)
+  }
+
+  private init(
+    _ tape: Tape<Scalar>, _ parameters: ParameterSet<Scalar>, adapter: Adapter<Scalar>?,
+    tensor: (any TensorParallel<Scalar>)?, extent: UnitExtent,
+    canonical: (any CanonicalSums<Scalar>)?, sums: RowSums, path: String
   ) {
     self.tape = tape
     self.parameters = parameters
     self.adapter = adapter
     self.tensor = tensor
     self.extent = extent
+    self.canonical = canonical
+    self.sums = sums
     self.path = path
   }
 
-  /// The scope of a submodule.
-  func callAsFunction(_ name: String) -> LayerScope {
+  private func changed(
+    tape: Tape<Scalar>? = nil, sums: RowSums? = nil, path: String? = nil
+  ) -> LayerScope {
     LayerScope(
-      tape, parameters, adapter: adapter, tensor: tensor, extent: extent, path: full(name))
+      tape ?? self.tape, parameters, adapter: adapter, tensor: tensor, extent: extent,
+      canonical: canonical, sums: sums ?? self.sums, path: path ?? self.path)
   }
 
+  /// The scope of a submodule.
+  func callAsFunction(_ name: String) -> LayerScope { changed(path: full(name)) }
+
   /// The same place on another tape.
-  func on(_ tape: Tape<Scalar>) -> LayerScope {
-    LayerScope(tape, parameters, adapter: adapter, tensor: tensor, extent: extent, path: path)
-  }
+  func on(_ tape: Tape<Scalar>) -> LayerScope { changed(tape: tape) }
+
+  /// The same place with other sums over rows.
+  func with(_ sums: RowSums) -> LayerScope { changed(sums: sums) }
 
   func parameter(_ name: String) -> Parameter<Scalar> { parameters[full(name)] }
 
@@ -70,7 +93,8 @@ struct LayerScope<Scalar: KernelScalar> {
     let module = full(name)
     return tape.linear(
       parts: parts, weight: parameters[module + ".weight"],
-      bias: hasBias ? parameters[module + ".bias"] : nil, update: adapter?.update(of: module))
+      bias: hasBias ? parameters[module + ".bias"] : nil, update: adapter?.update(of: module),
+      sums: sums)
   }
 
   /// Two linear layers with an activation between them.
@@ -82,19 +106,25 @@ struct LayerScope<Scalar: KernelScalar> {
 
   /// LayerNorm with a learned gain and shift.
   func layerNorm(_ name: String, _ x: Value<Scalar>, epsilon: Double) -> Value<Scalar> {
-    tape.layerNorm(
-      x, scale: tape.use(parameter(name + ".weight")), shift: tape.use(parameter(name + ".bias")),
-      scaleOffset: 0, epsilon: epsilon)
+    precondition(!sums.isInBlocks, "an affine norm over blocks of tokens")
+    func use(_ tensor: String) -> Value<Scalar> {
+      tape.use(parameter(name + tensor), isCounted: sums.isCounted)
+    }
+    return tape.layerNorm(
+      x, scale: use(".weight"), shift: use(".bias"), scaleOffset: 0, epsilon: epsilon)
   }
 
   /// LayerNorm whose scale and shift (in this order, unlike in a block's `Modulation`) are a linear
   /// layer of the condition.
+  /// - Parameter segments: of x, all ranks together; needed for canonical sums.
   /// - Source: diffusers, `AdaLayerNormContinuous`.
   func modulatedLayerNorm(
-    _ name: String, _ x: Value<Scalar>, condition: Value<Scalar>, epsilon: Double
+    _ name: String, _ x: Value<Scalar>, condition: Value<Scalar>, epsilon: Double,
+    _ segments: [Int] = []
   ) -> Value<Scalar> {
-    let parts = tape.chunks(linear(name, condition), count: 2)
-    return tape.layerNorm(x, scale: parts[0], shift: parts[1], epsilon: epsilon)
+    let parts = tape.chunks(shared(linear(name, condition)), count: 2)
+    return tape.layerNorm(
+      x, scale: parts[0], shift: parts[1], epsilon: epsilon, sums: over(segments).sums)
   }
 
   private func full(_ name: String) -> String {

@@ -9,33 +9,42 @@ struct Modulation<Scalar: KernelScalar> {
   private let tape: Tape<Scalar>
   private let parts: [Value<Scalar>]
   private let epsilon: Double
+  private let segments: [Int]
+  /// Over the tokens that are modulated.
+  private let sums: RowSums
 
-  /// - Parameter condition: SiLU of the embedded condition, [B, D]. Streams of more than B samples
-  ///   are modulated by stretches of equal length, one for each row of it.
+  /// - Parameters:
+  ///   - condition: SiLU of the embedded condition, [B, D]. Streams of more than B samples are modulated
+  ///     by stretches of equal length, one for each row of it.
+  ///   - segments: of the stream, all ranks together; needed where ranks of a group cut the weights, and for
+  ///     canonical sums.
   init(
-    _ scope: LayerScope<Scalar>, _ name: String, _ condition: Value<Scalar>, epsilon: Double
+    _ scope: LayerScope<Scalar>, _ name: String, _ condition: Value<Scalar>, epsilon: Double,
+    _ segments: [Int] = []
   ) {
     tape = scope.tape
-    parts = tape.chunks(scope.joined(scope.linear(name, condition)), count: 6)
+    let columns = scope.joined(scope.linear(name, condition))
+    parts = tape.chunks(scope.shared(columns), count: 6)
     self.epsilon = epsilon
+    self.segments = segments
+    sums = scope.over(segments).sums
   }
 
   func enterAttention(_ x: Value<Scalar>) -> Value<Scalar> {
-    tape.layerNorm(x, scale: parts[1], shift: parts[0], epsilon: epsilon)
+    tape.layerNorm(x, scale: parts[1], shift: parts[0], epsilon: epsilon, sums: sums)
   }
 
   func leaveAttention(_ x: Value<Scalar>, _ attended: Value<Scalar>) -> Value<Scalar> {
-    tape.gatedResidual(x, gate: parts[2], attended)
+    tape.gatedResidual(x, gate: parts[2], attended, sums: sums)
   }
 
-  /// - Parameter segments: of all tokens; needed where the ranks of a group cut the weights.
-  func mlp(
-    _ scope: LayerScope<Scalar>, _ x: Value<Scalar>, _ segments: [Int] = []
-  ) -> Value<Scalar> {
-    let normalized = tape.layerNorm(x, scale: parts[4], shift: parts[3], epsilon: epsilon)
+  func mlp(_ scope: LayerScope<Scalar>, _ x: Value<Scalar>) -> Value<Scalar> {
+    let scope = scope.with(sums)
+    let normalized = tape.layerNorm(
+      x, scale: parts[4], shift: parts[3], epsilon: epsilon, sums: sums)
     let hidden = tape.apply(
       .geluTanh, to: scope.linear("net.0.proj", scope.gathered(normalized, segments)))
     return tape.gatedResidual(
-      x, gate: parts[5], scope.rowLinear("net.2", parts: [hidden], segments))
+      x, gate: parts[5], scope.rowLinear("net.2", parts: [hidden], segments), sums: sums)
   }
 }

@@ -17,6 +17,9 @@ package protocol SequenceParallel<Scalar>: AnyObject {
   /// The stretch of blocks that these ranks run; nil: all blocks. Ranks that have a stage run all tokens.
   var stage: (any PipelineStage<Scalar>)? { get }
 
+  /// How sums over tokens are made so that their bits do not depend on the parts; nil: as is fastest.
+  var canonical: (any CanonicalSums<Scalar>)? { get }
+
   /// Own tokens of a segment of `tokenCount`: contiguous, perhaps none.
   func ownRange(of tokenCount: Int) -> Range<Int>
 
@@ -70,6 +73,7 @@ package protocol HeadExchange<Scalar>: SequenceParallel {
 extension SequenceParallel {
   package var tensor: (any TensorParallel<Scalar>)? { nil }
   package var stage: (any PipelineStage<Scalar>)? { nil }
+  package var canonical: (any CanonicalSums<Scalar>)? { nil }
 
   /// How much of the parameters of blocks these ranks compute with.
   package var extent: UnitExtent { stage != nil ? .stage : tensor != nil ? .part : .whole }

@@ -40,7 +40,9 @@ extension NetworkTwin {
     let text = refine(tape, inputs, sampleCount: sampleCount)
     let patches = own(
       tape, tape.permuted(inputs.hiddenStates), tokenCount: sizes.videoTokenCount)
-    let video = linear(tape, patches, from: sizes.inChannels * sizes.patchVolume, to: width)
+    let video = linear(
+      tape, patches, from: sizes.inChannels * sizes.patchVolume, to: width,
+      partials: partials([sizes.videoTokenCount]))
     return StateTwin(
       streams: [video, own(tape, text, tokenCount: sizes.textTokenCount)],
       condition: tape.apply(condition))
@@ -75,11 +77,14 @@ extension NetworkTwin {
   private func project(
     _ tape: TapeTwin, _ video: ValueTwin, condition: ValueTwin, sampleCount: Int
   ) -> ValueTwin {
+    let partials = partials([sizes.videoTokenCount])
     let modulation = tape.chunks(
-      linear(tape, condition, from: width, to: 2 * width), count: 2)
+      shared(tape, linear(tape, condition, from: width, to: 2 * width)), count: 2)
     let normalized = tape.layerNorm(
-      video, width: width, scale: modulation[0], shift: modulation[1])
-    let patches = linear(tape, normalized, from: width, to: sizes.outChannels * sizes.patchVolume)
+      video, width: width, scale: modulation[0], shift: modulation[1], partials: partials)
+    let patches = linear(
+      tape, normalized, from: width, to: sizes.outChannels * sizes.patchVolume,
+      partials: partials)
     let all = allTokens(
       tape, patches, of: sizes.videoTokenCount,
       tokenSize: sampleCount * sizes.outChannels * sizes.patchVolume)
@@ -94,31 +99,39 @@ extension NetworkTwin {
     let videoModulation = modulation(tape, condition, count: 6)
     let textModulation = modulation(tape, condition, count: 6)
     let (videoCount, textCount) = ([sizes.videoTokenCount], [sizes.textTokenCount])
+    let (videoPartials, textPartials) = (partials(videoCount), partials(textCount))
     let x = gathered(
       tape,
       tape.layerNorm(
-        video, width: width, scale: videoModulation[1], shift: videoModulation[0]),
+        video, width: width, scale: videoModulation[1], shift: videoModulation[0],
+        partials: videoPartials),
       videoCount, sampleCount)
     let y = gathered(
       tape,
-      tape.layerNorm(text, width: width, scale: textModulation[1], shift: textModulation[0]),
+      tape.layerNorm(
+        text, width: width, scale: textModulation[1], shift: textModulation[0],
+        partials: textPartials),
       textCount, sampleCount)
-    let query = tape.concatenate([
-      normed(tape, heads(tape, x)), normed(tape, heads(tape, y)),
-    ])
-    let key = tape.concatenate([
-      normed(tape, heads(tape, x)), normed(tape, heads(tape, y)),
-    ])
-    let value = tape.concatenate([heads(tape, x), heads(tape, y)])
+    func normedHeads() -> ValueTwin {
+      tape.concatenate([
+        normed(tape, heads(tape, x, videoPartials), videoPartials),
+        normed(tape, heads(tape, y, textPartials), textPartials),
+      ])
+    }
+    let (query, key) = (normedHeads(), normedHeads())
+    let value = tape.concatenate([heads(tape, x, videoPartials), heads(tape, y, textPartials)])
     let attended = jointAttention(
       tape, query: query, key: key, value: value, sampleCount: sampleCount)
     let videoPart = tape.slice(attended, count: x.count / cut)
     let textPart = tape.slice(attended, count: y.count / cut)
     let videoMiddle = tape.gatedResidual(
       video, gate: videoModulation[2],
-      rowLinear(tape, [videoPart], from: width, to: video.count))
+      rowLinear(tape, [videoPart], from: width, to: video.count, videoPartials),
+      partials: videoPartials)
     let textMiddle = tape.gatedResidual(
-      text, gate: textModulation[2], rowLinear(tape, [textPart], from: width, to: text.count))
+      text, gate: textModulation[2],
+      rowLinear(tape, [textPart], from: width, to: text.count, textPartials),
+      partials: textPartials)
     let results = [
       mlp(tape, videoMiddle, videoModulation, videoCount, sampleCount),
       mlp(tape, textMiddle, textModulation, textCount, sampleCount),
@@ -132,22 +145,28 @@ extension NetworkTwin {
     _ tape: TapeTwin, joint: ValueTwin, condition: ValueTwin, sampleCount: Int
   ) -> ValueTwin {
     let modulation = modulation(tape, condition, count: 3)
+    let segments = [sizes.videoTokenCount, sizes.textTokenCount]
+    let partials = partials(segments)
     let x = gathered(
-      tape, tape.layerNorm(joint, width: width, scale: modulation[1], shift: modulation[0]),
-      [sizes.videoTokenCount, sizes.textTokenCount], sampleCount)
-    let query = normed(tape, heads(tape, x))
-    let key = normed(tape, heads(tape, x))
+      tape,
+      tape.layerNorm(
+        joint, width: width, scale: modulation[1], shift: modulation[0], partials: partials),
+      segments, sampleCount)
+    let query = normed(tape, heads(tape, x, partials), partials)
+    let key = normed(tape, heads(tape, x, partials), partials)
     let attended = jointAttention(
-      tape, query: query, key: key, value: heads(tape, x), sampleCount: sampleCount)
-    let mlp = tape.apply(adapted(tape, x, from: width, to: sizes.mlpWidth / cut))
+      tape, query: query, key: key, value: heads(tape, x, partials), sampleCount: sampleCount)
+    let mlp = tape.apply(
+      adapted(tape, x, from: width, to: sizes.mlpWidth / cut, partials: partials))
     let result = tape.gatedResidual(
       joint, gate: modulation[2],
-      rowLinear(tape, [attended, mlp], from: width + sizes.mlpWidth, to: joint.count))
+      rowLinear(tape, [attended, mlp], from: width + sizes.mlpWidth, to: joint.count, partials),
+      partials: partials)
     withExtendedLifetime((modulation, x, query, key, attended, mlp)) {}
     return result
   }
 
-  private func normed(_ tape: TapeTwin, _ x: ValueTwin) -> ValueTwin {
-    tape.headNorm(x, headWidth: sizes.headWidth, isTrainable: isTrainable)
+  private func normed(_ tape: TapeTwin, _ x: ValueTwin, _ partials: Int) -> ValueTwin {
+    tape.headNorm(x, headWidth: sizes.headWidth, isTrainable: isTrainable, partials: partials)
   }
 }

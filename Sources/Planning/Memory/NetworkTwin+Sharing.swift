@@ -1,11 +1,31 @@
 // What ranks that share tokens, or cut weights, exchange in a pass: twin of the sequences of Training/Sharding
 // and of Models/Layers/TensorParallel. Alone, a rank exchanges nothing here.
 
+import MeshLayout
+
 extension NetworkTwin {
   /// What this rank has of all tokens.
   func own(_ tape: TapeTwin, _ tokens: ValueTwin, tokenCount: Int) -> ValueTwin {
     guard let part else { return tokens }
-    return tape.slice(tokens, count: tokens.count / tokenCount * part.count(of: tokenCount))
+    let count = tokens.count / tokenCount * part.count(of: tokenCount)
+    return sizes.sumsInBlocks
+      ? tape.ownTokens(tokens, count: count, peerCount: part.degree - 1)
+      : tape.slice(tokens, count: count)
+  }
+
+  // MARK: Sums in blocks
+
+  /// Partial sums that a gradient over the own tokens of these segments holds beside itself.
+  func partials(_ segments: [Int]) -> Int {
+    guard sizes.sumsInBlocks else { return 0 }
+    return TokenBlocks(segments: segments, part: part?.rank ?? 0, partCount: part?.degree ?? 1)
+      .heldPartialCount
+  }
+
+  /// What all ranks have alike and go on with for their own tokens.
+  func shared(_ tape: TapeTwin, _ x: ValueTwin) -> ValueTwin {
+    guard let part, sizes.sumsInBlocks else { return x }
+    return tape.shared(x, peerCount: part.degree - 1)
   }
 
   /// Tokens of a segment from all ranks: those who cut weights together, the group's part of the ring, then
@@ -83,22 +103,26 @@ extension NetworkTwin {
   // MARK: Cut weights
 
   /// Queries, keys or values of own heads.
-  func heads(_ tape: TapeTwin, _ x: ValueTwin) -> ValueTwin {
-    adapted(tape, x, from: width, to: width / cut)
+  func heads(_ tape: TapeTwin, _ x: ValueTwin, _ partials: Int) -> ValueTwin {
+    adapted(tape, x, from: width, to: width / cut, partials: partials)
   }
 
   func mlp(
     _ tape: TapeTwin, _ x: ValueTwin, _ modulation: [ValueTwin], _ segments: [Int],
     _ sampleCount: Int
   ) -> ValueTwin {
+    let partials = partials(segments)
     let hidden = gathered(
-      tape, tape.layerNorm(x, width: width, scale: modulation[4], shift: modulation[3]),
+      tape,
+      tape.layerNorm(
+        x, width: width, scale: modulation[4], shift: modulation[3], partials: partials),
       segments, sampleCount)
+    let activated = tape.apply(
+      adapted(tape, hidden, from: width, to: sizes.mlpWidth / cut, partials: partials))
     let result = tape.gatedResidual(
       x, gate: modulation[5],
-      rowLinear(
-        tape, [tape.apply(adapted(tape, hidden, from: width, to: sizes.mlpWidth / cut))],
-        from: sizes.mlpWidth, to: x.count))
+      rowLinear(tape, [activated], from: sizes.mlpWidth, to: x.count, partials),
+      partials: partials)
     withExtendedLifetime(hidden) {}
     return result
   }
@@ -108,7 +132,9 @@ extension NetworkTwin {
   ) -> [ValueTwin] {
     let columns = linear(tape, condition, from: width, to: count * width / cut)
     return tape.chunks(
-      cut == 1 ? columns : tape.gather(columns, to: columns.count * cut, peerCount: cut - 1),
+      cut == 1
+        ? shared(tape, columns)
+        : tape.gather(columns, to: columns.count * cut, peerCount: cut - 1),
       count: count)
   }
 
@@ -123,10 +149,11 @@ extension NetworkTwin {
 
   /// A row-parallel layer; `inputWidth` is that of all ranks, `count` the elements of own tokens.
   func rowLinear(
-    _ tape: TapeTwin, _ parts: [ValueTwin], from inputWidth: Int, to count: Int
+    _ tape: TapeTwin, _ parts: [ValueTwin], from inputWidth: Int, to count: Int, _ partials: Int
   ) -> ValueTwin {
     let sums = tape.linear(
-      parts: parts, from: inputWidth / cut, to: width, isTrainable: isTrainable, update: adapter)
+      parts: parts, from: inputWidth / cut, to: width, isTrainable: isTrainable, update: adapter,
+      partials: partials)
     if cut == 1 { return sums }
     return tape.addBias(
       tape.scatterSum(sums, to: count, peerCount: cut - 1), isTrainable: isTrainable)

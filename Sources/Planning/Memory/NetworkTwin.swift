@@ -143,16 +143,20 @@ struct NetworkTwin {
 
   /// A linear layer that no adapter changes.
   func linear(
-    _ tape: TapeTwin, _ x: ValueTwin, from inputWidth: Int, to outputWidth: Int
+    _ tape: TapeTwin, _ x: ValueTwin, from inputWidth: Int, to outputWidth: Int,
+    partials: Int = 0
   ) -> ValueTwin {
-    tape.linear(x, from: inputWidth, to: outputWidth, isTrainable: isTrainable)
+    tape.linear(
+      x, from: inputWidth, to: outputWidth, isTrainable: isTrainable, partials: partials)
   }
 
   func adapted(
-    _ tape: TapeTwin, _ x: ValueTwin, from inputWidth: Int, to outputWidth: Int
+    _ tape: TapeTwin, _ x: ValueTwin, from inputWidth: Int, to outputWidth: Int,
+    partials: Int = 0
   ) -> ValueTwin {
     tape.linear(
-      x, from: inputWidth, to: outputWidth, isTrainable: isTrainable, update: adapter)
+      x, from: inputWidth, to: outputWidth, isTrainable: isTrainable, update: adapter,
+      partials: partials)
   }
 
   func square(_ tape: TapeTwin, _ x: ValueTwin) -> ValueTwin {

@@ -105,6 +105,20 @@ extension TapeTwin {
       sentByteCount: 4 * Double(count - x.count))
   }
 
+  /// All tokens to own ones; on the way back the gradients of all come together.
+  func ownTokens(_ x: ValueTwin, count: Int, peerCount: Int) -> ValueTwin {
+    let output = result(count)
+    return record(
+      output, from: [x], scratchToAdd: x.count, sentByteCount: 4 * Double(peerCount * count))
+  }
+
+  /// What all ranks have alike; on the way back their gradients are summed on every rank.
+  func shared(_ x: ValueTwin, peerCount: Int) -> ValueTwin {
+    record(
+      x.block, from: [x], scratch: [(peerCount + 1) * x.count],
+      sentByteCount: 4 * Double(peerCount * x.count))
+  }
+
   // MARK: Pipelines
 
   /// Inputs whose gradients are handed over when the way back has come to them.

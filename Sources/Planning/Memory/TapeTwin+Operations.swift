@@ -2,17 +2,20 @@
 
 extension TapeTwin {
   /// Stores its input (and x Aᵀ with an update).
+  /// - Parameter partials: sums over blocks of rows that each gradient of a parameter holds beside itself.
   func linear(
     _ x: ValueTwin, from inputWidth: Int, to outputWidth: Int, isTrainable: Bool,
-    update: UpdateTwin? = nil
+    update: UpdateTwin? = nil, partials: Int = 0
   ) -> ValueTwin {
-    linear(parts: [x], from: inputWidth, to: outputWidth, isTrainable: isTrainable, update: update)
+    linear(
+      parts: [x], from: inputWidth, to: outputWidth, isTrainable: isTrainable, update: update,
+      partials: partials)
   }
 
   /// The same of inputs side by side; the parts are tracked all or none.
   func linear(
     parts: [ValueTwin], from inputWidth: Int, to outputWidth: Int, isTrainable: Bool,
-    update: UpdateTwin? = nil
+    update: UpdateTwin? = nil, partials: Int = 0
   ) -> ValueTwin {
     let rowCount = parts.reduce(0) { $0 + $1.count } / inputWidth
     let isTracked = parts.contains(where: \.isTracked)
@@ -21,11 +24,17 @@ extension TapeTwin {
     let product = 2 * Double(rowCount) * Double(inputWidth) * Double(outputWidth)
     let output = result(rowCount * outputWidth)
     ledger.operationCount += product
+    // Of one gradient at a time; the largest decides.
+    let largest =
+      isTrainable
+      ? inputWidth * outputWidth
+      : update.map { $0.isTrainable ? $0.rank * max(inputWidth, outputWidth) : 0 } ?? 0
+    let sums = Array(repeating: largest, count: largest > 0 ? partials : 0)
     let wanted = (isTracked ? 1.0 : 0) + (isTrainable ? 1 : 0)
     guard let update else {
       return record(
         output, from: parts, wantsParameterGradient: isTrainable, saving: blocks,
-        remaking: remakings, operationCount: wanted * product)
+        remaking: remakings, scratch: sums, operationCount: wanted * product)
     }
     let hidden = result(rowCount * update.rank)
     let down = 2 * Double(rowCount) * Double(inputWidth) * Double(update.rank)
@@ -34,7 +43,8 @@ extension TapeTwin {
     let ways = (isTracked ? 1.0 : 0) + (update.isTrainable ? 1 : 0)
     return record(
       output, from: parts, wantsParameterGradient: isTrainable || update.isTrainable,
-      saving: blocks + [hidden], remaking: remakings, scratch: [rowCount * update.rank],
+      saving: blocks + [hidden], remaking: remakings,
+      scratch: [rowCount * update.rank] + sums,
       operationCount: wanted * product + up + ways * down + (update.isTrainable ? up : 0))
   }
 
@@ -96,7 +106,7 @@ extension TapeTwin {
   /// Stores input, scale, and mean and deviation of each row.
   func layerNorm(
     _ x: ValueTwin, width: Int, scale: ValueTwin? = nil, shift: ValueTwin? = nil,
-    isTrainable: Bool = false
+    isTrainable: Bool = false, partials: Int = 0
   ) -> ValueTwin {
     let rowCount = x.count / width
     let output = result(x.count)
@@ -104,21 +114,31 @@ extension TapeTwin {
     let inverseDeviation = result(rowCount)
     return record(
       output, from: [x] + [scale, shift].compactMap(\.self), wantsParameterGradient: isTrainable,
-      saving: [x.block, mean, inverseDeviation] + (scale.map { [$0.block] } ?? []))
+      saving: [x.block, mean, inverseDeviation] + (scale.map { [$0.block] } ?? []),
+      scratch: [scale, shift].compactMap(\.self).filter(\.isTracked).flatMap {
+        Array(repeating: $0.count, count: partials)
+      })
   }
 
   /// Stores input and the inverse root of each head.
-  func headNorm(_ x: ValueTwin, headWidth: Int, isTrainable: Bool) -> ValueTwin {
+  func headNorm(
+    _ x: ValueTwin, headWidth: Int, isTrainable: Bool, partials: Int = 0
+  ) -> ValueTwin {
     let output = result(x.count)
     let inverseRoot = result(x.count / headWidth)
     return record(
-      output, from: [x], wantsParameterGradient: isTrainable, saving: [x.block, inverseRoot])
+      output, from: [x], wantsParameterGradient: isTrainable, saving: [x.block, inverseRoot],
+      scratch: Array(repeating: headWidth, count: isTrainable ? partials : 0))
   }
 
   /// Stores gate and branch.
-  func gatedResidual(_ x: ValueTwin, gate: ValueTwin, _ h: ValueTwin) -> ValueTwin {
+  func gatedResidual(
+    _ x: ValueTwin, gate: ValueTwin, _ h: ValueTwin, partials: Int = 0
+  ) -> ValueTwin {
     let output = result(x.count)
-    return record(output, from: [x, gate, h], passingTo: [0], saving: [gate.block, h.block])
+    return record(
+      output, from: [x, gate, h], passingTo: [0], saving: [gate.block, h.block],
+      scratch: Array(repeating: gate.count, count: gate.isTracked ? partials : 0))
   }
 
   /// Stores query, key, value, output, and one number for each row and head. Two products forward,

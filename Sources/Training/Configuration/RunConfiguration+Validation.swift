@@ -228,6 +228,10 @@ extension RunConfiguration {
         "is \(ring), but keys of vchitect's frames do not go round a ring: leave it auto or 1, and "
           + "share tokens by mesh.sp")
     }
+    check.require(
+      "mesh.sums", mesh.sums == .fast || transformer.architecture == .hunyuanVideo,
+      "is canonical, but gradients of vchitect's frames and texts are not summed in blocks of tokens in this "
+        + "version: set it to fast")
     if transformer.architecture == .vchitect, case .fixed(let tp) = mesh.tp {
       check.require(
         "mesh.tp", tp <= 1,
@@ -286,6 +290,7 @@ extension RunConfiguration {
       sequenceProblem: distill.lambdaAdversarial > 0
         ? "shares tokens, which the discriminator's head cannot in this version: "
           + "set distill.lambdaAdversarial to 0" : nil)
+    search.hasCanonicalSums = mesh.sums == .canonical
     search.splitsRoles = mesh.placement == .split
     search.generatorRankCount = fixed(mesh.generatorRanks)
     search.generatorStage = fixed(mesh.generatorZeroStage).flatMap(ZeroStage.init(rawValue:))

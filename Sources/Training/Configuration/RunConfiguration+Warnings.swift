@@ -1,5 +1,6 @@
 // Settings that are legal but change nothing, so that nobody waits for their effect.
 
+import DenseKernels
 import Models
 
 extension RunConfiguration {
@@ -69,6 +70,11 @@ extension RunConfiguration {
           "singleBlocks", "refinerBlocks", "mlpRatio",
           "textWidth", "pooledWidth", "guidanceEmbedding",
         ].map { "model.\($0)" }, because: "model.checkpoint brings its own sizes")
+    }
+    if mesh.sums == .canonical && !BLASRuntime.hasAVX512 {
+      lines.append(
+        "mesh.sums is canonical, but without AVX-512 products of parts may differ from those of the whole, so "
+          + "layouts may still differ in their last bits")
     }
     if mesh.placement == .colocated || !canSplitRoles {
       idle(

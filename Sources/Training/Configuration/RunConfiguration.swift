@@ -159,6 +159,7 @@ package struct RunConfiguration: Equatable, Sendable {
     package var zeroStage = Degree.auto
     package var sp = Degree.auto
     package var sequencePlan = SequencePlan.spatial
+    package var sums = SumOrder.fast
     package var ring = Degree.auto
     package var tp = Degree.auto
     package var stages = Degree.auto
@@ -168,6 +169,11 @@ package struct RunConfiguration: Equatable, Sendable {
     package var generatorRanks = Degree.auto
     package var generatorZeroStage = Degree.auto
     package var memoryPerRank = 0
+  }
+
+  /// How sums over the tokens of a microbatch are made.
+  package enum SumOrder: String, CaseIterable, Sendable {
+    case fast, canonical
   }
 
   /// In which order a pipeline's stages take microbatches.

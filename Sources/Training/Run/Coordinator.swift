@@ -106,7 +106,8 @@ package enum Coordinator {
       trap("no layout and no problem for \(rankCount) ranks")
     }
     return RunPlan(
-      shape: shape, reason: reason(for: shape), costs: costs,
+      shape: shape,
+      reason: reason(for: shape, hasCanonicalSums: search.hasCanonicalSums), costs: costs,
       keepsPackedWeights: sizes.keepsPackedWeights(shape),
       candidates: layouts.map { LayoutCandidate($0, $1) }, memoryPerRank: memoryPerRank,
       gigaflopsPerRank: gigaflopsPerRank)
@@ -130,8 +131,10 @@ package enum Coordinator {
     return layouts.sorted { order($0) < order($1) }
   }
 
-  private static func reason(for shape: MeshShape) -> String {
-    guard let generatorRanks = shape.generatorRanks else { return colocatedReason(for: shape) }
+  private static func reason(for shape: MeshShape, hasCanonicalSums: Bool) -> String {
+    guard let generatorRanks = shape.generatorRanks else {
+      return colocatedReason(for: shape, hasCanonicalSums: hasCanonicalSums)
+    }
     var all = shape
     all.generatorRanks = nil
     let first = shape.rankCount - generatorRanks.count
@@ -143,10 +146,10 @@ package enum Coordinator {
     return
       "split: while the generator is distilled \(ranks(0..<first)) W, the fake DiT and what scores "
       + "samples, \(ranks(first..<shape.rankCount)) the generator, its optimizer and average; in the "
-      + "other phases " + colocatedReason(for: all)
+      + "other phases " + colocatedReason(for: all, hasCanonicalSums: hasCanonicalSums)
   }
 
-  private static func colocatedReason(for shape: MeshShape) -> String {
+  private static func colocatedReason(for shape: MeshShape, hasCanonicalSums: Bool) -> String {
     if shape.rankCount == 1 { return "one rank holds everything" }
     let rankCount = shape.rankCount / shape[.dp]
     let state =
@@ -164,7 +167,10 @@ package enum Coordinator {
     return "\(shape.sequenceDegree) ranks share the tokens of a microbatch"
       + (attention.isEmpty ? "" : ", in attention \(attention)")
       + (shape[.tp] > 1 ? ", inside blocks \(shape[.tp]) of them the weights" : "")
-      + ", so sums run in another order and bits are not those of one rank; \(state)\(replicas)"
+      + (hasCanonicalSums
+        ? ", which are summed in fixed blocks, so bits are those of one rank"
+        : ", so sums run in another order and bits are not those of one rank")
+      + "; \(state)\(replicas)"
   }
 
   private static func stages(_ shape: MeshShape) -> String {
@@ -261,6 +267,7 @@ extension WorkloadSizes {
         .packedWordCount(.bfloat16)
     }
     keepsPackedWeights = configuration.compute.packedWeights == .on
+    network.sumsInBlocks = configuration.mesh.sums == .canonical
     offloadsActivations = configuration.model.offload
     overlapsExchange = configuration.exchange.overlap == .on
     schedule = configuration.mesh.schedule.planned

@@ -9,6 +9,9 @@ enum ResumeRules {
     "compute.threads", "compute.packedWeights",
   ]
 
+  /// Options that these prefixes name and that change what a run computes all the same.
+  private static let bound = ["mesh.sums"]
+
   /// Options that a checkpoint of the teach phase knows nothing of yet.
   private static let ofLaterPhases = ["distill.", "sample."]
 
@@ -25,7 +28,8 @@ enum ResumeRules {
       let (before, now) = (option.text(old), option.text(configuration))
       // `PrecisionRule` gives auto its meaning.
       if option.key == "compute.precision" && [before, now].contains("auto") { return nil }
-      guard before != now, !free.contains(where: option.key.hasPrefix) else { return nil }
+      let isFree = free.contains(where: option.key.hasPrefix) && !bound.contains(option.key)
+      guard before != now, !isFree else { return nil }
       return ConfigurationProblem(
         option.key,
         "is \(now), but \(folder.path) was made with \(before): set it back, choose another folder "

@@ -91,8 +91,11 @@ package final class RunContext {
     }
     if shape[.sp] > 1 {
       sequence = UlyssesSequence(
-        try tokenExchange(along: .sp), inside: sequence, plan: configuration.mesh.sequencePlan
+        try tokenExchange(along: .sp), inside: sequence, plan: configuration.mesh.sequencePlan,
+        isCanonical: configuration.mesh.sums == .canonical
       ) { [unowned self] in exchangeInPass($0) }
+    } else if configuration.mesh.sums == .canonical {
+      sequence = WholeSequence()
     }
     if shape[.tp] > 1 {
       sequence = TensorSequence(try tokenExchange(along: .tp), inside: sequence) {
@@ -103,7 +106,9 @@ package final class RunContext {
       let states = StageExchange(
         transport: try transport.part(shape.group(along: .stages, of: transport.rank)))
       stageExchange = states
-      let stage = StagedSequence<Float>(states) { [unowned self] in exchangeInPass($0) }
+      let stage = StagedSequence<Float>(
+        states, canonical: configuration.mesh.sums == .canonical ? CanonicalTokens(nil) : nil
+      ) { [unowned self] in exchangeInPass($0) }
       sequence = stage
       pipeline = Pipeline(
         stage, schedule: configuration.mesh.schedule.planned,

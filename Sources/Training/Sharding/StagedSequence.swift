@@ -18,12 +18,18 @@ package final class StagedSequence<Scalar: KernelScalar>: SequenceParallel, Pipe
   private let attempt: (() throws -> Void) -> Void
   /// Called where a microbatch has nothing to compute until the velocity of its pass is there.
   package var onWait: () -> Void = {}
+  package let canonical: (any CanonicalSums<Scalar>)?
 
   /// - Parameters:
   ///   - exchange: over the stages of one pipeline.
+  ///   - canonical: how sums over the tokens, which a stage has all, are made.
   ///   - attempt: runs what may fail, and keeps the failure.
-  package init(_ exchange: StageExchange, attempt: @escaping (() throws -> Void) -> Void) {
+  package init(
+    _ exchange: StageExchange, canonical: (any CanonicalSums<Scalar>)? = nil,
+    attempt: @escaping (() throws -> Void) -> Void
+  ) {
     self.exchange = exchange
+    self.canonical = canonical
     self.attempt = attempt
   }
 

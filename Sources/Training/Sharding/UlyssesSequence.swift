@@ -7,6 +7,7 @@
 // (2405.07719) §3.2.
 
 package import Autodiff
+import Basics
 package import DenseKernels
 package import Exchange
 import MeshLayout
@@ -18,17 +19,22 @@ package final class UlyssesSequence<Scalar: KernelScalar>: HeadExchange {
   private let group: TokenGroup<Scalar>
   private let ring: (any SequenceParallel<Scalar>)?
   package let plan: SequencePlan
+  package let canonical: (any CanonicalSums<Scalar>)?
 
   /// - Parameters:
   ///   - exchange: over the ranks that share a sample's tokens, or a part of them.
   ///   - ring: who has the other parts; nil: nobody.
   ///   - plan: for networks with several attentions.
+  ///   - isCanonical: whether sums over tokens have the bits of one rank; without a ring.
   ///   - attempt: runs what may fail, and keeps the failure.
   package init(
     _ exchange: TokenExchange, inside ring: (any SequenceParallel<Scalar>)? = nil,
-    plan: SequencePlan = .spatial, attempt: @escaping (() throws -> Void) -> Void
+    plan: SequencePlan = .spatial, isCanonical: Bool = false,
+    attempt: @escaping (() throws -> Void) -> Void
   ) {
+    require(!isCanonical || ring == nil, "canonical sums over the tokens of a ring")
     group = TokenGroup(exchange: exchange, attempt: attempt)
+    canonical = isCanonical ? CanonicalTokens(group) : nil
     self.ring = ring
     self.plan = plan
   }

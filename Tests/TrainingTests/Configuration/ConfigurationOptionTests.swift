@@ -33,7 +33,8 @@ import Testing
     "sample.clips", "sample.teacherSteps", "sample.rule",
     "evaluate.samples", "evaluate.batch",
     "checkpoint.everySteps", "checkpoint.keep",
-    "mesh.dp", "mesh.zero", "mesh.zeroStage", "mesh.sp", "mesh.sequencePlan", "mesh.ring",
+    "mesh.dp", "mesh.zero", "mesh.zeroStage", "mesh.sp", "mesh.sequencePlan", "mesh.sums",
+    "mesh.ring",
     "mesh.tp", "mesh.stages", "mesh.schedule", "mesh.stageKind", "mesh.placement",
     "mesh.generatorRanks", "mesh.generatorZeroStage", "mesh.memoryPerRank",
     "exchange.codec", "exchange.bucketByteCount", "exchange.overlap",
@@ -64,7 +65,7 @@ import Testing
           } else {
             [
               "vchitect", "v1", "all", "dmd2", "data", "shared", "constant", "euler", "plain",
-              "off", "gpipe", "x: \"y\" # z\\",
+              "off", "gpipe", "canonical", "x: \"y\" # z\\",
             ].map { .scalar($0) }
           }
         }

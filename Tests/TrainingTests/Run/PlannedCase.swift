@@ -153,6 +153,34 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
       $0.mesh.zeroStage = .fixed(3)
       $0.mesh.sp = .fixed(2)
     },
+    PlannedCase("canonical sums") { $0.mesh.sums = .canonical },
+    PlannedCase("canonical sums, three samples, recomputed", ranks: 2) {
+      $0.mesh.sums = .canonical
+      $0.model.recompute = true
+      $0.batch.samples = 3
+    },
+    PlannedCase("canonical sums, shared tokens", ranks: 2) {
+      $0.mesh.sums = .canonical
+      $0.mesh.sp = .fixed(2)
+    },
+    PlannedCase("canonical sums, shared tokens, stage 3, recomputed", ranks: 4) {
+      $0.mesh.sums = .canonical
+      $0.mesh.sp = .fixed(2)
+      $0.mesh.zeroStage = .fixed(3)
+      $0.model.recompute = true
+      $0.distill.guidance = 3
+    },
+    PlannedCase("canonical sums, more parts than text tokens", ranks: 8) {
+      $0.model.heads = 4
+      $0.mesh.sums = .canonical
+      $0.mesh.sp = .fixed(4)
+      $0.model.textTokens = 2
+      $0.batch.samples = 1
+    },
+    PlannedCase("canonical sums in stages", ranks: 2) {
+      $0.mesh.sums = .canonical
+      $0.mesh.stages = .fixed(2)
+    },
     PlannedCase("a ring", ranks: 2) { $0.mesh.ring = .fixed(2) },
     PlannedCase("a ring of three, uneven", ranks: 3) {
       $0.mesh.ring = .fixed(3)

@@ -38,6 +38,12 @@ import Testing
           $0.batch.samples = 3
           $0.teach.steps = 8
         } == ["seed", "batch.samples", "teach.steps"])
+      // How sums are made changes their last bits, and with them the run.
+      #expect(
+        problems(phase: phase) {
+          $0.mesh.sp = .fixed(2)
+          $0.mesh.sums = .canonical
+        } == ["mesh.sums"])
     }
   }
 

@@ -54,6 +54,19 @@ enum TinyRun {
     return try PreparedSet(loading: folder.appending(path: "prepared"))
   }
 
+  /// The set of a configuration whose clips may have another size.
+  static func prepared(
+    of configuration: RunConfiguration, in folder: URL
+  ) throws -> PreparedSet {
+    let (made, standard) = (configuration.data, self.configuration().data)
+    if (made.frameCount, made.size) == (standard.frameCount, standard.size) {
+      return try prepared(in: folder)
+    }
+    return try PreparedSet.prepare(
+      from: .procedural, options: configuration.preparationOptions,
+      in: folder.appending(path: "prepared"))
+  }
+
   private static func copyPrepared(into folder: URL) throws {
     let place = folder.appending(path: "prepared")
     if !FileManager.default.fileExists(atPath: place.path) {

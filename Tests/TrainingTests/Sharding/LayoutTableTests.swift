@@ -1,5 +1,6 @@
 // Every layout that the worker accepts on 2, 4 and 8 ranks, for both architectures, against one rank.
 
+import DenseKernels
 import MeshLayout
 import Models
 import Testing
@@ -20,19 +21,21 @@ struct TableLayout: Sendable, CustomStringConvertible {
   var plan = SequencePlan.spatial
   /// Half of the ranks hold the generator alone.
   var isSplit = false
+  var sums = RunConfiguration.SumOrder.fast
 
   var description: String {
     "\(architecture.rawValue) on \(rankCount) ranks: stage \(stage), dp \(dp), ring \(ring), sp \(sp) "
-      + "\(plan), tp \(tp), stages \(stages) \(schedule.rawValue)\(isSplit ? ", split" : "")"
+      + "\(plan), tp \(tp), stages \(stages) \(schedule.rawValue)\(isSplit ? ", split" : ""), "
+      + "\(sums.rawValue) sums"
   }
 
-  /// Whether all sums are those of the tree over microbatches.
-  var keepsBits: Bool { ring * sp * tp == 1 }
+  /// Whether all sums are those of the tree over microbatches, and over blocks of tokens.
+  var keepsBits: Bool { sums == .canonical || ring * sp * tp == 1 }
 
   var configuration: RunConfiguration {
     TinyRun.configuration {
       $0.model.architecture = architecture
-      $0.model.heads = 4
+      $0.model.heads = sums == .canonical ? 8 : 4
       $0.model.doubleBlocks = 2
       $0.batch.microbatches = 8
       ($0.teach.steps, $0.distill.steps) = (1, 2)
@@ -42,6 +45,7 @@ struct TableLayout: Sendable, CustomStringConvertible {
       ($0.mesh.sp, $0.mesh.tp) = (.fixed(sp), .fixed(tp))
       ($0.mesh.stages, $0.mesh.schedule) = (.fixed(stages), schedule)
       $0.mesh.sequencePlan = plan
+      $0.mesh.sums = sums
       $0.mesh.placement = isSplit ? .split : .colocated
       if isSplit { $0.mesh.generatorRanks = .fixed(rankCount / 2) }
     }
@@ -86,6 +90,20 @@ struct TableLayout: Sendable, CustomStringConvertible {
     }
     return (layouts + staged).filter(\.isLegal)
   }
+
+  /// Those of canonical sums that share tokens; the others differ in what the table of fast sums shows.
+  static func canonical(ranks: Int) -> [TableLayout] {
+    let degrees = [1, 2, 4, 8].filter { ranks % $0 == 0 }
+    return (1...3).flatMap { stage in
+      degrees.flatMap { dp in
+        degrees.filter { $0 > 1 && dp * $0 <= ranks }.map { sp in
+          TableLayout(
+            rankCount: ranks, architecture: .hunyuanVideo, stage: stage, dp: dp, sp: sp,
+            sums: .canonical)
+        }
+      }
+    }.filter(\.isLegal)
+  }
 }
 
 @Suite struct LayoutTableTests {
@@ -119,6 +137,23 @@ struct TableLayout: Sendable, CustomStringConvertible {
           abs(found.value - expected.value) <= 1e-5 * abs(expected.value) + 1e-9,
           "\(layout): \(found) for \(expected)")
       }
+    }
+  }
+
+  @Test(.enabled(if: BLASRuntime.hasAVX512))
+  func `with canonical sums every legal layout that shares tokens has the bits of one rank`() throws
+  {
+    let alone = try TrainedRun(
+      TableLayout(rankCount: 1, architecture: .hunyuanVideo, sums: .canonical).configuration,
+      ranks: 1)
+    let layouts = [2, 4, 8].flatMap { TableLayout.canonical(ranks: $0) }
+    // dp × zero × sp at stages 2 and 3.
+    #expect(layouts.count == 2 * (1 + 3 + 6))
+    for layout in layouts {
+      let found = try TrainedRun(layout.configuration, ranks: layout.rankCount)
+      let isSame = found.weights.allSatisfy { $0 == alone.weights[0] }
+      #expect(isSame, "\(layout): weights differ by \(found.distance(to: alone))")
+      #expect(found.readings == alone.readings, "\(layout)")
     }
   }
 }

@@ -204,16 +204,19 @@ extension SharedTokensExample {
 extension SharedTokensCase {
   /// Expects of `ring` × `sp` × `tp` parts what one has, up to the order of sums.
   func expectAgreement(
-    ring: Int, sp: Int, tp: Int? = nil, plan: SequencePlan = .spatial,
+    ring: Int, sp: Int, tp: Int? = nil, plan: SequencePlan = .spatial, isCanonical: Bool = false,
     location: SourceLocation = #_sourceLocation
   ) throws {
     let alone = run(sequence: nil, tensorRank: 0)
     #expect(alone.gradient.contains { $0 != 0 }, sourceLocation: location)
     let parts = try InProcessMesh.run(size: ring * sp * (tp ?? 1)) { transport in
       var failure: (any Error)?
-      let sequence = try Self.sequence(ring: ring, sp: sp, tp: tp, plan, transport) { body in
-        do { try body() } catch { failure = error }
-      }
+      let sequence =
+        isCanonical && sp == 1
+        ? WholeSequence<Double>()
+        : try Self.sequence(
+          ring: ring, sp: sp, tp: tp, plan, isCanonical: isCanonical, transport
+        ) { body in do { try body() } catch { failure = error } }
       let result = run(sequence: sequence, tensorRank: transport.rank % (tp ?? 1))
       if let failure { throw failure }
       return result
@@ -231,8 +234,8 @@ extension SharedTokensCase {
 
   /// The sequence of a rank: `tp` is the fastest axis, then `sp`.
   private static func sequence(
-    ring: Int, sp: Int, tp: Int?, _ plan: SequencePlan, _ transport: any Transport,
-    attempt: @escaping (() throws -> Void) -> Void
+    ring: Int, sp: Int, tp: Int?, _ plan: SequencePlan, isCanonical: Bool,
+    _ transport: any Transport, attempt: @escaping (() throws -> Void) -> Void
   ) throws -> any SequenceParallel<Double> {
     func exchange(color: Int) throws -> TokenExchange {
       TokenExchange(transport: try transport.split(color: color, key: transport.rank))
@@ -246,7 +249,7 @@ extension SharedTokensCase {
     if sp > 1 {
       sequence = UlyssesSequence<Double>(
         try exchange(color: piece / sp * (tp ?? 1) + tensorRank), inside: sequence, plan: plan,
-        attempt: attempt)
+        isCanonical: isCanonical, attempt: attempt)
     }
     if tp != nil {
       sequence = TensorSequence<Double>(

@@ -28,7 +28,7 @@ struct TrainedRun: Sendable {
     inspect: @escaping @Sendable (ParameterSet<Float>) -> Void = { _ in }
   ) throws {
     (weights, readings, microbatches) = try withTemporaryFolder { folder in
-      let prepared = try TinyRun.prepared(in: folder)
+      let prepared = try TinyRun.prepared(of: configuration, in: folder)
       let runFolder = RunFolder(folder.path + "/run/")
       try FileManager.default.createDirectory(at: runFolder.url, withIntermediateDirectories: true)
       let plan = try Coordinator.plan(configuration, rankCount: ranks)

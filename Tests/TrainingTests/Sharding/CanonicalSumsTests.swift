@@ -1,0 +1,152 @@
+// With `mesh.sums: canonical` ranks that share tokens have the bits of one rank.
+
+import DenseKernels
+import MeshLayout
+import Models
+import TestSupport
+import Testing
+
+@testable import Training
+
+@Suite struct CanonicalSumsTests {
+  private static let changes: [(name: String, change: @Sendable (inout RunConfiguration) -> Void)] =
+    [
+      ("guided, fewer text tokens than parts", { $0.distill.guidance = 2 }),
+      (
+        "three microbatches of two samples, 27 video tokens and 5 of text, recomputed",
+        {
+          ($0.data.frameCount, $0.data.size, $0.data.shortSide) = (9, 24, 24)
+          $0.model.textTokens = 5
+          $0.model.recompute = true
+          ($0.batch.microbatches, $0.batch.samples) = (4, 2)
+          $0.distill.generatorSteps = 3
+        }
+      ),
+      (
+        "bfloat16, half of the blocks recomputed",
+        {
+          $0.compute.precision = .bf16
+          $0.model.singleBlocks = 2
+          $0.model.recompute = true
+          $0.model.recomputedShare = 0.5
+          $0.model.guidanceEmbedding = true
+        }
+      ),
+      (
+        "LCM, two samples",
+        {
+          $0.distill.method = .lcm
+          $0.batch.samples = 2
+        }
+      ),
+    ]
+
+  /// Teach and distill.
+  private func run(
+    _ ranks: Int, dp: Int = 1, sp: Int = 1, stage: Int? = nil,
+    sums: RunConfiguration.SumOrder = .canonical, _ change: (inout RunConfiguration) -> Void
+  ) throws -> TrainedRun {
+    let configuration = TinyRun.configuration {
+      $0.model.heads = 8
+      $0.batch.microbatches = 8
+      $0.teach.steps = 2
+      $0.distill.steps = 3
+      $0.compute.precision = .fp32
+      $0.mesh.sums = sums
+      ($0.mesh.dp, $0.mesh.sp) = (.fixed(dp), .fixed(sp))
+      if let stage { $0.mesh.zeroStage = .fixed(stage) }
+      change(&$0)
+    }
+    #expect(configuration.validate() == [] && configuration.validate(rankCount: ranks) == [])
+    return try TrainedRun(configuration, ranks: ranks)
+  }
+
+  private func expect(
+    _ run: TrainedRun, toEqual alone: TrainedRun, _ name: String,
+    location: SourceLocation = #_sourceLocation
+  ) {
+    // Compared outside of the expectation: a failure would print every weight.
+    let areSame = run.weights.allSatisfy { $0 == alone.weights[0] }
+    #expect(
+      areSame, "weights of \(name) differ by \(run.distance(to: alone))", sourceLocation: location)
+    #expect(run.readings == alone.readings, "\(name)", sourceLocation: location)
+    #expect(run.microbatches == alone.microbatches, "\(name)", sourceLocation: location)
+  }
+
+  @Test(.enabled(if: BLASRuntime.hasAVX512), arguments: changes.indices)
+  func `ranks that share tokens have the bits of one rank`(_ index: Int) throws {
+    let (name, change) = Self.changes[index]
+    let alone = try run(1, change)
+    #expect(alone.weights[0].allSatisfy(\.isFinite) && alone.readings.count > 8)
+    for (ranks, sp, stage) in [(2, 2, nil), (4, 4, 3), (4, 2, 2), (8, 8, nil), (8, 2, 3)] {
+      expect(
+        try run(ranks, sp: sp, stage: stage, change), toEqual: alone,
+        "\(name), \(ranks) ranks, sp \(sp), stage \(stage ?? 2)")
+    }
+  }
+
+  @Test(.enabled(if: BLASRuntime.hasAVX512))
+  func `replicas, stages of a pipeline and split roles have these bits too`() throws {
+    func deep(_ configuration: inout RunConfiguration) { configuration.model.doubleBlocks = 2 }
+    let alone = try run(1, deep)
+    expect(try run(8, dp: 2, sp: 2, stage: 2, deep), toEqual: alone, "replicas of shared tokens")
+    expect(try run(2, stage: 1, deep), toEqual: alone, "two ranks")
+    expect(
+      try run(4) {
+        deep(&$0)
+        $0.mesh.stages = .fixed(2)
+      }, toEqual: alone, "two stages")
+    expect(
+      try run(2) {
+        deep(&$0)
+        $0.mesh.placement = .split
+      }, toEqual: alone, "split roles")
+  }
+
+  /// The same sums in another order: right, and not the same bits, or there were nothing to prove.
+  @Test func `canonical sums are the fast ones up to rounding`() throws {
+    let (fast, canonical) = (try run(1, sums: .fast) { _ in }, try run(1) { _ in })
+    #expect(canonical.distance(to: fast) <= 1e-5)
+    #expect(canonical.distance(to: fast) > 0)
+    for (found, expected) in zip(canonical.readings, fast.readings) {
+      #expect(found.name == expected.name)
+      #expect(abs(found.value - expected.value) <= 1e-4 * abs(expected.value) + 1e-9, "\(found)")
+    }
+  }
+
+  /// In Float64, where rounding hides nothing: sums over the parts are the gradients, what all have is counted once.
+  @Test(arguments: [1, 2, 4, 8], [false, true])
+  func `outputs and gradients are those of one rank without such sums`(
+    degree: Int, recompute: Bool
+  ) throws {
+    for (sampleCount, textCount, masked) in [(1, 9, true), (2, 4, false), (1, 2, true)] {
+      try SharedTokensExample(
+        sampleCount: sampleCount, textCount: textCount, masked: masked, recompute: recompute,
+        adapted: true, heads: 8
+      ).expectAgreement(ring: 1, sp: degree, isCanonical: true)
+    }
+  }
+
+  @Test func `what has no fixed blocks is refused by its key`() {
+    func problems(
+      ranks: Int, _ change: (inout RunConfiguration) -> Void
+    ) -> [ConfigurationProblem] {
+      let configuration = TinyRun.configuration {
+        $0.model.heads = 6
+        $0.mesh.sums = .canonical
+        change(&$0)
+      }
+      return configuration.validate() + configuration.validate(rankCount: ranks)
+    }
+    #expect(problems(ranks: 2) { $0.mesh.sp = .fixed(2) }.isEmpty)
+    #expect(problems(ranks: 1) { $0.model.architecture = .vchitect }.map(\.key) == ["mesh.sums"])
+    #expect(problems(ranks: 2) { $0.mesh.ring = .fixed(2) }.map(\.key) == ["mesh.ring"])
+    #expect(problems(ranks: 2) { $0.mesh.tp = .fixed(2) }.map(\.key) == ["mesh.tp"])
+    #expect(problems(ranks: 3) { $0.mesh.sp = .fixed(3) }.map(\.key) == ["mesh.sp"])
+    #expect(
+      problems(ranks: 2) {
+        $0.mesh.sp = .fixed(2)
+        $0.mesh.zeroStage = .fixed(1)
+      }.map(\.key) == ["mesh.zeroStage"])
+  }
+}

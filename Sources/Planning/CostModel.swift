@@ -5,9 +5,7 @@
 // Where blocks are cut into stages, microbatches are in flight.
 //
 // Memory: peaks of the twins' ledgers, exact up to lifetimes of temporaries. Operations: matrix products
-// and attention, counted where they are made (recomputation included). Time: operations of the
-// busiest rank over a measured product rate, in a pipeline with the waiting of its stages for each other;
-// elementwise work, exchange and other waiting come on top, so it is a lower bound.
+// and attention, counted where they are made (recomputation included). Time: `StepTime`.
 
 package import MeshLayout
 
@@ -17,8 +15,8 @@ package struct PhaseCosts: Codable, Equatable, Sendable {
   package let stepCount: Int
   /// By rank.
   package let memory: [PlannedMemory]
-  /// Floating-point operations of a step, a mean over steps, by rank.
-  package let operationsPerStep: [Double]
+  /// What a step takes, a mean over steps, by rank.
+  package let work: [StepWork]
   /// Bytes of gradients and parameters that all ranks send in a step before coding, a mean over steps.
   package let updateByteCountPerStep: Int
   /// Bytes of activations that all ranks send in a step, a mean over steps.
@@ -38,10 +36,8 @@ package struct PhaseCosts: Codable, Equatable, Sendable {
   /// Bytes that all ranks send in a step before coding, a mean over steps.
   package var exchangeByteCountPerStep: Int { updateByteCountPerStep + activationByteCountPerStep }
 
-  /// Lower bound of a step in seconds at a rate of products in GFLOP/s per rank.
-  package func seconds(gigaflops: Double) -> Double {
-    serialOperationsPerStep / (gigaflops * 1e9)
-  }
+  /// Floating-point operations of a step, a mean over steps, by rank.
+  package var operationsPerStep: [Double] { work.map(\.operationCount) }
 }
 
 /// What a run costs.
@@ -110,17 +106,17 @@ package enum CostModel {
       seen[kind] = costs
       return costs
     }
-    func sum(_ parts: [RankPhase], _ path: KeyPath<RankPhase, Double>) -> Int {
-      Int(parts.reduce(0) { $0 + $1[keyPath: path] }.rounded())
+    func sum(_ parts: [RankPhase], _ path: KeyPath<StepWork, Double>) -> Int {
+      Int(parts.reduce(0) { $0 + $1.work[keyPath: path] }.rounded())
     }
     func phase(_ name: String, stepCount: Int, _ parts: [RankPhase]) -> PhaseCosts? {
       parts.isEmpty
         ? nil
         : PhaseCosts(
           name: name, stepCount: stepCount, memory: parts.map(\.memory),
-          operationsPerStep: parts.map(\.operationsPerStep),
-          updateByteCountPerStep: sum(parts, \.updateByteCountPerStep),
-          activationByteCountPerStep: sum(parts, \.activationByteCountPerStep),
+          work: parts.map(\.work),
+          updateByteCountPerStep: sum(parts, \.updateByteCount),
+          activationByteCountPerStep: sum(parts, \.sentByteCount),
           pipelineStretch: stretch(parts, shape),
           roles: places.flatMap { timeline(of: parts, $0, criticRatio: sizes.criticRatio) })
     }

@@ -184,11 +184,13 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
   /// Whether W and the generator are kept packed in a layout: where packing is a visible part of a product,
   /// and their elements stay in memory.
   package func keepsPackedWeights(_ shape: MeshShape) -> Bool {
-    let tokenCount = samplesPerMicrobatch * network.rowCount
     let isWhole = shape.zeroStage != .parameters || shape.rankCount == shape[.dp]
     return packedWeightByteCount > 0 && isWhole
-      && (keepsPackedWeights || tokenCount / shape.sequenceDegree <= 4_096)
+      && (keepsPackedWeights || rowCount / shape.sequenceDegree <= 4_096)
   }
+
+  /// Rows of a block's products: tokens of a microbatch.
+  package var rowCount: Int { samplesPerMicrobatch * network.rowCount }
 
   package var networkElementCount: Int { networkUnits.reduce(0) { $0 + $1.elementCount } }
   package var adapterElementCount: Int { adapterUnits.reduce(0) { $0 + $1.elementCount } }

@@ -65,9 +65,8 @@ struct WorkerCommand: ParsableCommand {
         ).yaml
       }
       let resolved = try ConfigurationReader.read(yaml: configuration)
-      let plan = try transport.onRoot {
-        try Coordinator.plan(resolved, rankCount: transport.size)
-      }
+      let plan = try RunPlan.made(
+        for: resolved, resume: ResumeMode(resume), in: RunFolder(runName), on: transport)
       if dryRun {
         if transport.isRoot { print(configuration, plan.text, separator: "\n") }
         return plan.fits ? ExitCode.done.rawValue : ExitCode.configuration.rawValue

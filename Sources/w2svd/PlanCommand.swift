@@ -13,8 +13,9 @@ struct PlanCommand: ParsableCommand {
     abstract: "Tells layouts, memory, operations and traffic of a run; allocates nothing.",
     discussion: """
       Bytes are the tensors of one rank by role and category at their peaks, as the ledger of the run \
-      will book them, and their sum at the fullest moment. Times are lower bounds from matrix products \
-      and attention alone.
+      will book them, and their sum at the fullest moment. Times come from what kernels reach here at the \
+      run's sizes (half a second, one process alone) and from the machine's numbers for links; the layout \
+      with the least time that fits is taken.
 
       With --simulate, steps of up to thousands of ranks instead, on a machine given by its numbers: which \
       layouts fit, how long a step takes, what of it waits. Bytes are closed forms then, and most of the \
@@ -29,15 +30,15 @@ struct PlanCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "What a rank may take, in bytes or as 512MiB, 16GiB. Default: no limit. Effect: takes the first "
+      "What a rank may take, in bytes or as 512MiB, 16GiB. Default: no limit. Effect: takes the fastest "
         + "layout that keeps within it and says whether there is one; exit code 2 if not.",
       valueName: "bytes"))
   var memoryPerRank: ByteCount?
 
   @Option(
     help: ArgumentHelp(
-      "Rate of Float32 products of one rank in GFLOP/s (doctor measures it). Default: none, no "
-        + "times.", valueName: "gflops"))
+      "Rate of a rank in GFLOP/s, in steps of training. Default: kernels are measured here. Effect: in "
+        + "place of that.", valueName: "gflops"))
   var gigaflops: Double?
 
   @Flag(help: "Prints the plan as one JSON object on the last line. Default: off.")
@@ -69,13 +70,32 @@ struct PlanCommand: ParsableCommand {
     let configuration = try source.read(rankCount: ranks)
     let plan = try Coordinator.plan(
       configuration, rankCount: ranks, memoryPerRank: memoryPerRank?.value,
-      gigaflopsPerRank: gigaflops)
+      rates: rates(configuration, rankCount: ranks))
     if json { try printJSON(Summary(plan)) } else { print(plan.text, terminator: "") }
     if !plan.fits {
       throw JobError(
         exitCode: .configuration,
         "a rank needs \(ReportText.bytes(plan.costs.peakByteCountPerRank)), more than it may take")
     }
+  }
+
+  /// What ranks do in a second: by --gigaflops, by numbers of a machine that were given, else measured here.
+  private func rates(
+    _ configuration: RunConfiguration, rankCount: Int
+  ) throws -> StepRates {
+    let machine = try simulation.readMachine()
+    let precision = configuration.probedPrecision
+    if let gigaflops {
+      var rates = StepRates(machine, precision.simulated, rankCount: rankCount)
+      (rates.productRate, rates.attentionRate) = (1e9 * gigaflops, 1e9 * gigaflops)
+      return rates
+    }
+    if simulation.namesRates(of: precision.simulated) {
+      return StepRates(machine, precision.simulated, rankCount: rankCount)
+    }
+    return StepProbe.measure(
+      ProbedSizes(try WorkloadSizes(configuration), precision: precision), links: machine,
+      rankCount: rankCount)
   }
 
   /// The plan as a program wants it.
@@ -87,10 +107,13 @@ struct PlanCommand: ParsableCommand {
       let operationsPerStep: Double
       let sentBytesPerStep: Int
       let secondsPerStep: Double?
+      /// What the seconds are made of.
+      let time: StepTime?
       /// Which ranks do what, where roles are split.
       let roles: [RoleShare]?
     }
     let mesh: String
+    let reason: String
     let ranks: Int
     let fits: Bool
     let peakBytesPerRank: Int
@@ -98,8 +121,9 @@ struct PlanCommand: ParsableCommand {
     /// Of the fullest rank.
     let accounts: [PlannedAccount]
     let phases: [Phase]
-    /// All legal layouts, the preferred first.
+    /// All layouts that were looked at, the preferred first.
     let candidates: [Layout]
+    let rates: StepRates?
 
     struct Layout: Encodable {
       let mesh: String
@@ -112,11 +136,16 @@ struct PlanCommand: ParsableCommand {
       let peakBytesPerRank: Int
       let operationsOfBusiestRank: Double
       let sentBytes: Double
+      /// By phase, and of all training steps.
+      let secondsPerStep: [String: Double]?
+      let seconds: Double?
     }
 
     init(_ plan: RunPlan) {
       let memory = plan.costs.memory
       mesh = plan.shape.description
+      reason = plan.reason
+      rates = plan.rates
       ranks = memory.count
       fits = plan.fits
       peakBytesPerRank = plan.costs.peakByteCountPerRank
@@ -130,15 +159,16 @@ struct PlanCommand: ParsableCommand {
           generatorRanks: $0.shape.generatorRanks?.count ?? 0,
           peakBytesPerRank: $0.peakByteCountPerRank,
           operationsOfBusiestRank: $0.operationCount,
-          sentBytes: $0.sentByteCount)
+          sentBytes: $0.sentByteCount, secondsPerStep: $0.secondsPerStep, seconds: $0.seconds)
       }
-      phases = plan.costs.phases.map { phase in
-        Phase(
+      phases = plan.costs.phases.enumerated().map { index, phase in
+        let time = plan.times.indices.contains(index) ? plan.times[index] : nil
+        return Phase(
           name: phase.name, stepCount: phase.stepCount,
           peakBytesPerRank: phase.memory.map(\.totalPeakByteCount).max() ?? 0,
           operationsPerStep: phase.operationsPerStep.reduce(0, +),
           sentBytesPerStep: phase.exchangeByteCountPerStep,
-          secondsPerStep: plan.gigaflopsPerRank.map { phase.seconds(gigaflops: $0) },
+          secondsPerStep: time?.seconds, time: time,
           roles: phase.roles == nil ? nil : plan.roleShares(of: phase))
       }
     }

@@ -25,20 +25,21 @@ struct SimulationArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Numbers of the machine, YAML or JSON. Default: none; the table that is printed names every number "
-        + "with unit and origin.", valueName: "file"))
+      "Numbers of the machine, YAML or JSON. Default: none; the table that --simulate prints names every number "
+        + "with unit and origin. Without --simulate links count, and a product rate in place of measuring.",
+      valueName: "file"))
   var machine: String?
 
   @Option(
     help: ArgumentHelp(
       "Overrides a number of the machine; may be repeated. Stronger than --machine, --links and "
-        + "--calibrate.", valueName: "key=value"))
+        + "--calibrate. Goes without --simulate as --machine does.", valueName: "key=value"))
   var machineSet: [String] = []
 
   @Option(
     help: ArgumentHelp(
       "What `w2svd-worker bench collectives --json` printed. Default: none. Effect: latencies and "
-        + "bandwidths of links.", valueName: "file"))
+        + "bandwidths of links, also without --simulate.", valueName: "file"))
   var links: String?
 
   @Flag(
@@ -87,9 +88,8 @@ struct SimulationArguments: ParsableArguments {
 
   func validate() throws {
     let needless: [(String, Bool)] = [
-      ("--model", model != nil), ("--machine", machine != nil),
-      ("--machine-set", !machineSet.isEmpty), ("--links", links != nil),
-      ("--calibrate", calibrate), ("--dtype", dtype != nil), ("--state", state != nil),
+      ("--model", model != nil), ("--calibrate", calibrate), ("--dtype", dtype != nil),
+      ("--state", state != nil),
       ("--node-memory", !nodeMemory.isEmpty), ("--layouts", layouts == .today),
       ("--no-overlap", noOverlap), ("--local-blocks", localBlocks), ("--output", output != nil),
     ]
@@ -157,9 +157,17 @@ struct SimulationArguments: ParsableArguments {
     if json { try printJSON(report) } else { print(report.text, terminator: "") }
   }
 
-  private func readMachine(_ start: MachineModel, withFile: Bool = true) throws -> MachineModel {
+  func readMachine(
+    _ start: MachineModel = MachineModel(), withFile: Bool = true
+  ) throws -> MachineModel {
     try MachineReader.read(
       start, file: withFile ? machine : nil, links: links, overrides: machineSet)
+  }
+
+  /// Whether --machine or --machine-set give a product rate of this precision, so that nothing need be measured.
+  func namesRates(of precision: SimulatedPrecision) -> Bool {
+    let key = precision == .fp32 ? "productRateFloat32" : "productRateBFloat16"
+    return origins[key] != nil
   }
 
   /// Of the numbers that are not defaults.

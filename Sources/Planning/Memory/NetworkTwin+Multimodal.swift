@@ -275,14 +275,14 @@ private struct BranchesTwin {
     let allCount = frameCount * tokens * (width / degree)
     return tape.exchange(
       x, to: allCount, sentCount: x.count / degree * (degree - 1),
-      sentBackCount: allCount - x.count / degree)
+      sentBackCount: allCount - x.count / degree, peerCount: degree - 1)
   }
 
   /// The inverse, to a tensor of `count` elements.
   private func gathered(_ x: ValueTwin, to count: Int) -> ValueTwin {
     tape.exchange(
       x, to: count, sentCount: x.count - count / degree,
-      sentBackCount: count / degree * (degree - 1))
+      sentBackCount: count / degree * (degree - 1), peerCount: degree - 1)
   }
 
   private func left(_ x: ValueTwin, of stream: Stream) -> ValueTwin {

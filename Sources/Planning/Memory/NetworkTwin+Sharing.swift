@@ -64,13 +64,16 @@ extension NetworkTwin {
     let ownSent = query.count / part.degree * (part.degree - 1)
     let othersSent = allCount - query.count / part.degree
     func scattered(_ x: ValueTwin) -> ValueTwin {
-      tape.exchange(x, to: allCount, sentCount: ownSent, sentBackCount: othersSent)
+      tape.exchange(
+        x, to: allCount, sentCount: ownSent, sentBackCount: othersSent,
+        peerCount: part.degree - 1)
     }
     let (q, k, v) = (scattered(query), scattered(key), scattered(value))
     let attended = ringAttention(
       tape, part, query: q, key: k, value: v, sampleCount: sampleCount)
     let result = tape.exchange(
-      attended, to: query.count, sentCount: othersSent, sentBackCount: ownSent)
+      attended, to: query.count, sentCount: othersSent, sentBackCount: ownSent,
+      peerCount: part.degree - 1)
     withExtendedLifetime((q, k, v, attended)) {}
     return result
   }

@@ -221,11 +221,13 @@ final class ParametersTwin {
     if extent == .part {
       (exchange ?? group.exchange).gatherPart(sharding.partitions[unit])
       ledger.updateByteCount += Double(4 * slicedUnits[unit].loadCount(from: group.rank))
+      countMessages(unit, peerCount: group.rankCount - 1)
       return
     }
     let own = sharding.partitions[unit].range(of: group.rank).count
     let readerCount = extent == .stage ? group.stage?.rankCount ?? 1 : group.rankCount
     ledger.updateByteCount += Double(4 * own * (readerCount - 1))
+    countMessages(unit, peerCount: readerCount - 1)
   }
 
   // MARK: Gradients
@@ -300,6 +302,7 @@ final class ParametersTwin {
       (beside ?? group.exchange).reducePart(
         partition, neighborhoodCount: group.rankCount / group.tensorDegree)
       ledger.updateByteCount += Double(4 * slicedUnits[unit].gradientCount(from: group.rank))
+      countMessages(unit, peerCount: group.rankCount - 1)
       return
     }
     if let stage = group.stage {
@@ -307,10 +310,18 @@ final class ParametersTwin {
       let ownCount = partition.range(of: stage.rank).count
       (beside ?? stage.exchange).reduceScatter(partition)
       ledger.updateByteCount += Double(4 * (partition.count - ownCount))
+      countMessages(unit, peerCount: stage.rankCount - 1)
       return
     }
     (beside ?? group.exchange).reduceScatter(partition)
     ledger.updateByteCount += Double(4 * (partition.count - partition.range(of: group.rank).count))
+    countMessages(unit, peerCount: group.rankCount - 1)
+  }
+
+  /// A message to each peer for every bucket of a unit.
+  private func countMessages(_ unit: Int, peerCount: Int) {
+    let bucketCount = group.exchange.bucketCount(elementCount: sharding.units[unit].count)
+    ledger.updateMessageCount += Double(peerCount * bucketCount)
   }
 
   /// Sums own gradients over replicas.
@@ -322,6 +333,8 @@ final class ParametersTwin {
     replicas.exchange.reduceScatter(partition)
     let others = ownCount - ownPart + ownPart * (replicas.rankCount - 1)
     ledger.updateByteCount += Double(4 * others)
+    ledger.updateMessageCount += Double(
+      2 * (replicas.rankCount - 1) * replicas.exchange.bucketCount(elementCount: ownCount))
     withExtendedLifetime(part) {}
   }
 

@@ -94,7 +94,7 @@ extension PhaseTwins {
       let noisy = ValueTwin(constant: tape.result(latentCount))
       _ = network.velocity(tape, noisy: noisy, sampleCount: sampleCount)
     }
-    silentPass.updateByteCount = 0
+    (silentPass.updateByteCount, silentPass.updateMessageCount) = (0, 0)
     return Double(microbatchCount)
       * (Double(depth) / 2 * silentPass + loads(of: generator, ledger))
   }

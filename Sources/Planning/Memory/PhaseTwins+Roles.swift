@@ -97,6 +97,7 @@ extension PhaseTwins {
         let batch = batch(ledger)
         let gradient = score(sample, state, critic)
         ledger.sentByteCount += Double(4 * latentCount)
+        ledger.messageCount += 1
         withExtendedLifetime((batch, gradient)) {}
       }
     }
@@ -138,6 +139,7 @@ extension PhaseTwins {
         return x.block
       }
       ledger.sentByteCount += Double(4 * latentCount * microbatchCount)
+      ledger.messageCount += Double(microbatchCount)
       return blocks
     }
     func train(depth: Int) {

@@ -7,12 +7,8 @@ import MeshLayout
 /// What one phase costs one rank.
 struct RankPhase {
   var memory: PlannedMemory
-  /// Floating-point operations of a step, as a mean over steps.
-  var operationsPerStep: Double
-  /// Bytes of activations that the rank sends in a step, as a mean over steps.
-  var activationByteCountPerStep = 0.0
-  /// Bytes of gradients and parameters that the rank sends in a step, as a mean over steps.
-  var updateByteCountPerStep = 0.0
+  /// What it does in a step, as a mean over steps.
+  var work: StepWork
   /// What the rank runs in a row in the turns of a step, where it is a stage of a pipeline.
   var turns: [[StageTurn]] = []
   /// Of a rank with one role of a split distillation: operations by turn.
@@ -106,35 +102,9 @@ struct PhaseTwins {
       + (0..<sampleCount).map { _ in ledger.allocate(frame, .common, .activations) }
   }
 
-  /// What something adds to the counters of a ledger.
-  struct Work {
-    var operationCount = 0.0
-    var sentByteCount = 0.0
-    var updateByteCount = 0.0
+  typealias Work = StepWork
 
-    init(of ledger: PlannedLedger) {
-      operationCount = ledger.operationCount
-      sentByteCount = ledger.sentByteCount
-      updateByteCount = ledger.updateByteCount
-    }
-
-    static func + (left: Work, right: Work) -> Work {
-      var sum = left
-      sum.operationCount += right.operationCount
-      sum.sentByteCount += right.sentByteCount
-      sum.updateByteCount += right.updateByteCount
-      return sum
-    }
-
-    static func * (factor: Double, work: Work) -> Work {
-      var product = work
-      product.operationCount *= factor
-      product.sentByteCount *= factor
-      product.updateByteCount *= factor
-      return product
-    }
-  }
-
+  /// What `body` adds to the counters of a ledger.
   func work(_ ledger: PlannedLedger, _ body: () -> Void) -> Work {
     let before = Work(of: ledger)
     body()
@@ -145,9 +115,7 @@ struct PhaseTwins {
     _ ledger: PlannedLedger, _ work: Work, turns: [[StageTurn]] = []
   ) -> RankPhase {
     RankPhase(
-      memory: ledger.memory, operationsPerStep: work.operationCount,
-      activationByteCountPerStep: work.sentByteCount,
-      updateByteCountPerStep: work.updateByteCount, turns: turns.filter { !$0.isEmpty })
+      memory: ledger.memory, work: work, turns: turns.filter { !$0.isEmpty })
   }
 
   /// The gradient sums of a turn; `turns` gets what a stage ran.

@@ -58,6 +58,12 @@ final class PlannedLedger {
   var sentByteCount = 0.0
   /// Bytes of gradients and parameters sent to other ranks so far, before coding.
   var updateByteCount = 0.0
+  /// The rest of `StepWork`.
+  var attentionOperationCount = 0.0
+  var movedByteCount = 0.0
+  var optimizerByteCount = 0.0
+  var messageCount = 0.0
+  var updateMessageCount = 0.0
 
   /// Where activations are kept outside of memory; nil: nowhere.
   var activationStore: ActivationStoreTwin?

@@ -23,6 +23,11 @@ final class ExchangeTwin {
     return max(min(even, longest), min(partition.blockLength, longest))
   }
 
+  /// Buckets of so many elements.
+  func bucketCount(elementCount: Int) -> Int {
+    (4 * elementCount + bucketByteCount - 1) / bucketByteCount
+  }
+
   /// Room for a piece of a bucket.
   func gatherPart(_ partition: ShardPartition) { partials.append(takeRoom(partition)) }
 
@@ -66,6 +71,9 @@ final class ExchangeTwin {
 final class OptimizerTwin {
   let parameters: ParametersTwin
   private let state: [PlannedLedger.Block]
+  /// Parameter, gradient and moments are read, all but the gradient written (28), the average both (8); the norm
+  /// reads gradients once more (4).
+  private let byteCountPerElement: Int
 
   init(_ parameters: ParametersTwin, hasAverage: Bool) {
     self.parameters = parameters
@@ -73,9 +81,11 @@ final class OptimizerTwin {
       parameters.ledger.allocate(parameters.ownCount, parameters.role, category)
     }
     state = [shard(.optimizer), shard(.optimizer)] + (hasAverage ? [shard(.ema)] : [])
+    byteCountPerElement = hasAverage ? 40 : 32
   }
 
   func step() {
+    parameters.ledger.optimizerByteCount += Double(byteCountPerElement * parameters.ownCount)
     if parameters.isAlone {
       parameters.sumOverReplicas()
       return parameters.dropUnits()
@@ -118,7 +128,11 @@ func microbatchSum(
   _ body: (_ microbatch: Int) -> Void
 ) -> [PlannedLedger.Block] {
   var counter = BinaryCounter<[PlannedLedger.Block]>()
-  let combine = { (left: [PlannedLedger.Block], right: [PlannedLedger.Block]) in left }
+  let combine = { (left: [PlannedLedger.Block], right: [PlannedLedger.Block]) in
+    // Both are read, one is written.
+    ledger.movedByteCount += Double(12 * left.reduce(0) { $0 + $1.count })
+    return left
+  }
   for microbatch in 0..<microbatchCount {
     let partials = targets.map { ledger.allocate($0.partialCount, $0.role, .gradients) }
     let bound = targets.map { $0.beginGradients() }

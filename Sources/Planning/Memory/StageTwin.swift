@@ -120,6 +120,7 @@ extension NetworkTwin {
       }
     ) { tracked in
       tape.ledger.sentByteCount += Double(4 * (tracked.reduce(0, +) + counts.count))
+      tape.ledger.messageCount += 1
     }
     return StateTwin(streams: Array(values.dropLast()), condition: values[values.count - 1])
   }
@@ -130,6 +131,7 @@ extension NetworkTwin {
   ) -> ValueTwin {
     let count = state.values.reduce(0) { $0 + $1.count } + state.values.count
     tape.ledger.sentByteCount += Double(4 * count)
+    tape.ledger.messageCount += 1
     stage.onWait()
     let velocity = tape.handedOn(state.values, velocityCount: velocityCount)
     withExtendedLifetime(state) {}
@@ -139,6 +141,7 @@ extension NetworkTwin {
   /// Tells all other stages the velocity.
   func publish(_ velocity: ValueTwin, _ tape: TapeTwin, _ stage: StageTwin) {
     tape.ledger.sentByteCount += Double(4 * velocity.count * (stage.count - 1))
+    tape.ledger.messageCount += Double(stage.count - 1)
     stage.onWait()
   }
 }

@@ -9,12 +9,14 @@ extension TapeTwin {
   /// An all-to-all between own tokens of all heads and all tokens of own heads, to a tensor of `count`
   /// elements; some of what is sent each way stays here.
   func exchange(
-    _ x: ValueTwin, to count: Int, sentCount: Int, sentBackCount: Int
+    _ x: ValueTwin, to count: Int, sentCount: Int, sentBackCount: Int, peerCount: Int
   ) -> ValueTwin {
     let output = result(count)
     ledger.sentByteCount += 4 * Double(sentCount)
+    ledger.messageCount += Double(peerCount)
     return record(
-      output, from: [x], scratchToAdd: x.count, sentByteCount: 4 * Double(sentBackCount))
+      output, from: [x], scratchToAdd: x.count, sentByteCount: 4 * Double(sentBackCount),
+      messageCount: peerCount)
   }
 
   /// Attention to the blocks of keys of a ring of ranks, the own one first. Two blocks of others are held
@@ -42,24 +44,28 @@ extension TapeTwin {
     let product =
       2 * Double(query.count / width) * Double(allCount / width / sampleCount) * Double(width)
     ledger.operationCount += 2 * product
+    ledger.attentionOperationCount += 2 * product
     // Keys and values pass: all but the next rank's are sent on. Gradients of others' go home.
     let passed = 2 * Double(allCount - blockCounts[(rank + 1) % size])
     ledger.sentByteCount += 4 * passed
+    ledger.messageCount += Double(2 * (size - 1))
     return record(
       output, from: [query, key, value],
       saving: [query.block, key.block, value.block, output, logSumExp],
       scratch: [query, key, value].filter { !$0.isTracked }.map(\.count)
-        + Array(repeating: largest, count: 4), operationCount: 5 * product,
-      sentByteCount: 4 * (passed + 2 * Double(allCount - blockCounts[rank])))
+        + Array(repeating: largest, count: 4), operationCount: 5 * product, isAttention: true,
+      sentByteCount: 4 * (passed + 2 * Double(allCount - blockCounts[rank])),
+      messageCount: 4 * (size - 1))
   }
 
   /// Own tokens or columns to the ranks that cut weights with this one; on the way back their sum.
   func gather(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
     let output = result(count)
     ledger.sentByteCount += 4 * Double(peerCount * x.count)
+    ledger.messageCount += Double(peerCount)
     return record(
       output, from: [x], scratch: [x.count], scratchToAdd: x.count,
-      sentByteCount: 4 * Double(count - x.count))
+      sentByteCount: 4 * Double(count - x.count), messageCount: peerCount)
   }
 
   /// The same, gathered again on the way back instead of being kept, unless that follows at once.
@@ -68,6 +74,7 @@ extension TapeTwin {
     guard isRecording, !isRecomputing else { return gathered }
     let remaking = RemakingTwin(of: x.block) { [ledger, role, byteCount = 4 * x.count] in
       ledger.sentByteCount += Double(peerCount * byteCount)
+      ledger.messageCount += Double(peerCount)
       return ledger.allocate(count, role, .activations)
     }
     return ValueTwin(gathered.block, node: gathered.node, remaking: remaking)
@@ -78,9 +85,11 @@ extension TapeTwin {
     let output = result(count)
     let room = scratch(count)
     ledger.sentByteCount += 4 * Double(x.count - count)
+    ledger.messageCount += Double(peerCount)
     withExtendedLifetime(room) {}
     return record(
-      output, from: [x], scratchToAdd: x.count, sentByteCount: 4 * Double(peerCount * count))
+      output, from: [x], scratchToAdd: x.count, sentByteCount: 4 * Double(peerCount * count),
+      messageCount: peerCount)
   }
 
   /// A bias that is no part of a product.
@@ -93,6 +102,7 @@ extension TapeTwin {
   func gatherTokens(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
     let output = result(count)
     ledger.sentByteCount += 4 * Double(peerCount * x.count)
+    ledger.messageCount += Double(peerCount)
     return record(output, from: [x])
   }
 
@@ -100,9 +110,10 @@ extension TapeTwin {
   func shareTokens(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
     let output = result(count)
     ledger.sentByteCount += 4 * Double(peerCount * x.count)
+    ledger.messageCount += Double(peerCount)
     return record(
       output, from: [x], scratch: [x.count], scratchToAdd: x.count,
-      sentByteCount: 4 * Double(count - x.count))
+      sentByteCount: 4 * Double(count - x.count), messageCount: peerCount)
   }
 
   /// All tokens to own ones; on the way back the gradients of all come together.

@@ -154,10 +154,11 @@ extension TapeTwin {
     let keyCount = key.count / width / max(sampleCount, 1)
     let product = 2 * Double(queryCount) * Double(keyCount) * Double(width)
     ledger.operationCount += 2 * product
+    ledger.attentionOperationCount += 2 * product
     return record(
       output, from: [query, key, value],
       saving: [query.block, key.block, value.block, output, logSumExp],
       scratch: [query, key, value].filter { !$0.isTracked }.map(\.count),
-      operationCount: 5 * product)
+      operationCount: 5 * product, isAttention: true)
   }
 }

@@ -3,7 +3,8 @@
 // Twin of Autodiff/Tape.swift and Autodiff/Operations. An operation's `saved` are the blocks that its
 // backward closure captures; everything else it made dies with its last reference. Operations of a
 // product m × n × k are counted as 2 m n k, forward once and backward once for each wanted gradient;
-// elementwise work is not counted.
+// elementwise work by the bytes of its operands, as far as they are as large as
+// the output.
 
 /// The twin of a value: so many elements, perhaps tracked.
 struct ValueTwin {
@@ -68,7 +69,11 @@ final class TapeTwin {
     /// Elements of a scratch tensor that is needed where input 0 has a gradient already.
     let scratchToAdd: Int?
     let operationCount: Double
+    let attentionOperationCount: Double
     let sentByteCount: Double
+    let messageCount: Int
+    /// Bytes that an elementwise way back reads and writes.
+    let movedByteCount: Int
   }
 
   /// The gradient of a value: memory comes with the first contribution.
@@ -127,8 +132,15 @@ final class TapeTwin {
     _ output: PlannedLedger.Block, from inputs: [ValueTwin], wantsParameterGradient: Bool = false,
     passingTo passed: [Int] = [], saving saved: [PlannedLedger.Block] = [],
     remaking remakings: [RemakingTwin] = [], scratch: [Int] = [], scratchToAdd: Int? = nil,
-    operationCount: Double = 0, sentByteCount: Double = 0
+    operationCount: Double = 0, isAttention: Bool = false, sentByteCount: Double = 0,
+    messageCount: Int = 0
   ) -> ValueTwin {
+    let isElementwise = operationCount == 0
+    func seen(_ count: Int) -> Int { min(count, output.count) }
+    if isElementwise {
+      ledger.movedByteCount += Double(
+        4 * inputs.reduce(output.count) { $0 + seen($1.count) })
+    }
     guard isRecording, wantsParameterGradient || inputs.contains(where: \.isTracked) else {
       return ValueTwin(constant: output)
     }
@@ -140,7 +152,19 @@ final class TapeTwin {
             inputs: inputs.map { input in input.node.map { nodes[$0].gradient } },
             passed: passed, saved: saved, remakings: remakings,
             needsRemaking: wantsParameterGradient, scratch: scratch, scratchToAdd: scratchToAdd,
-            operationCount: operationCount, sentByteCount: sentByteCount))))
+            operationCount: operationCount,
+            attentionOperationCount: isAttention ? operationCount : 0,
+            sentByteCount: sentByteCount,
+            messageCount: messageCount,
+            movedByteCount: isElementwise
+              ? 4
+                * (output.count + saved.reduce(0) { $0 + seen($1.count) }
+                  + 2
+                  * inputs.enumerated().reduce(0) {
+                    $1.element.isTracked && !passed.contains($1.offset)
+                      ? $0 + seen($1.element.count) : $0
+                  })
+              : 0))))
     return ValueTwin(output, node: nodes.count - 1)
   }
 
@@ -241,6 +265,9 @@ final class TapeTwin {
     }
     ledger.operationCount += operation.operationCount
     ledger.sentByteCount += operation.sentByteCount
+    ledger.messageCount += Double(operation.messageCount)
+    ledger.movedByteCount += Double(operation.movedByteCount)
+    ledger.attentionOperationCount += operation.attentionOperationCount
     withExtendedLifetime((outputGradient, scratch)) {}
   }
 

@@ -27,8 +27,10 @@ package struct RunPlan: Codable, Sendable {
   package let candidates: [LayoutCandidate]
   /// The budget that the plan was held against, in bytes.
   package let memoryPerRank: Int?
-  /// Measured products in GFLOP/s per rank, for the times.
-  package let gigaflopsPerRank: Double?
+  /// What ranks and links do in a second; nil: not measured, the plan tells no times.
+  package let rates: StepRates?
+  /// Of the phases; empty where nothing was measured.
+  package let times: [StepTime?]
 
   /// Whether every rank keeps within the budget.
   package var fits: Bool { memoryPerRank.map { costs.peakByteCountPerRank <= $0 } ?? true }
@@ -52,7 +54,12 @@ package struct LayoutCandidate: Codable, Sendable {
   /// Bytes that all ranks send in all steps.
   package let sentByteCount: Double
 
-  init(_ shape: MeshShape, _ costs: RunCosts) {
+  /// Predicted time of all training steps, and of a step of each phase; nil where nothing was measured, or the
+  /// phase has no steps.
+  package let seconds: Double?
+  package let secondsPerStep: [String: Double]?
+
+  init(_ shape: MeshShape, _ costs: RunCosts, rates: StepRates?) {
     self.shape = shape
     peakByteCountPerRank = costs.peakByteCountPerRank
     operationCount = costs.phases.reduce(0) {
@@ -61,6 +68,16 @@ package struct LayoutCandidate: Codable, Sendable {
     sentByteCount = costs.phases.reduce(0) {
       $0 + Double($1.stepCount) * Double($1.exchangeByteCountPerStep)
     }
+    seconds = rates.map { costs.seconds(shape: shape, rates: $0) }
+    secondsPerStep = rates.map { rates in
+      Dictionary(
+        uniqueKeysWithValues: zip(costs.phases, costs.times(shape: shape, rates: rates))
+          .compactMap { phase, time in time.map { (phase.name, $0.seconds) } })
+    }
+  }
+
+  var offer: LayoutOffer {
+    LayoutOffer(shape: shape, byteCount: peakByteCountPerRank, seconds: seconds)
   }
 }
 
@@ -71,18 +88,18 @@ package enum Coordinator {
   /// - Parameters:
   ///   - memoryPerRank: bytes that a rank may take; the plan says whether they suffice. nil: what the
   ///     configuration says.
-  ///   - gigaflopsPerRank: measured rate of products; without it the plan tells no times.
+  ///   - rates: what ranks and links do in a second; without them the plan tells no times and takes the first
+  ///     layout that fits.
+  ///   - noted: what the run began with, on as many ranks: `auto` keeps its bits where that still fits.
   /// - Throws: `ConfigurationError` where that folder or file cannot be read or does not fit;
   ///   `MeshLayoutError`, which `configuration.validate(rankCount:)` tells as a problem.
   package static func plan(
     _ configuration: RunConfiguration, rankCount: Int, memoryPerRank: Int? = nil,
-    gigaflopsPerRank: Double? = nil
+    rates: StepRates? = nil, noted: NotedLayout? = nil
   ) throws -> RunPlan {
     let sizes = try WorkloadSizes(configuration)
-    let search = configuration.meshSearch(
-      rankCount: rankCount, headCount: sizes.network.headCount,
-      mlpWidth: sizes.network.mlpWidth, blockCount: sizes.network.blockCount)
-    let problems = search.problems
+    let search = LayoutSearch(configuration: configuration, sizes: sizes, rankCount: rankCount)
+    let problems = search.search().problems
     guard problems.isEmpty else {
       throw ConfigurationError(problems.map { ConfigurationProblem($0.key, $0.message) })
     }
@@ -91,35 +108,65 @@ package enum Coordinator {
     func fits(_ layout: Layout) -> Bool {
       memoryPerRank.map { layout.costs.peakByteCountPerRank <= $0 } ?? true
     }
-    var layouts = try layouts(search, sizes)
-    if configuration.mesh.placement == .auto, configuration.canSplitRoles,
-      !layouts.contains(where: fits)
-    {
-      // Roles on ranks of their own wait for each other, but none pays for the other's memory.
-      var split = search
-      split.splitsRoles = true
-      layouts += try self.layouts(split, sizes)
+    var layouts: [Layout] = []
+    var began = ""
+    if let noted, noted.rankCount == rankCount {
+      layouts = try self.layouts(search.search(noted), sizes)
+      began = "the run began with its order of sums; "
     }
-    let fitting = layouts.first(where: fits)
-    let least = layouts.min { $0.costs.peakByteCountPerRank < $1.costs.peakByteCountPerRank }
-    guard let (shape, costs) = fitting ?? least else {
+    if !layouts.contains(where: fits) {
+      began = ""
+      layouts = try self.layouts(search.search(), sizes)
+      layouts += try further(search, sizes, beside: layouts.filter(fits), rates: rates)
+    }
+    let candidates = layouts.map { LayoutCandidate($0.shape, $0.costs, rates: rates) }
+    guard let pick = LayoutPick.choose(candidates.map(\.offer), limit: memoryPerRank) else {
       trap("no layout and no problem for \(rankCount) ranks")
     }
+    let (shape, costs) = layouts[pick.index]
     return RunPlan(
       shape: shape,
-      reason: reason(for: shape, hasCanonicalSums: search.hasCanonicalSums), costs: costs,
-      keepsPackedWeights: sizes.keepsPackedWeights(shape),
-      candidates: layouts.map { LayoutCandidate($0, $1) }, memoryPerRank: memoryPerRank,
-      gigaflopsPerRank: gigaflopsPerRank)
+      reason: reason(for: shape, hasCanonicalSums: configuration.mesh.sums == .canonical)
+        + (candidates.count > 1 ? "; taken: \(began)\(pick.reason)" : ""), costs: costs,
+      keepsPackedWeights: sizes.keepsPackedWeights(shape), candidates: candidates,
+      memoryPerRank: memoryPerRank, rates: rates,
+      times: rates.map { costs.times(shape: shape, rates: $0) } ?? [])
+  }
+
+  /// Layouts that are looked at only where none of the usual ones will do.
+  private static func further(
+    _ search: LayoutSearch, _ sizes: WorkloadSizes, beside fitting: [Layout], rates: StepRates?
+  ) throws -> [Layout] {
+    guard !fitting.isEmpty else {
+      // Roles on ranks of their own wait for each other, but none pays for the other's memory.
+      let split = try search.split.map { try layouts($0, sizes) } ?? []
+      return try split + layouts(search.opened(), sizes)
+    }
+    guard let rates else { return [] }
+    func load(_ layout: Layout) -> Double {
+      LayoutPick.loadStretch(layout.shape, microbatchCount: sizes.microbatchCount)
+    }
+    var shapes: [MeshShape] = []
+    if let least = fitting.map(load).min(), least * LayoutPick.otherBitsShare > 1 {
+      shapes += search.opened(stretch: least * LayoutPick.otherBitsShare)
+    }
+    if fitting.allSatisfy({ $0.shape.zeroStage != .optimizer }) {
+      shapes += search.replicas(ranksPerNode: rates.ranksPerNode)
+    }
+    return try layouts(shapes, sizes)
   }
 
   private typealias Layout = (shape: MeshShape, costs: RunCosts)
+
+  private static func layouts(_ shapes: [MeshShape], _ sizes: WorkloadSizes) throws -> [Layout] {
+    try shapes.map { ($0, try CostModel.costs(of: sizes, shape: $0)) }
+  }
 
   /// Legal layouts in order of preference; with split roles of one stage the one with the shortest steps.
   private static func layouts(
     _ search: MeshSearch, _ sizes: WorkloadSizes
   ) throws -> [Layout] {
-    let layouts = try search.shapes.map { ($0, try CostModel.costs(of: sizes, shape: $0)) }
+    let layouts = try layouts(search.shapes, sizes)
     guard search.splitsRoles else { return layouts }
     func order(_ layout: Layout) -> (ZeroStage, Double, Int) {
       (

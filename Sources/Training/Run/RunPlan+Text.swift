@@ -11,7 +11,11 @@ extension RunPlan {
     var lines = ["mesh: \(shape); \(reason)", ""]
     lines += memoryTable
     lines.append("")
-    for phase in costs.phases { lines += [line(of: phase)] + roleLines(of: phase) }
+    for (index, phase) in costs.phases.enumerated() {
+      lines += [line(of: phase, times.indices.contains(index) ? times[index] : nil)]
+      lines += roleLines(of: phase)
+    }
+    if let rates { lines += ["", "measured: " + rates.text] }
     if candidates.count > 1 { lines += ["", "legal layouts, the preferred first"] + layouts }
     if let memoryPerRank {
       lines.append(
@@ -52,12 +56,17 @@ extension RunPlan {
         + "\(ReportText.bytes(candidate.peakByteCountPerRank)) per rank, "
         + "\(Self.format(candidate.operationCount / 1e12)) TFLOP on the busiest, "
         + "\(ReportText.bytes(Int(candidate.sentByteCount))) sent in all"
+      if let seconds = candidate.seconds {
+        let steps = (candidate.secondsPerStep ?? [:]).sorted { $0.key > $1.key }
+          .map { "\($0.key) \(Self.format($0.value))" }
+        text += ", \(steps.joined(separator: ", ")) s per step, \(Self.format(seconds)) s in all"
+      }
       if candidate.shape == shape { text += " (taken)" }
       return text
     }
   }
 
-  private func line(of phase: PhaseCosts) -> String {
+  private func line(of phase: PhaseCosts, _ time: StepTime?) -> String {
     let operations = phase.operationsPerStep.reduce(0, +)
     let peak = phase.memory.map(\.totalPeakByteCount).max() ?? 0
     let unit = phase.stepCount == 0 ? "pass" : "step"
@@ -67,12 +76,11 @@ extension RunPlan {
     if phase.stepCount > 0 {
       text += ", \(ReportText.bytes(phase.exchangeByteCountPerStep)) sent per step over all ranks"
     }
-    if let gigaflopsPerRank, phase.stepCount > 0 {
-      let seconds = phase.seconds(gigaflops: gigaflopsPerRank)
+    if let time {
       text +=
-        ", at least \(Self.format(seconds)) s per step and "
-        + "\(Self.format(seconds * Double(phase.stepCount))) s in all at "
-        + "\(Self.format(gigaflopsPerRank)) GFLOP/s per rank (products only)"
+        ", \(Self.format(time.seconds)) s per step (computing \(Self.format(time.computing)), optimizer "
+        + "\(Self.format(time.optimizer)), updates \(Self.format(time.updates)), tokens "
+        + "\(Self.format(time.tokens))), \(Self.format(time.seconds * Double(phase.stepCount))) s in all"
     }
     if phase.pipelineStretch > 1 {
       let idle = 100 * (1 - 1 / phase.pipelineStretch)
@@ -102,8 +110,33 @@ extension RunPlan {
     return "  " + name.padding(toLength: 26, withPad: " ", startingAt: 0) + range
   }
 
-  private static func format(_ value: Double) -> String {
-    String(format: value >= 100 ? "%.0f" : "%.3g", value)
+  private static func format(_ value: Double) -> String { value.shortText }
+}
+
+extension Double {
+  fileprivate var shortText: String { String(format: self >= 100 ? "%.0f" : "%.3g", self) }
+}
+
+extension StepRates {
+  /// For people.
+  fileprivate var text: String {
+    func giga(_ value: Double) -> String { (value / 1e9).shortText }
+    func link(_ link: Link) -> String {
+      "\((1e6 * link.latency).shortText) µs and \(giga(1 / max(link.secondsPerByte, 1e-15))) GB/s"
+    }
+    var parts = [
+      "products \(giga(productRate)) GFLOP/s", "attention \(giga(attentionRate)) GFLOP/s",
+      "memory \(giga(memoryBandwidth)) GB/s",
+    ]
+    if elementwiseSecondsPerByte > 0 {
+      parts.insert("elementwise \(giga(1 / elementwiseSecondsPerByte)) GB/s", at: 2)
+    }
+    if ranksPerNode > 1 { parts.append("messages inside a node \(link(inside))") }
+    if between != inside { parts.append("between nodes \(link(between))") }
+    if codingSecondsPerByte > 0 {
+      parts.append("coding and sums \(giga(1 / codingSecondsPerByte)) GB/s")
+    }
+    return parts.joined(separator: ", ")
   }
 }
 

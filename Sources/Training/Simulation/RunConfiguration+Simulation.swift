@@ -1,5 +1,6 @@
 // What a simulation takes from a configuration.
 
+package import DenseKernels
 package import MeshLayout
 package import Planning
 
@@ -13,8 +14,22 @@ extension RunConfiguration {
     return degrees
   }
 
+  /// How products read their operands; `auto` as on this machine.
+  package var probedPrecision: ProductPrecision {
+    switch compute.precision {
+    case .fp32: .float32
+    case .bf16: .bfloat16
+    case .auto: ProductPrecision.bfloat16.isFast ? .bfloat16 : .float32
+    }
+  }
+
   /// How products read their operands; `auto` is bf16 on paper.
   package var simulatedPrecision: SimulatedPrecision {
     compute.precision == .fp32 ? .fp32 : .bf16
   }
+}
+
+extension ProductPrecision {
+  /// Its name in the planner.
+  package var simulated: SimulatedPrecision { self == .float32 ? .fp32 : .bf16 }
 }

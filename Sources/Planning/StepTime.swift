@@ -1,0 +1,148 @@
+// How long a step takes: what the twins count of each rank, over what a rank and its links do in a second.
+//
+//     computing  (f P / p + A / a + E e) · stretch   on the busiest rank: products, attention, elementwise bytes
+//     optimizer  bytes / memory bandwidth
+//     updates    gradients and parameters: bytes · (link + coding and sums) + messages · latency
+//     tokens     activations: bytes · link + messages · latency
+//
+// One after the other, as the program runs them. Where ranks share tokens a product has fewer rows, and what
+// it spends on weights alone weighs more: f = (1 − w) + w · rows of the probe / rows. Stages of a pipeline and roles on
+// ranks of their own wait for each other (`pipelineStretch`, `RoleTimeline`).
+//
+// `exposedShare` is where exchanges that run beside computing are told: nothing does so today.
+// Source of the links' formulas: specs of distributed systems, §2; of the optimizer's bytes, §11.
+
+package import MeshLayout
+
+/// What a rank does in a second, at sizes like the run's, while all ranks of its node work.
+package struct StepRates: Codable, Equatable, Sendable {
+  /// FLOP/s of products with as many rows as a microbatch has tokens.
+  package var productRate: Double
+  /// w: which share of their time is spent on the weights, however few rows there are.
+  package var weightShare = 0.0
+  /// Rows of the products that were timed; 0: any number.
+  package var rowCount = 0
+  /// FLOP/s of attention.
+  package var attentionRate: Double
+  /// Seconds for a byte that elementwise operations read or write; 0 where they are in the product rate.
+  package var elementwiseSecondsPerByte = 0.0
+  /// Bytes that an optimizer reads and writes.
+  package var memoryBandwidth: Double
+  package var inside: Link
+  /// As one rank sees it while all ranks of its node send.
+  package var between: Link
+  /// Ranks of a node.
+  package var ranksPerNode: Int
+  /// Seconds for a sent byte of gradients and parameters beside the link: coded, checked, decoded, added up.
+  package var codingSecondsPerByte: Double
+
+  package init(
+    productRate: Double, attentionRate: Double, memoryBandwidth: Double, inside: Link,
+    between: Link, ranksPerNode: Int, codingSecondsPerByte: Double
+  ) {
+    self.productRate = productRate
+    self.attentionRate = attentionRate
+    self.memoryBandwidth = memoryBandwidth
+    self.inside = inside
+    self.between = between
+    self.ranksPerNode = ranksPerNode
+    self.codingSecondsPerByte = codingSecondsPerByte
+  }
+
+  /// How often a sent byte of gradients or parameters is read or written beside the link: it is copied and checked on
+  /// either side, added up and put in place.
+  package static let codingPassCount = 6.0
+
+  /// From the numbers of a machine: whatever a step does beside products is in its step efficiency.
+  package init(_ machine: MachineModel, _ precision: SimulatedPrecision, rankCount: Int) {
+    let rate = machine.productRate(precision)
+    let ranksPerNode = min(rankCount, machine.largestRankCountOfNode)
+    self.init(
+      productRate: rate, attentionRate: rate, memoryBandwidth: machine.memoryBandwidth,
+      inside: machine.linkInside,
+      between: NetworkModel(machine, ranksOnNode: ranksPerNode).between,
+      ranksPerNode: ranksPerNode,
+      codingSecondsPerByte: Self.codingPassCount / machine.memoryBandwidth)
+  }
+
+  /// Seconds of computing of one rank that shares tokens with `sequenceDegree − 1` others.
+  func computeSeconds(_ work: StepWork, sequenceDegree: Int) -> Double {
+    let slowdown = 1 - weightShare + weightShare * Double(sequenceDegree)
+    let products = work.operationCount - work.attentionOperationCount
+    return products / productRate * slowdown + work.attentionOperationCount / attentionRate
+      + work.movedByteCount * elementwiseSecondsPerByte
+  }
+
+  /// Seconds in which a rank sends to the members of a group of neighbors, as much to each.
+  package func sendSeconds(
+    byteCount: Double, messageCount: Double, groupSize: Int, secondsPerByte more: Double = 0
+  ) -> Double {
+    guard groupSize > 1, messageCount > 0 else { return 0 }
+    let peersInside = min(groupSize, ranksPerNode) - 1
+    let share = Double(peersInside) / Double(groupSize - 1)
+    func seconds(_ link: Link) -> Double {
+      byteCount * (link.secondsPerByte + more) + messageCount * link.latency
+    }
+    return share * seconds(inside) + (1 - share) * seconds(between)
+  }
+}
+
+/// Seconds of a step on average; what they are made of adds up to them.
+package struct StepTime: Codable, Equatable, Sendable {
+  /// Computing of the busiest rank, with what stages and roles wait for each other.
+  package let computing: Double
+  package let optimizer: Double
+  /// Gradients and parameters.
+  package let updates: Double
+  /// Activations.
+  package let tokens: Double
+
+  package var seconds: Double { computing + optimizer + updates + tokens }
+
+  /// Which part of an exchange the ranks wait for: nothing is computed beside one today.
+  private static let exposedShare = 1.0
+
+  init(_ phase: PhaseCosts, shape: MeshShape, rates: StepRates) {
+    func seconds(_ work: StepWork) -> Double {
+      rates.computeSeconds(work, sequenceDegree: shape.sequenceDegree)
+    }
+    func most(_ value: (StepWork) -> Double) -> Double { phase.work.map(value).max() ?? 0 }
+    let busiest = phase.work.max { seconds($0) < seconds($1) } ?? StepWork()
+    if let roles = phase.roles, busiest.operationCount > 0 {
+      // The timeline is in operations, which take about as long in either role.
+      computing = roles.step * seconds(busiest) / busiest.operationCount
+    } else {
+      computing = seconds(busiest) * phase.pipelineStretch
+    }
+    optimizer = most { $0.optimizerByteCount / rates.memoryBandwidth }
+    updates =
+      Self.exposedShare
+      * most {
+        rates.sendSeconds(
+          byteCount: $0.updateByteCount, messageCount: $0.updateMessageCount,
+          groupSize: shape.rankCount, secondsPerByte: rates.codingSecondsPerByte)
+      }
+    // Those who share tokens are neighbors; stages, and roles, are as far apart as ranks can be.
+    let group = shape.sequenceDegree > 1 ? shape.sequenceDegree : shape.rankCount
+    tokens =
+      Self.exposedShare
+      * most {
+        rates.sendSeconds(
+          byteCount: $0.sentByteCount, messageCount: $0.messageCount, groupSize: group)
+      }
+  }
+}
+
+extension RunCosts {
+  /// By phase; nil for one without steps.
+  package func times(shape: MeshShape, rates: StepRates) -> [StepTime?] {
+    phases.map { $0.stepCount == 0 ? nil : StepTime($0, shape: shape, rates: rates) }
+  }
+
+  /// Seconds of all training steps.
+  package func seconds(shape: MeshShape, rates: StepRates) -> Double {
+    zip(phases, times(shape: shape, rates: rates)).reduce(0) { sum, part in
+      sum + Double(part.0.stepCount) * (part.1?.seconds ?? 0)
+    }
+  }
+}

@@ -1,0 +1,119 @@
+// The kernels of a step at sizes like the run's, each with how many operations or bytes a run of it counts in the
+// planner's twins.
+
+import DenseKernels
+
+struct KernelProbe {
+  typealias Kernel = (unitCount: Double, run: () -> Void)
+
+  let sizes: ProbedSizes
+
+  init(_ sizes: ProbedSizes) { self.sizes = sizes }
+
+  private func filled(_ count: Int, _ value: Float = 0.3) -> Buffer<Float> {
+    let buffer = Buffer<Float>(zeroed: count)
+    buffer.fill(with: value)
+    return buffer
+  }
+
+  /// The layers of an MLP there and back: x Wᵀ, dy W, dyᵀ x, each of the two shapes.
+  func products(rowCount: Int) -> Kernel {
+    let shapes = [(sizes.width, sizes.mlpWidth), (sizes.mlpWidth, sizes.width)]
+    let layers = shapes.map { input, output in
+      (
+        x: Matrix(filled(rowCount * input), rows: rowCount, columns: input),
+        weight: Matrix(filled(output * input, 0.02), rows: output, columns: input),
+        y: Matrix(filled(rowCount * output), rows: rowCount, columns: output)
+      )
+    }
+    let gradients = shapes.map { input, output in
+      (
+        x: Matrix(filled(rowCount * input), rows: rowCount, columns: input),
+        weight: Matrix(filled(output * input), rows: output, columns: input)
+      )
+    }
+    let precision = sizes.precision
+    func multiply(
+      _ a: Matrix<Float>, _ b: Matrix<Float>, into c: Matrix<Float>
+    ) {
+      Float.multiply(a, b, scale: 1, accumulating: false, precision: precision, into: c)
+    }
+    let productCount: Int = rowCount * sizes.width * sizes.mlpWidth
+    return (
+      unitCount: 3 * 2 * 2 * Double(productCount),
+      run: {
+        for (layer, gradient) in zip(layers, gradients) {
+          multiply(layer.x, layer.weight.transposed, into: layer.y)
+          multiply(layer.y, layer.weight, into: gradient.x)
+          multiply(layer.y.transposed, layer.x, into: gradient.weight)
+        }
+      }
+    )
+  }
+
+  /// One head there and back: two products and five.
+  func attention() -> Kernel {
+    let (tokenCount, headWidth) = (sizes.tokenCount, sizes.headWidth)
+    let shape = AttentionShape(
+      sampleCount: 1, queryCount: tokenCount, keyCount: tokenCount, headCount: 1,
+      headWidth: headWidth)
+    let inputs = (0..<4).map { _ in filled(tokenCount * headWidth) }
+    let outputs = (0..<4).map { _ in filled(tokenCount * headWidth) }
+    let logSumExp = filled(tokenCount)
+    let precision = sizes.precision
+    let productCount: Int = tokenCount * tokenCount * headWidth
+    return (
+      unitCount: 7 * 2 * Double(productCount),
+      run: {
+        Float.attention(
+          query: inputs[0], key: inputs[1], value: inputs[2], mask: nil, shape: shape,
+          precision: precision, into: outputs[0], logSumExp: logSumExp)
+        Float.attentionBackward(
+          outputGradient: inputs[3], query: inputs[0], key: inputs[1], value: inputs[2],
+          output: outputs[0], logSumExp: logSumExp, mask: nil, shape: shape,
+          precision: precision, queryGradient: GradientBuffer(outputs[1], accumulates: false),
+          keyGradient: GradientBuffer(outputs[2], accumulates: false),
+          valueGradient: GradientBuffer(outputs[3], accumulates: false))
+      }
+    )
+  }
+
+  /// An activation of hidden units, a norm and a residual, there and back, as bytes of operands.
+  func elementwise() -> Kernel {
+    let (rowCount, width) = (sizes.rowCount, sizes.width)
+    let (x, y, dx) = (
+      filled(rowCount * width), filled(rowCount * width), filled(rowCount * width)
+    )
+    let hidden = (0..<3).map { _ in filled(rowCount * sizes.mlpWidth) }
+    let vectors = (0..<3).map { _ in filled(width) }
+    let statistics = (0..<2).map { _ in filled(rowCount) }
+    let shape = ModulationShape(groupCount: 1, rowsPerGroup: rowCount, width: width)
+    // There 2 operands of an activation and a norm, 3 of a residual; back 4 and 4.
+    let operandCount: Int = rowCount * (6 * sizes.mlpWidth + 9 * width)
+    return (
+      unitCount: 4 * Double(operandCount),
+      run: {
+        Float.apply(.geluTanh, to: hidden[0], into: hidden[1])
+        Float.applyBackward(
+          .geluTanh, outputGradient: hidden[1], x: hidden[0],
+          inputGradient: GradientBuffer(hidden[2], accumulates: true))
+        Float.modulatedLayerNorm(
+          x, scale: vectors[0], shift: vectors[1], scaleOffset: 1, epsilon: 1e-6, shape: shape,
+          into: y, mean: statistics[0], inverseDeviation: statistics[1])
+        Float.modulatedLayerNormBackward(
+          outputGradient: y, x: x, scale: vectors[0], scaleOffset: 1, shape: shape,
+          mean: statistics[0], inverseDeviation: statistics[1],
+          inputGradient: GradientBuffer(dx, accumulates: true), scaleGradient: vectors[2],
+          shiftGradient: nil)
+        Float.gatedResidual(x, gate: vectors[0], h: y, shape: shape, into: dx)
+      }
+    )
+  }
+
+  /// A sum over arrays that no cache holds: an optimizer's bytes are of that kind.
+  func optimizer() -> Kernel {
+    let count = 1 << 21
+    let (x, y) = (filled(count), filled(count))
+    return (unitCount: Double(12 * count), run: { Float.add(1e-9, x, to: y) })
+  }
+}

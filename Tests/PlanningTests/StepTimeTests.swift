@@ -1,0 +1,185 @@
+import MeshLayout
+import Testing
+
+@testable import Planning
+
+/// Nothing takes time but what a test says.
+private func rates(_ change: (inout StepRates) -> Void = { _ in }) -> StepRates {
+  var rates = StepRates(
+    productRate: .infinity, attentionRate: .infinity, memoryBandwidth: .infinity, inside: .free,
+    between: .free, ranksPerNode: 8, codingSecondsPerByte: 0)
+  change(&rates)
+  return rates
+}
+
+private func sizes(_ change: (inout WorkloadSizes) -> Void = { _ in }) -> WorkloadSizes {
+  var sizes = WorkloadSizes(
+    network: NetworkSizes(
+      headCount: 2, headWidth: 16, mlpWidth: 128, doubleBlockCount: 2, singleBlockCount: 3,
+      refinerBlockCount: 1, inChannels: 33, outChannels: 16, patchVolume: 4, textTokenCount: 3,
+      textWidth: 24, pooledWidth: 16, hasGuidanceEmbedding: false, latentFrames: 2,
+      latentHeight: 8, latentWidth: 8),
+    networkUnits: [PlannedUnit(isBlock: false, elementCount: 1 << 20)],
+    adapterUnits: [PlannedUnit(isBlock: false, elementCount: 9_000)], adapterRank: 4,
+    headElementCount: 0, discriminatorWidth: 32, microbatchCount: 8, samplesPerMicrobatch: 2,
+    recomputedShare: 0, teachStepCount: 10, method: .distributionMatching, distillStepCount: 10,
+    generatorStepCount: 4, simulatesRollout: true, spreadsDepths: true, criticRatio: 4,
+    pullsRealDiT: true, isGuided: false, hasGroundTruthTerm: false, keepsGeneratorAverage: true,
+    evaluationBatch: 4, bucketByteCount: 1 << 20)
+  change(&sizes)
+  return sizes
+}
+
+@Suite struct StepTimeTests {
+  private func teach(_ shape: MeshShape, _ rates: StepRates) throws -> StepTime {
+    let costs = try CostModel.costs(of: sizes(), shape: shape)
+    return try #require(costs.times(shape: shape, rates: rates)[0])
+  }
+
+  @Test func `computing is products, attention and elementwise bytes of the busiest rank`() throws {
+    let shape = MeshShape([.zero: 3])
+    let costs = try CostModel.costs(of: sizes(), shape: shape)
+    let work = costs.phases[0].work
+    // 8 microbatches over 3 ranks: 3, 3, 2.
+    let most = work.map(\.operationCount).max() ?? 0
+    #expect(work.map(\.operationCount).min() == most * 2 / 3)
+    let busiest = try #require(work.first { $0.operationCount == most })
+    let attention = busiest.attentionOperationCount
+    #expect(attention > 0 && attention < most && busiest.movedByteCount > 0)
+    let time = try teach(
+      shape,
+      rates {
+        $0.productRate = 2e9
+        $0.attentionRate = 1e9
+        $0.elementwiseSecondsPerByte = 1e-10
+      })
+    let expected = (most - attention) / 2e9 + attention / 1e9 + busiest.movedByteCount / 1e10
+    // A handful of roundings.
+    #expect(abs(time.computing - expected) < 1e-12 * expected)
+    #expect(time.seconds == time.computing)
+  }
+
+  @Test func `an optimizer reads and writes 40 bytes of each own element with an average`() throws {
+    let time = try teach(MeshShape([.zero: 4]), rates { $0.memoryBandwidth = 1e9 })
+    #expect(time.optimizer == 40 * Double(1 << 18) / 1e9)
+    #expect(time.seconds == time.optimizer)
+  }
+
+  @Test(arguments: [2, 4, 8])
+  func `an update is a reduce-scatter and an all-gather of one hop`(_ rankCount: Int) throws {
+    let shape = MeshShape([.zero: rankCount])
+    // Specs of distributed systems, §2: (p − 1) a + (p − 1)/p m b each; buckets are messages of their own.
+    let (p, m, buckets) = (Double(rankCount), 4 * Double(1 << 20), 4.0)
+    let latency = try teach(shape, rates { $0.inside.latency = 1e-3 })
+    #expect(abs(latency.updates - 2 * buckets * (p - 1) * 1e-3) < 1e-12)
+    let bytes = try teach(
+      shape,
+      rates {
+        $0.inside = Link(latency: 0, secondsPerByte: 1e-9)
+        $0.codingSecondsPerByte = 1e-9
+      })
+    #expect(abs(bytes.updates - 2 * (p - 1) / p * m * 2e-9) < 1e-12)
+    #expect(bytes.tokens == 0)
+  }
+
+  @Test func `ranks of other nodes are reached by the slow link`() {
+    let rates = rates {
+      $0.ranksPerNode = 4
+      $0.inside = Link(latency: 1, secondsPerByte: 0)
+      $0.between = Link(latency: 100, secondsPerByte: 0)
+    }
+    func seconds(_ groupSize: Int) -> Double {
+      rates.sendSeconds(
+        byteCount: 0, messageCount: Double(groupSize - 1), groupSize: groupSize)
+    }
+    #expect(seconds(1) == 0 && seconds(2) == 1 && seconds(4) == 3)
+    // 3 peers here, 4 there.
+    #expect(abs(seconds(8) - 403) < 1e-9)
+  }
+
+  @Test func `shared tokens are sent to the neighbors, and short products weigh their weights`()
+    throws
+  {
+    let (whole, shared) = (MeshShape([.zero: 2]), MeshShape([.sp: 2]))
+    let link = rates { $0.inside.latency = 1e-6 }
+    #expect(try teach(whole, link).tokens == 0)
+    // Each of 5 blocks exchanges q, k, v and the output, there and back, and a pass gathers the velocity.
+    let messages = 8.0 * (5 * 8 + 1)
+    #expect(abs(try teach(shared, link).tokens - messages * 1e-6) < 1e-12)
+    let plain = rates { $0.productRate = 1e9 }
+    var weighty = plain
+    weighty.weightShare = 0.25
+    // Half as many rows: 1 − w + 2 w.
+    let ratio = try teach(shared, weighty).computing / teach(shared, plain).computing
+    #expect(abs(ratio - 1.25) < 1e-9)
+    #expect(try teach(whole, weighty).computing == teach(whole, plain).computing)
+  }
+
+  @Test func `a job takes the steps of all its phases`() throws {
+    let shape = MeshShape([.zero: 2])
+    let costs = try CostModel.costs(of: sizes(), shape: shape)
+    let rates = rates { $0.productRate = 1e9 }
+    let times = costs.times(shape: shape, rates: rates)
+    #expect(times.map { $0 != nil } == [true, true, false])
+    let sum = times.compactMap { $0?.seconds }.reduce(0) { $0 + 10 * $1 }
+    #expect(abs(costs.seconds(shape: shape, rates: rates) - sum) < 1e-9 * sum)
+  }
+}
+
+@Suite struct LayoutPickTests {
+  private func offer(
+    _ degrees: [Axis: Int], stage: ZeroStage = .optimizer, bytes: Int = 100, _ seconds: Double?
+  ) -> LayoutOffer {
+    LayoutOffer(
+      shape: MeshShape(degrees, zeroStage: stage), byteCount: bytes, seconds: seconds)
+  }
+
+  private func index(_ offers: [LayoutOffer], limit: Int? = nil) -> Int? {
+    LayoutPick.choose(offers, limit: limit)?.index
+  }
+
+  @Test func `other bits are taken for a tenth of the time, not for less`() {
+    let zero = offer([.zero: 6], 100)
+    #expect(index([zero, offer([.zero: 2, .sp: 3], 91)]) == 0)
+    #expect(index([zero, offer([.zero: 2, .sp: 3], 89)]) == 1)
+    #expect(index([zero, offer([.ring: 6], 89)]) == 1)
+    #expect(index([zero, offer([.zero: 3, .tp: 2], stage: .parameters, 85)]) == 0)
+    // Bits do not count where all have other ones.
+    #expect(index([offer([.zero: 3, .sp: 2], 100), offer([.sp: 6], 99)]) == 1)
+  }
+
+  @Test func `a higher stage is taken for a twentieth of the time, not for less`() {
+    let low = offer([.zero: 4], 100)
+    #expect(index([low, offer([.zero: 4], stage: .gradients, 96)]) == 0)
+    #expect(index([low, offer([.zero: 4], stage: .gradients, 94)]) == 1)
+    #expect(index([low, offer([.zero: 4], stage: .parameters, 91)]) == 0)
+    #expect(index([low, offer([.stages: 2, .zero: 2], stage: .parameters, 87)]) == 0)
+  }
+
+  @Test func `without times the first that fits is taken, and the leanest where none does`() {
+    let offers = [
+      offer([.zero: 4], bytes: 300, nil), offer([.zero: 4], stage: .gradients, bytes: 200, nil),
+      offer([.zero: 4], stage: .parameters, bytes: 100, nil),
+    ]
+    #expect(index(offers) == 0)
+    #expect(index(offers, limit: 250) == 1)
+    #expect(index(offers, limit: 50) == 2)
+    #expect(LayoutPick.choose([], limit: nil) == nil)
+  }
+
+  @Test func `what does not fit is not taken, however fast`() {
+    let offers = [offer([.zero: 4], bytes: 300, 1), offer([.sp: 4], bytes: 100, 99)]
+    let pick = LayoutPick.choose(offers, limit: 200)
+    #expect(pick?.index == 1 && pick?.reason.contains("fit") == true)
+  }
+
+  @Test func `a load is uneven where microbatches do not divide, and stages fill`() {
+    func load(_ degrees: [Axis: Int]) -> Double {
+      LayoutPick.loadStretch(MeshShape(degrees), microbatchCount: 8)
+    }
+    #expect(load([.zero: 8]) == 1 && load([.zero: 2, .sp: 3]) == 1)
+    #expect(load([.zero: 6]) == 1.5)
+    #expect(load([.stages: 2]) == 9.0 / 8)
+    #expect(load([.stages: 2, .zero: 4]) == 1.5)
+  }
+}

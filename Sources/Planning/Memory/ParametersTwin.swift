@@ -77,7 +77,7 @@ final class ParametersTwin {
       group.tensorDegree == 1
       ? []
       : zip(units, sharding.partitions).map {
-        SlicedUnit($0.tensors, partition: $1, degree: group.tensorDegree)
+        SlicedUnit($0.tensors, partition: $1.amongOwners, degree: group.tensorDegree)
       }
     held = ledger.allocate(
       stage == .parameters ? sharding.count(of: group.rank) : elementCount, role, .parameters)
@@ -121,7 +121,7 @@ final class ParametersTwin {
       } else {
         isBlock.indices.filter { !isBlock[$0] }
       }
-    return extent == .stage ? units.filter(isInStage) : units
+    return extent.isOfStage ? units.filter(isInStage) : units
   }
 
   private func isInStage(_ unit: Int) -> Bool {
@@ -159,7 +159,7 @@ final class ParametersTwin {
 
   /// Elements of a unit in memory.
   private func memoryCount(_ unit: Int, _ extent: ExtentTwin) -> Int {
-    extent == .part ? slicedUnits[unit].slice(of: group.rank).count : sharding.units[unit].count
+    extent.isPart ? slicedUnits[unit].slice(of: group.rank).count : sharding.units[unit].count
   }
 
   func leave(_ block: Int?, _ extent: ExtentTwin = .whole) {
@@ -169,7 +169,8 @@ final class ParametersTwin {
   /// What a pass loads.
   func attendPass() {
     let outside: ExtentTwin = group.stage == nil ? .whole : .stage
-    let extent = group.tensorDegree > 1 ? .part : outside
+    let isCut = group.tensorDegree > 1
+    let extent = isCut ? group.stage == nil ? .part : .partOfStage : outside
     enter(nil, outside)
     for block in 0..<isBlock.count(where: \.self) {
       enter(block, extent)
@@ -190,11 +191,18 @@ final class ParametersTwin {
     }
   }
 
+  /// The ranks that share a unit that is cut: those of the pipeline stage, or of the replica.
+  private var sharers: (exchange: ExchangeTwin, rank: Int, rankCount: Int) {
+    group.stage.map { ($0.exchange, $0.rank, $0.rankCount) }
+      ?? (group.exchange, group.rank, group.rankCount)
+  }
+
   /// This rank's elements of a unit go to all others, or to each what it computes with.
   private func gather(_ unit: Int, _ extent: ExtentTwin = .whole) {
-    if extent == .part {
-      group.exchange.gatherPart(sharding.partitions[unit])
-      ledger.updateByteCount += Double(4 * slicedUnits[unit].loadCount(from: group.rank))
+    if extent.isPart {
+      let (exchange, rank, _) = sharers
+      exchange.gatherPart(slicedUnits[unit].partition)
+      ledger.updateByteCount += Double(4 * slicedUnits[unit].loadCount(from: rank))
       return
     }
     let own = sharding.partitions[unit].range(of: group.rank).count
@@ -263,8 +271,10 @@ final class ParametersTwin {
   private func reduceScatter(_ unit: Int) {
     let partition = sharding.partitions[unit]
     if group.tensorDegree > 1 {
-      group.exchange.reducePart(partition, neighborhoodCount: group.rankCount / group.tensorDegree)
-      ledger.updateByteCount += Double(4 * slicedUnits[unit].gradientCount(from: group.rank))
+      let (exchange, rank, rankCount) = sharers
+      exchange.reducePart(
+        slicedUnits[unit].partition, neighborhoodCount: rankCount / group.tensorDegree)
+      ledger.updateByteCount += Double(4 * slicedUnits[unit].gradientCount(from: rank))
       return
     }
     if let stage = group.stage {

@@ -57,7 +57,7 @@ final class StepMeter {
     _ statistics: ExchangeStatistics
   ) -> [(name: String, value: MetricsValue)] {
     let ranks = Double(context.transport.size)
-    let movesActivations = context.sequence != nil || context.shape.generatorRanks != nil
+    let movesActivations = context.ranks.sequence != nil || context.shape.generatorRanks != nil
     let kinds = TrafficKind.inSteps.filter { $0 != .activations || movesActivations }
     return kinds.flatMap {
       kind -> [(name: String, value: MetricsValue)] in

@@ -76,7 +76,8 @@ package struct ShardedParameters {
     let own = target[stretches[unit].local]
     guard let gradient else { return own.clear() }
     if let shard, group.tensorDegree > 1 {
-      return try group.exchange.reducePart(of: shard.slicedUnits[unit], gradient, into: own)
+      return try (group.pipelineStage ?? group.exchange)
+        .reducePart(of: shard.slicedUnits[unit], gradient, into: own)
     }
     if let stage = group.pipelineStage {
       return try stage.reduceScatter(

@@ -33,7 +33,7 @@ package final class LatentExchange {
   ///   - room: where a sample goes that came; asked on score ranks for each of their microbatches, in order.
   /// - Collective: over the transport; all samples have as many elements.
   /// - Throws: what the transport throws; `PeerError` where a rank sends another number of bytes.
-  /// - Cost: every sample is sent once.
+  /// - Cost: every sample is sent once to each rank that scores it.
   package func bringSamples(
     _ own: [Int: Buffer<Float>], into room: (_ microbatch: Int) -> Buffer<Float>
   ) throws {
@@ -47,7 +47,7 @@ package final class LatentExchange {
     let received = try waiting { try transport.startAllToAll(payloads).wait() }
     guard role == .score else { return }
     for microbatch in places.microbatches(of: transport.rank) {
-      let peer = places.rank(.generator, of: microbatch)
+      let peer = places.source(of: microbatch, for: transport.rank)
       guard let index = shared(peer, transport.rank).firstIndex(of: microbatch) else {
         trap("rank \(peer) has no microbatch \(microbatch)")
       }
@@ -63,17 +63,20 @@ package final class LatentExchange {
     }
   }
 
-  /// Sends the gradient at a sample to the rank that made it, without waiting for it to arrive.
+  /// Sends the gradient at a sample to those that made it and wait for this rank's, without waiting for it to
+  /// arrive.
   package func sendGradient(_ gradient: Buffer<Float>, of microbatch: Int) throws {
-    let payload = Self.payload([gradient])
-    note(payload.count)
-    try transport.post(
-      payload, to: places.rank(.generator, of: microbatch), tag: Self.gradientTag)
+    for peer in places.ranks(.generator, of: microbatch)
+    where places.source(of: microbatch, for: peer) == transport.rank {
+      let payload = Self.payload([gradient])
+      note(payload.count)
+      try transport.post(payload, to: peer, tag: Self.gradientTag)
+    }
   }
 
   /// The gradient at a sample of this rank. Those of one score rank come in the order of microbatches.
   package func receiveGradient(of microbatch: Int, into gradient: Buffer<Float>) throws {
-    let peer = places.rank(.score, of: microbatch)
+    let peer = places.source(of: microbatch, for: transport.rank)
     let payload = try waiting {
       try transport.receivePayload(from: peer, tag: Self.gradientTag)
     }
@@ -86,10 +89,10 @@ package final class LatentExchange {
 
   // MARK: Parts
 
-  /// The microbatches that a generator rank makes and a score rank scores, in order.
+  /// The microbatches whose samples a score rank gets from a generator rank, in order.
   private func shared(_ generatorRank: Int, _ scoreRank: Int) -> [Int] {
-    places.microbatches(of: generatorRank)
-      .filter { places.rank(.score, of: $0) == scoreRank }
+    places.microbatches(of: scoreRank)
+      .filter { places.source(of: $0, for: scoreRank) == generatorRank }
   }
 
   private static func byteCount(_ buffer: Buffer<Float>) -> Int {

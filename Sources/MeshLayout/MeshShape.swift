@@ -73,11 +73,16 @@ package struct MeshShape: Equatable, Hashable, Codable, Sendable, CustomStringCo
     zeroStage != .optimizer && (self[.zero] > 1 || self[.stages] == 1)
   }
 
+  /// Those that are more than 1, in rank order.
+  package var axes: String {
+    Axis.allCases.filter { self[$0] != 1 }.map { "\($0.rawValue) \(self[$0])" }
+      .joined(separator: " × ")
+  }
+
   package var description: String {
-    let named = Axis.allCases.filter { self[$0] != 1 }.map { "\($0.rawValue) \(self[$0])" }
     let stage = zeroStage == .optimizer ? "" : ", ZeRO stage \(zeroStage.rawValue)"
     let roles = generatorRanks.map { ", split: \(rankCount - $0.count) score + \($0)" } ?? ""
-    return named.isEmpty ? "one rank" : named.joined(separator: " × ") + stage + roles
+    return rankCount == 1 ? "one rank" : axes + stage + roles
   }
 
   /// Every rule that the shape breaks, each with its numbers; empty when it is legal.

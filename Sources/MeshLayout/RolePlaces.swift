@@ -1,22 +1,31 @@
 // Which ranks have which role where roles are split while a generator is distilled: the first ranks score
-// its samples (the real and the fake network), the last ones make them and are taught. Each microbatch has
-// one rank of either kind.
+// its samples (the real and the fake network), the last ones make them and are taught. Each set is a mesh of
+// its own. A microbatch has one rank of either kind, or the ranks that compute it together there.
 
 import Basics
 
-/// The ranks of the generator.
+/// The ranks of the generator, a mesh of their own.
 package struct GeneratorRanks: Equatable, Hashable, Codable, Sendable, CustomStringConvertible {
-  package var count: Int
+  private let sizes: [Axis: Int]
   /// What they shard among them.
-  package var zeroStage: ZeroStage
+  package let zeroStage: ZeroStage
 
+  /// Ranks that share microbatches alone.
   package init(_ count: Int, zeroStage: ZeroStage = .optimizer) {
-    self.count = count
-    self.zeroStage = zeroStage
+    self.init(MeshShape([.zero: count], zeroStage: zeroStage))
   }
 
+  package init(_ shape: MeshShape) {
+    sizes = Dictionary(uniqueKeysWithValues: Axis.allCases.map { ($0, shape[$0]) })
+    zeroStage = shape.zeroStage
+  }
+
+  package var shape: MeshShape { MeshShape(sizes, zeroStage: zeroStage) }
+  package var count: Int { shape.rankCount }
+
   package var description: String {
-    "\(count) generator rank\(count == 1 ? "" : "s")"
+    let axes = shape[.zero] == count ? "" : " (\(shape.axes))"
+    return "\(count) generator rank\(count == 1 ? "" : "s")\(axes)"
       + (zeroStage == .optimizer || count == 1 ? "" : " at stage \(zeroStage.rawValue)")
   }
 }
@@ -45,12 +54,17 @@ package struct RolePlaces: Equatable, Sendable {
   }
 
   package func role(of rank: Int) -> RankRole {
-    rank < scoreShare.rankCount ? .score : .generator
+    rank < shape(of: .score).rankCount ? .score : .generator
   }
 
   /// Where the first rank of a role stands among all.
   package func firstRank(of role: RankRole) -> Int {
-    role == .score ? 0 : scoreShare.rankCount
+    role == .score ? 0 : shape(of: .score).rankCount
+  }
+
+  private func shape(of role: RankRole) -> MeshShape {
+    guard let shape = shapes[role] else { trap("\(role) has no shape") }
+    return shape
   }
 
   /// How the ranks of a role share the microbatches.
@@ -61,28 +75,54 @@ package struct RolePlaces: Equatable, Sendable {
   /// The microbatches of a rank among all.
   package func microbatches(of rank: Int) -> [Int] {
     let role = role(of: rank)
-    return share(of: role).microbatches(of: rank - firstRank(of: role))
+    return share(of: role)
+      .microbatches(of: shape(of: role).dataRank(of: rank - firstRank(of: role)))
   }
 
-  /// The rank among all that has a microbatch in a role.
-  package func rank(_ role: RankRole, of microbatch: Int) -> Int {
-    firstRank(of: role) + share(of: role).owner(of: microbatch)
+  /// The ranks among all that have a microbatch in a role, in order: those that compute it together.
+  package func ranks(_ role: RankRole, of microbatch: Int) -> [Int] {
+    let (shape, owner) = (shape(of: role), share(of: role).owner(of: microbatch))
+    return (0..<shape.rankCount).filter { shape.dataRank(of: $0) == owner }
+      .map { firstRank(of: role) + $0 }
+  }
+
+  /// From which rank of the other role a rank gets the latents of one of its microbatches, which all ranks that
+  /// compute it have whole: these are taken in turn.
+  package func source(of microbatch: Int, for rank: Int) -> Int {
+    let role = role(of: rank)
+    let others = ranks(role == .score ? .generator : .score, of: microbatch)
+    guard let place = ranks(role, of: microbatch).firstIndex(of: rank) else {
+      trap("rank \(rank) does not compute microbatch \(microbatch)")
+    }
+    return others[place % others.count]
+  }
+
+  /// To how many ranks of the other role a rank sends the latents of each of its microbatches.
+  package func receiverCount(of rank: Int) -> Int {
+    let role = role(of: rank)
+    guard let microbatch = microbatches(of: rank).first else { return 0 }
+    return ranks(role == .score ? .generator : .score, of: microbatch)
+      .count { source(of: microbatch, for: $0) == rank }
   }
 }
 
 extension MeshShape {
-  /// Who does what; nil where roles are not split.
-  /// - Precondition: no axis but `zero` is more than 1, and both roles have ranks.
+  /// Who does what; nil where roles are not split. The axes of the score ranks are those of all ranks, but for
+  /// `zero`.
+  /// - Precondition: both roles have ranks, and these axes divide the score ranks.
   /// - Throws: `MeshLayoutError` where the microbatches do not go round in one of the sets.
   package func roles(of microbatchCount: Int) throws(MeshLayoutError) -> RolePlaces? {
     guard let generatorRanks else { return nil }
+    let scoreCount = rankCount - generatorRanks.count
+    let unit = rankCount / self[.zero]
     require(
-      self[.zero] == rankCount && (1..<rankCount).contains(generatorRanks.count),
+      (1..<rankCount).contains(scoreCount) && scoreCount % unit == 0,
       "\(generatorRanks) of a mesh of \(self)")
+    var scoreShape = self
+    scoreShape.generatorRanks = nil
+    scoreShape[.zero] = scoreCount / unit
     return try RolePlaces(
-      scoreShape: MeshShape([.zero: rankCount - generatorRanks.count], zeroStage: zeroStage),
-      generatorShape: MeshShape(
-        [.zero: generatorRanks.count], zeroStage: generatorRanks.zeroStage),
+      scoreShape: scoreShape, generatorShape: generatorRanks.shape,
       microbatchCount: microbatchCount)
   }
 }

@@ -87,7 +87,7 @@ package enum CostModel {
           stage: kind.stage.map {
             StageTwin(index: $0, count: shape[.stages], schedule: sizes.schedule)
           },
-          keepsPackedWeights: keepsPackedWeights)
+          keepsPackedWeights: keepsPackedWeights, latentReceiverCount: kind.latentReceiverCount)
       }
       let all = twins(kind, shape, rank: rank)
       let distill: RankPhase?
@@ -173,11 +173,14 @@ package enum CostModel {
     /// Where roles are split, what it is among those of its role: one kind.
     let role: RankRole?
     let inRole: [RankKind]
+    /// To how many of the other role's it sends latents.
+    let latentReceiverCount: Int
 
     init(
       _ sizes: WorkloadSizes, rank: Int, shape: MeshShape, share: MicrobatchShare,
-      places: RolePlaces? = nil
+      places: RolePlaces? = nil, latentReceiverCount: Int = 0
     ) {
+      self.latentReceiverCount = latentReceiverCount
       let role = places?.role(of: rank)
       self.role = role
       inRole =
@@ -185,7 +188,7 @@ package enum CostModel {
           [
             RankKind(
               sizes, rank: rank - places.firstRank(of: role), shape: shape,
-              share: places.share(of: role))
+              share: places.share(of: role), latentReceiverCount: places.receiverCount(of: rank))
           ]
         } else {
           []

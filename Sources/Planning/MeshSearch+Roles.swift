@@ -1,35 +1,62 @@
-// Layouts in which the generator is distilled on ranks of its own. The other phases run on all ranks together,
-// as data parallelism alone; what they shard the score ranks shard too.
+// Layouts in which the generator is distilled on ranks of its own. The ranks that score have the axes of all ranks,
+// with whom they share the other phases, but for `zero`; the generator's may have others. Either set is a mesh of
+// its own, to which all rules of meshes apply. Stages of a pipeline no set has in this version.
 
 package import MeshLayout
 
 extension MeshSearch {
   /// Legal layouts with split roles, those of lower stages first, of these the fewest generator ranks.
   package var splitShapes: [MeshShape] {
-    guard unsplitAxes.isEmpty, rankCount > 1 else { return [] }
+    guard stages == 1, rankCount > 1 else { return [] }
+    return ofAll.shapes.flatMap { shape in
+      generatorRankCounts.compactMap { split(shape, $0) }
+        .filter { sharingProblem(of: $0) == nil }
+    }
+  }
+
+  /// The layouts of all ranks together. Tokens are shared only where somebody asks for it.
+  private var ofAll: MeshSearch {
     var all = self
     all.splitsRoles = false
-    all.sp = 1
-    return all.shapes.flatMap { shape in
-      generatorRankCounts.compactMap { count -> MeshShape? in
-        var split = shape
-        split.generatorRanks = GeneratorRanks(count, zeroStage: generatorStage ?? shape.zeroStage)
-        return sharingProblem(of: split) == nil ? split : nil
-      }
+    all.sp = sp ?? 1
+    return all
+  }
+
+  /// The layout with so many generator ranks; nil where one of the sets has no mesh.
+  private func split(_ shape: MeshShape, _ count: Int) -> MeshShape? {
+    let score = search(of: .score, generatorRankCount: count, stage: shape.zeroStage)
+    let generator = search(of: .generator, generatorRankCount: count, stage: shape.zeroStage)
+    guard !score.shapes.isEmpty, let generatorShape = generator.shapes.first else { return nil }
+    var split = shape
+    split.generatorRanks = GeneratorRanks(generatorShape)
+    return split
+  }
+
+  /// The ranks of a role by themselves.
+  /// - Parameter stage: what the ranks that score shard.
+  private func search(
+    of role: RankRole, generatorRankCount: Int, stage: ZeroStage
+  ) -> MeshSearch {
+    var set = ofAll
+    (set.zero, set.stage, set.tellsNearest) = (nil, stage, false)
+    guard role == .generator else {
+      set.rankCount = rankCount - generatorRankCount
+      return set
     }
+    set.rankCount = generatorRankCount
+    // What reads features is on the ranks that score.
+    set.sequenceProblem = nil
+    set.dp = generatorDegrees[.dp] ?? set.dp
+    set.ring = generatorDegrees[.ring] ?? set.ring
+    set.sp = generatorDegrees[.sp] ?? set.sp
+    set.tp = generatorDegrees[.tp] ?? set.tp
+    set.stage = generatorStage ?? (set.tp > 1 ? .parameters : stage)
+    return set
   }
 
   private var generatorRankCounts: [Int] {
     guard let generatorRankCount else { return Array(1..<max(rankCount, 1)) }
     return (1..<max(rankCount, 1)).contains(generatorRankCount) ? [generatorRankCount] : []
-  }
-
-  /// Axes that are asked for and do not go with split roles.
-  private var unsplitAxes: [(key: String, degree: Int)] {
-    [
-      ("mesh.dp", dp), ("mesh.ring", ring), ("mesh.sp", sp ?? 1), ("mesh.tp", tp),
-      ("mesh.stages", stages),
-    ].filter { $0.1 != 1 }.map { (key: $0.0, degree: $0.1) }
   }
 
   /// Why a set of ranks cannot share the microbatches.
@@ -53,14 +80,15 @@ extension MeshSearch {
         )
       ]
     }
-    let axes = unsplitAxes.map {
-      Problem(
-        key: $0.key,
-        message:
-          "is \($0.degree), but with mesh.placement split ranks share microbatches alone in this "
-          + "version: leave it auto or 1, or set mesh.placement to colocated")
+    guard stages == 1 else {
+      return [
+        Problem(
+          key: "mesh.stages",
+          message:
+            "is \(stages), but with mesh.placement split no role is run in stages in this version: leave "
+            + "it auto or 1, or set mesh.placement to colocated")
+      ]
     }
-    if !axes.isEmpty { return axes }
     if let generatorRankCount, generatorRankCounts.isEmpty {
       return [
         Problem(
@@ -70,35 +98,77 @@ extension MeshSearch {
             + "the generator, for the others score it\(nearestSplit)")
       ]
     }
-    var all = self
-    all.splitsRoles = false
-    all.sp = 1
-    let problems = all.problems
+    let problems = ofAll.problems
     if !problems.isEmpty { return problems }
-    let shape = all.shapes.first.map { shape in
-      var split = shape
-      split.generatorRanks = GeneratorRanks(
-        generatorRankCounts[0], zeroStage: generatorStage ?? shape.zeroStage)
-      return split
+    guard let all = ofAll.shapes.first else { return [] }
+    // Of any number that is open the first: what is wrong with it is most often wrong with all.
+    let count = generatorRankCounts[0]
+    guard let shape = split(all, count) else {
+      return setProblems(RankRole.allCases, generatorRankCount: count, stage: all.zeroStage)
     }
     return [
       Problem(
         key: "mesh.generatorRanks",
         message: "is \(generatorRankCount.map(String.init) ?? "auto"), but "
-          + "\(shape.flatMap(sharingProblem) ?? "no number is legal")\(nearestSplit)")
+          + "\(sharingProblem(of: shape) ?? "no number is legal")\(nearestSplit)")
     ]
   }
 
-  /// What would be legal instead.
+  /// What is wrong with the meshes of the roles.
+  private func setProblems(
+    _ roles: [RankRole], generatorRankCount count: Int, stage: ZeroStage
+  ) -> [Problem] {
+    roles.flatMap { role in
+      search(of: role, generatorRankCount: count, stage: stage).problems.map { problem in
+        let (ranks, verb) =
+          role == .score
+          ? (rankCount - count, "score samples") : (count, "hold the generator")
+        return Problem(
+          key: role == .score ? problem.key : generatorKey(problem.key),
+          message:
+            "\(problem.message) (of the \(ranks) ranks that \(verb) with mesh.generatorRanks \(count))"
+            + nearestSplit)
+      }
+    }
+  }
+
+  /// The key that says of the generator's ranks what `key` says of all.
+  private func generatorKey(_ key: String) -> String {
+    let keys: [(key: String, own: String, isOwn: Bool)] = [
+      ("mesh.dp", "mesh.generatorDp", generatorDegrees[.dp] != nil),
+      ("mesh.ring", "mesh.generatorRing", generatorDegrees[.ring] != nil),
+      ("mesh.sp", "mesh.generatorSp", generatorDegrees[.sp] != nil),
+      ("mesh.tp", "mesh.generatorTp", generatorDegrees[.tp] != nil),
+      ("mesh.zeroStage", "mesh.generatorZeroStage", generatorStage != nil),
+    ]
+    return keys.first { $0.key == key && $0.isOwn }?.own ?? key
+  }
+
+  /// What would be legal instead: another number of generator ranks, or, where none is, other axes.
   private var nearestSplit: String {
     var free = self
     (free.generatorRankCount, free.generatorStage, free.stage, free.zero) = (nil, nil, nil, nil)
+    if free.splitShapes.isEmpty {
+      (free.dp, free.ring, free.sp, free.tp) = (1, 1, 1, 1)
+      free.generatorDegrees = [:]
+    }
     guard
       let shape = free.splitShapes.min(by: { distance(to: $0) < distance(to: $1) }),
       let ranks = shape.generatorRanks
     else { return "" }
+    func axes(_ shape: MeshShape, _ names: [Axis: String]) -> String {
+      Axis.allCases.filter { shape[$0] > 1 }.compactMap { axis in
+        names[axis].map { ", mesh.\($0) \(shape[axis])" }
+      }.joined()
+    }
     return "; legal here: mesh.generatorRanks \(ranks.count), mesh.zeroStage "
       + "\(shape.zeroStage.rawValue)"
+      + axes(shape, [.dp: "dp", .ring: "ring", .sp: "sp", .tp: "tp"])
+      + (free.generatorDegrees.isEmpty
+        ? ""
+        : axes(
+          ranks.shape,
+          [.dp: "generatorDp", .ring: "generatorRing", .sp: "generatorSp", .tp: "generatorTp"]))
   }
 
   private func distance(to shape: MeshShape) -> Int {

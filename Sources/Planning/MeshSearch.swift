@@ -1,12 +1,11 @@
 // Which layouts a number of ranks allows, and which one is taken.
 //
 // Placed today: `dp` (replicas), `zero` (data parallel with sharded state, stages 1 to 3), `sp` (Ulysses), `ring`
-// (ring attention), `tp` (tensor parallel, at stage 3) and `stages` (pipelines, at stage 3, without the three
-// before). Data parallelism comes first as long as the microbatches
-// divide: it exchanges gradients once a step, `sp` activations in every block, `ring` about ring / 2 times as many,
-// `tp` as many whatever its degree (specs of distributed systems, §4). Hence `ring`, `tp`, `stages`, and `dp`, which takes
-// memory, are more than 1 only where somebody asks for it. A lower stage comes before a higher one, which needs less
-// memory and sends more.
+// (ring attention), `tp` (tensor parallel, at stage 3) and `stages` (pipelines, at stage 3), in any combination. Data
+// parallelism comes first as long as the microbatches divide: it exchanges gradients once a step, `sp` activations
+// in every block, `ring` about ring / 2 times as many, `tp` as many whatever its degree (specs of distributed
+// systems, §4). Hence `ring`, `tp`, `stages`, and `dp`, which takes memory, are more than 1 only where somebody asks
+// for it. A lower stage comes before a higher one, which needs less memory and sends more.
 
 package import MeshLayout
 
@@ -36,6 +35,10 @@ package struct MeshSearch: Equatable, Sendable {
   /// How many those are, and what they shard; nil is free.
   package var generatorRankCount: Int?
   package var generatorStage: ZeroStage?
+  /// Degrees of `dp`, `ring`, `sp` and `tp` of these ranks, where they are not those of the others.
+  package var generatorDegrees: [Axis: Int] = [:]
+  /// Whether problems tell what would be legal instead.
+  var tellsNearest = true
 
   package init(
     rankCount: Int, microbatchCount: Int, headCount: Int, mlpWidth: Int = 0, dp: Int = 1,
@@ -178,10 +181,6 @@ package struct MeshSearch: Equatable, Sendable {
       "is \(stages), but the network has only \(blockCount) blocks, and each stage runs one at least"
     )
     require(
-      stages == 1 || shape.sequenceDegree == 1, "mesh.stages",
-      "is \(stages), which goes without mesh.ring, mesh.sp and mesh.tp in this version: a stage runs all "
-        + "tokens with whole weights")
-    require(
       tp == 1 || shape.zeroStage == .parameters, "mesh.tp",
       "is \(tp), which goes with mesh.zeroStage 3 only: weights are cut as they are loaded")
     require(
@@ -237,6 +236,7 @@ package struct MeshSearch: Equatable, Sendable {
 
   /// What would be legal instead.
   private var nearest: String {
+    guard tellsNearest else { return "" }
     var free = self
     (free.dp, free.zero, free.sp, free.stage) = (1, nil, nil, nil)
     func fall(from degree: Int) -> StrideTo<Int> {

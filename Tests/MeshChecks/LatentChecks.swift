@@ -25,6 +25,15 @@ private func checkLatents(_ transport: any Transport) throws {
       try checkLatents(transport, places, microbatchCount: microbatchCount, count: count)
     }
   }
+  // Half of the ranks of either role, with tokens shared by two, by four, or on one side alone.
+  guard transport.size % 4 == 0 else { return }
+  let half = transport.size / 2
+  for (score, generator) in [(2, 2), (half, 2), (1, half), (half, 1)] {
+    var shape = MeshShape([.zero: transport.size / score, .sp: score])
+    shape.generatorRanks = GeneratorRanks(MeshShape([.zero: half / generator, .tp: generator]))
+    guard let places = try shape.roles(of: 4) else { continue }
+    try checkLatents(transport, places, microbatchCount: 4, count: 700)
+  }
 }
 
 private func checkLatents(
@@ -59,11 +68,13 @@ private func checkLatents(
         Buffer(latent(microbatch, isGradient: true, count: count)), of: microbatch)
     }
   }
-  // Every latent goes once, and nothing else.
-  let byteCount = own.count * count * MemoryLayout<Float>.stride
+  // Every latent goes once to each rank that has a use for it, and nothing else.
+  let latentByteCount = count * MemoryLayout<Float>.stride
+  let byteCount = own.count * latentByteCount * places.receiverCount(of: transport.rank)
   try expectEqual(recorded.log.sentByteCount, byteCount)
   try expectEqual(recorded.log.totals["post"]?.sentByteCount ?? 0, isGenerator ? 0 : byteCount)
   try expectEqual(exchange.statistics[.activations].rawByteCount, byteCount)
   let sent = try transport.allReduce(sum: Double(recorded.log.sentByteCount))
-  try expectEqual(sent, Double(2 * microbatchCount * count * MemoryLayout<Float>.stride))
+  let receiverCount = RankRole.allCases.reduce(0) { $0 + places.ranks($1, of: 0).count }
+  try expectEqual(sent, Double(receiverCount * microbatchCount * latentByteCount))
 }

@@ -25,24 +25,77 @@ struct MeshSearchRolesTests {
     #expect(search(4, stage: .gradients).shapes.map { $0.generatorRanks?.count } == [2])
     #expect(search(4) { $0.generatorRankCount = 3 }.shapes.count == 1)
     let mixed = search(4) { $0.generatorStage = .parameters }.shapes
-    #expect(mixed.compactMap(\.generatorRanks?.zeroStage) == [.parameters, .parameters])
+    // One rank has nobody to shard with.
+    #expect(mixed.compactMap(\.generatorRanks?.zeroStage) == [.optimizer, .parameters])
     #expect(mixed.map(\.zeroStage) == [.optimizer, .optimizer])
+  }
+
+  @Test func `each set is a mesh of its own`() {
+    // The score ranks have the axes of all ranks, and the generator's those, or others.
+    let same = search(8) {
+      $0.sp = 2
+      $0.dp = 2
+    }.shapes
+    #expect(same.map { $0.generatorRanks?.shape } == [MeshShape([.dp: 2, .sp: 2])])
+    #expect(same.allSatisfy { $0[.dp] == 2 && $0[.sp] == 2 && $0[.zero] == 2 })
+    let other = search(8, stage: .optimizer) {
+      $0.generatorRankCount = 4
+      $0.generatorDegrees = [.tp: 2, .ring: 2]
+    }.shapes
+    #expect(other.map(\.axes) == ["zero 8"])
+    #expect(
+      other.compactMap(\.generatorRanks?.shape) == [
+        MeshShape([.ring: 2, .tp: 2], zeroStage: .parameters)
+      ])
+    // Nobody shares tokens who was not asked to.
+    #expect(search(8).shapes.allSatisfy { $0.sequenceDegree == 1 })
+    // The discriminator's head is where scores are made.
+    func discriminated(_ change: @escaping (inout MeshSearch) -> Void) -> [String] {
+      search(8) {
+        $0.sequenceProblem = "shares tokens"
+        $0.generatorRankCount = 4
+        change(&$0)
+      }.problems.map(\.key)
+    }
+    #expect(discriminated { $0.generatorDegrees = [.sp: 2] } == [])
+    #expect(discriminated { $0.sp = 2 } == ["mesh.sp"])
   }
 
   @Test func `what is illegal names the rule and what is legal`() {
     #expect(search(1).problems.map(\.key) == ["mesh.placement"])
-    #expect(
-      search(4) {
-        $0.sp = 2
-        $0.dp = 2
-      }.problems.map(\.key) == ["mesh.dp", "mesh.sp"])
+    #expect(search(4) { $0.stages = 2 }.problems.map(\.key) == ["mesh.stages"])
+    // Two sets of four ranks are eight.
+    let small = search(4) {
+      $0.sp = 2
+      $0.dp = 2
+      $0.generatorRankCount = 2
+    }.problems
+    #expect(small.map(\.key) == ["mesh.sp", "mesh.sp"])
+    #expect(small[0].message.contains("(of the 2 ranks that score samples"))
+    #expect(small[1].message.contains("of the 2 ranks that hold the generator"))
+    #expect(small[0].message.hasSuffix("; legal here: mesh.generatorRanks 2, mesh.zeroStage 1"))
+    // Six heads in four parts.
+    let heads = search(8) {
+      $0.generatorRankCount = 4
+      $0.generatorDegrees = [.sp: 4]
+    }.problems
+    #expect(heads.map(\.key) == ["mesh.generatorSp"])
+    #expect(heads[0].message.contains("does not divide the 6 attention heads"))
+    #expect(heads[0].message.contains("of the 4 ranks that hold the generator"))
+    let cut = search(8) {
+      $0.generatorRankCount = 4
+      $0.generatorDegrees = [.tp: 2]
+      $0.generatorStage = .gradients
+    }.problems
+    #expect(cut.map(\.key) == ["mesh.generatorTp"])
     let many = search(4) { $0.generatorRankCount = 4 }.problems
     #expect(many.map(\.key) == ["mesh.generatorRanks"])
     #expect(many[0].message.contains("1 to 3 can hold the generator"))
     #expect(many[0].message.contains("legal here: mesh.generatorRanks 3, mesh.zeroStage 1"))
     let uneven = search(4, stage: .parameters) { $0.generatorRankCount = 1 }.problems
-    #expect(uneven.map(\.key) == ["mesh.generatorRanks"])
-    #expect(uneven[0].message.contains("3 data-parallel ranks sum the gradients of every round"))
+    #expect(uneven.map(\.key) == ["mesh.zeroStage"])
+    #expect(uneven[0].message.contains("3 data-parallel ranks sum gradients in every round"))
+    #expect(uneven[0].message.contains("(of the 3 ranks that score samples with"))
     #expect(uneven[0].message.contains("legal here: mesh.generatorRanks 1, mesh.zeroStage 1"))
     #expect(search(9).problems.map(\.key) == ["batch.microbatches"])
   }

@@ -60,7 +60,7 @@ extension ParameterSet {
         Scalar.self, count: memoryCount(of: unit, extent), booking: Booking(role, .parameters))
       switch extent {
       case .whole: source.load(unit, into: elements)
-      case .part: source.loadPart(of: unit, into: elements)
+      case .part, .partOfStage: source.loadPart(of: unit, into: elements)
       case .stage: source.loadInStage(unit, into: elements)
       }
       show(elements, as: unit, extent, holderCount: 1)
@@ -88,7 +88,7 @@ extension ParameterSet {
     after block: String, _ extent: UnitExtent, _ direction: PassDirection
   ) -> Int? {
     let blocks = layout.units.indices.filter { unit in
-      !layout.units[unit].block.isEmpty && (extent != .stage || source?.isInStage(unit) ?? true)
+      !layout.units[unit].block.isEmpty && (!extent.isOfStage || source?.isInStage(unit) ?? true)
     }
     guard let place = blocks.firstIndex(where: { layout.units[$0].block == block }) else {
       return nil
@@ -105,13 +105,13 @@ extension ParameterSet {
   private func units(of block: String, _ extent: UnitExtent) -> [Int] {
     layout.units.indices.filter { unit in
       layout.units[unit].block == block
-        && (extent != .stage || source?.isInStage(unit) ?? true)
+        && (!extent.isOfStage || source?.isInStage(unit) ?? true)
     }
   }
 
   /// Elements of a unit in memory.
   private func memoryCount(of unit: Int, _ extent: UnitExtent) -> Int {
-    if extent == .part, let source { return source.part(of: unit).count }
+    if extent.isPart, let source { return source.part(of: unit).count }
     return layout.units[unit].range.count
   }
 
@@ -119,7 +119,7 @@ extension ParameterSet {
   /// numbers of passes, all of them take part in loading.
   /// - Parameter extent: of blocks, in such a pass.
   package func attendPass(_ extent: UnitExtent = .whole) {
-    let outside = extent == .part ? .whole : extent
+    let outside = extent.outsideOfBlocks
     enter("", outside)
     var blocks: [String] = []
     for unit in layout.units where !unit.block.isEmpty && !blocks.contains(unit.block) {
@@ -164,7 +164,7 @@ extension ParameterSet {
 
   /// Where the parameters of a unit lie in its memory, and their shapes there.
   private func places(in unit: Int, _ extent: UnitExtent) -> [(range: Range<Int>, shape: [Int])] {
-    if extent == .part, let source { return source.part(of: unit).entries }
+    if extent.isPart, let source { return source.part(of: unit).entries }
     let origin = layout.units[unit].range.lowerBound
     return layout.entries[layout.units[unit].entries].map {
       ($0.range.lowerBound - origin..<$0.range.upperBound - origin, $0.shape)

@@ -11,6 +11,14 @@ package enum UnitExtent: Hashable, Sendable {
   case part
   /// The units of this rank's pipeline stage, all of each.
   case stage
+  /// The units of this rank's pipeline stage, this rank's part of each.
+  case partOfStage
+
+  package var isPart: Bool { self == .part || self == .partOfStage }
+  package var isOfStage: Bool { self == .stage || self == .partOfStage }
+
+  /// Of what lies outside of blocks, which nobody cuts, in a pass whose blocks have this extent.
+  package var outsideOfBlocks: UnitExtent { isOfStage ? .stage : .whole }
 }
 
 /// Which way a pass goes through the blocks.
@@ -37,7 +45,7 @@ package protocol UnitSource<Scalar>: AnyObject {
 
   /// What this rank has of a unit where a pass computes with parts of parameters.
   func part(of unit: Int) -> UnitPart
-  /// Fills `elements` with this part.
+  /// Fills `elements` with this part of a unit, of its stage where there are stages.
   func loadPart(of unit: Int, into elements: Buffer<Scalar>)
 
   /// Whether units can be loaded while others are computed with.

@@ -57,7 +57,8 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
     sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
     let isFirst = sequence?.stage?.isFirst ?? true
-    let output = inPass(tape, noisy, adapter, sequence?.stage == nil ? .whole : .stage) {
+    let extent = sequence?.extent.outsideOfBlocks ?? .whole
+    let output = inPass(tape, noisy, adapter, extent) {
       transformer.forward(
         tape: tape,
         isFirst

@@ -47,7 +47,7 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
     let scope = LayerScope(
       tape, parameters, adapter: adapter, tensor: sequence?.tensor,
       extent: sequence?.extent ?? .whole, canonical: sequence?.canonical)
-    let stem = stem(inputs, tensor: scope.tensor, sequence: stage == nil ? sequence : nil)
+    let stem = stem(inputs, tensor: scope.tensor, sequence: sequence?.tokens)
     var state =
       if let stage, !stage.isFirst {
         TokenState(
@@ -168,7 +168,9 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
     return TokenState(streams: streams, condition: condition)
   }
 
-  /// Modulation, projection, and patches back in place.
+  /// Modulation, projection, and patches back in place. Not inlined: what it makes on the way is gone when
+  /// the velocity is published, which other microbatches in flight may run between.
+  @inline(never)
   private func project(
     _ scope: LayerScope<Scalar>, _ video: Value<Scalar>, _ stem: TransformerStem<Scalar>,
     condition: Value<Scalar>
@@ -192,37 +194,19 @@ struct TransformerStem<Scalar: KernelScalar> {
   /// Video and text tokens of a sample, all parts together.
   var segments: [Int] { attention.segments }
   /// Own video tokens.
-  var videoCount: Int {
-    attention.sequence?.ownRange(of: grid.tokenCount).count ?? grid.tokenCount
+  var videoCount: Int { ownCount(of: grid.tokenCount) }
+
+  private func ownCount(of tokenCount: Int) -> Int {
+    attention.sequence?.ownRange(of: tokenCount).count ?? tokenCount
   }
 
-  /// Shapes of the values of a state between blocks, where tokens are not cut.
+  /// Shapes of the values of a state between blocks.
   func stateShapes(
     before block: Int, _ configuration: HunyuanVideoConfiguration
   ) -> [[Int]] {
-    let counts = block <= configuration.doubleBlockCount ? segments : [segments.reduce(0, +)]
+    let own = segments.map(ownCount(of:))
+    let counts = block <= configuration.doubleBlockCount ? own : [own.reduce(0, +)]
     return counts.map { [grid.sampleCount, $0, configuration.width] }
       + [[grid.sampleCount, configuration.width]]
   }
-}
-
-/// What blocks pass on.
-struct TokenState<Scalar: KernelScalar> {
-  /// Video [B, L, D] and text [B, T, D], from the first block of one stream on both in one; own tokens where the
-  /// sequence is cut.
-  let streams: [Value<Scalar>]
-  /// SiLU of the embedded time, text and guidance: [B, D].
-  let condition: Value<Scalar>
-
-  init(streams: [Value<Scalar>], condition: Value<Scalar>) {
-    self.streams = streams
-    self.condition = condition
-  }
-
-  /// The state that has these `values`.
-  init(_ values: [Value<Scalar>]) {
-    self.init(streams: Array(values.dropLast()), condition: values[values.count - 1])
-  }
-
-  var values: [Value<Scalar>] { streams + [condition] }
 }

@@ -1,5 +1,6 @@
 // The seam for pipeline stages: a network runs a contiguous stretch of its blocks, on token states that come from the
 // stage before, and hands its own on. Who the others are, and in which order they compute, nobody here knows.
+// Where the tokens of a stage are cut, a state is that of own tokens, and comes from who has the same ones.
 //
 // What comes before the blocks (patches, condition, text) is run by the first stage, the projection by the
 // last. All stages run the same passes with the same latents, and all get the velocity.

@@ -14,11 +14,14 @@ package protocol SequenceParallel<Scalar>: AnyObject {
   /// The same, where the ranks also cut the weights of blocks; nil: each block is computed with whole ones.
   var tensor: (any TensorParallel<Scalar>)? { get }
 
-  /// The stretch of blocks that these ranks run; nil: all blocks. Ranks that have a stage run all tokens.
+  /// The stretch of blocks that these ranks run; nil: all blocks.
   var stage: (any PipelineStage<Scalar>)? { get }
 
   /// How sums over tokens are made so that their bits do not depend on the parts; nil: as is fastest.
   var canonical: (any CanonicalSums<Scalar>)? { get }
+
+  /// How these ranks cut the tokens; nil where they have a stage of the blocks, and all tokens.
+  var tokens: (any SequenceParallel<Scalar>)? { get }
 
   /// Own tokens of a segment of `tokenCount`: contiguous, perhaps none.
   func ownRange(of tokenCount: Int) -> Range<Int>
@@ -75,7 +78,16 @@ extension SequenceParallel {
   package var stage: (any PipelineStage<Scalar>)? { nil }
   package var canonical: (any CanonicalSums<Scalar>)? { nil }
 
+  package var tokens: (any SequenceParallel<Scalar>)? { self }
+
   /// How much of the parameters of blocks these ranks compute with.
-  package var extent: UnitExtent { stage != nil ? .stage : tensor != nil ? .part : .whole }
+  package var extent: UnitExtent {
+    switch (stage != nil, tensor != nil) {
+    case (false, false): .whole
+    case (false, true): .part
+    case (true, false): .stage
+    case (true, true): .partOfStage
+    }
+  }
   package var headExchange: (any HeadExchange<Scalar>)? { nil }
 }

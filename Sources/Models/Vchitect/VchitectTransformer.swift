@@ -36,33 +36,40 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   /// - Parameters:
   ///   - recomputedShare: share of the blocks, evenly spread, that store only their inputs and run again in
   ///     `backward`.
-  ///   - sequence: runs the blocks on a part of the tokens of every frame; inputs and result are whole.
-  /// - Precondition: `inputs.problems(for: configuration)` is empty; the sequence is no ring and has no stages.
+  ///   - sequence: runs the blocks on a part of the tokens of every frame, or some of the blocks; inputs and
+  ///     result are whole.
+  /// - Precondition: `inputs.problems(for: configuration)` is empty where the first block is run; the sequence is
+  ///   no ring.
   package func forward(
     tape: Tape<Scalar>, _ inputs: VchitectInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
     recomputedShare: Double = 0, sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
-    let scope = LayerScope(tape, parameters, adapter: adapter)
-    let stem = stem(scope, inputs, sequence: sequence)
-    let image = runBlocks(scope, stem, recomputedShare: recomputedShare)
-    let normalized = scope.modulatedLayerNorm(
-      "norm_out.linear", image, condition: stem.condition,
-      epsilon: VchitectConfiguration.epsilon)
-    let patches = scope.linear("proj_out", normalized)
-    let whole =
-      stem.sequence?.gatherTokens(patches, tokenCount: stem.tokenCounts[0], on: tape) ?? patches
-    return stem.grid.latents(of: whole, .channelsLast, on: tape)
+    let stage = sequence?.stage
+    let blocks = stage?.blocks(of: configuration.blockCount) ?? 0..<configuration.blockCount
+    let scope = LayerScope(
+      tape, parameters, adapter: adapter, extent: sequence?.extent ?? .whole)
+    let stem = stem(inputs, sequence: sequence?.tokens)
+    var state =
+      if let stage, !stage.isFirst {
+        TokenState(stage.receive(stem.stateShapes(width: configuration.width), on: tape))
+      } else {
+        embed(scope, inputs, stem)
+      }
+    state = runBlocks(blocks, scope, stem, state, recomputedShare: recomputedShare)
+    if let stage, !stage.isLast {
+      return stage.handOn(
+        state.values, velocityShape: stem.grid.latentShape(configuration.outChannels), on: tape)
+    }
+    let velocity = project(scope, stem, state)
+    stage?.publish(velocity)
+    return velocity
   }
 
   // MARK: Parts
 
   private func stem(
-    _ scope: LayerScope<Scalar>, _ inputs: VchitectInputs<Scalar>,
-    sequence: (any SequenceParallel<Scalar>)?
+    _ inputs: VchitectInputs<Scalar>, sequence: (any SequenceParallel<Scalar>)?
   ) -> VchitectStem<Scalar> {
-    let problems = inputs.problems(for: configuration)
-    precondition(problems.isEmpty, problems.joined(separator: "; "))
-    let tape = scope.tape
     let exchange = sequence?.headExchange
     precondition(
       sequence == nil || exchange != nil,
@@ -70,40 +77,67 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
     let grid = PatchGrid(
       latents: inputs.hiddenStates.shape,
       patch: [1, configuration.patchSize, configuration.patchSize])
-    let frameCount = grid.sizes[0]
-    let condition = tape.apply(
-      .silu,
-      to: scope("time_text_embed").conditionEmbedding(
-        timestep: inputs.timestep, pooled: inputs.pooledProjections))  // [B, D]
     return VchitectStem(
-      grid: grid, image: imageTokens(scope, inputs.hiddenStates, grid, exchange),
-      text: textTokens(scope, inputs.encoderHiddenStates, frameCount: frameCount, exchange),
-      condition: condition,
+      grid: grid,
       rotation: RotaryTable(
-        positionCount: frameCount, headWidth: configuration.attentionHeadWidth,
+        positionCount: grid.sizes[0], headWidth: configuration.attentionHeadWidth,
         theta: configuration.ropeTheta, scaling: configuration.ropeScalingFactor),
       tokenCounts: [grid.sizes[1] * grid.sizes[2], inputs.encoderHiddenStates.shape[1]],
       sequence: exchange)
   }
 
-  /// - Returns: the image tokens.
+  /// What comes before the blocks.
+  private func embed(
+    _ scope: LayerScope<Scalar>, _ inputs: VchitectInputs<Scalar>, _ stem: VchitectStem<Scalar>
+  ) -> TokenState<Scalar> {
+    let problems = inputs.problems(for: configuration)
+    precondition(problems.isEmpty, problems.joined(separator: "; "))
+    let condition = scope.tape.apply(
+      .silu,
+      to: scope("time_text_embed").conditionEmbedding(
+        timestep: inputs.timestep, pooled: inputs.pooledProjections))  // [B, D]
+    return TokenState(
+      streams: [
+        imageTokens(scope, inputs.hiddenStates, stem.grid, stem.sequence),
+        textTokens(
+          scope, inputs.encoderHiddenStates, frameCount: stem.grid.sizes[0], stem.sequence),
+      ], condition: condition)
+  }
+
+  /// The last block leaves the image tokens alone.
   private func runBlocks(
-    _ scope: LayerScope<Scalar>, _ stem: VchitectStem<Scalar>, recomputedShare: Double
-  ) -> Value<Scalar> {
-    var streams = [stem.image, stem.text]
-    for index in 0..<configuration.blockCount {
+    _ blocks: Range<Int>, _ scope: LayerScope<Scalar>, _ stem: VchitectStem<Scalar>,
+    _ state: TokenState<Scalar>, recomputedShare: Double
+  ) -> TokenState<Scalar> {
+    var streams = state.streams
+    for index in blocks {
       let name = "transformer_blocks.\(index)"
       let block = MultimodalDiffusionBlock(
         scope: scope(name), configuration: configuration, stem: stem,
         isLast: index == configuration.blockCount - 1)
       streams = scope.run(
-        name, streams + [stem.condition],
+        name, streams + [state.condition],
         recompute: isInEvenShare(index, share: recomputedShare)
       ) { tape, inputs in
         block.forward(tape, image: inputs[0], text: inputs[1], condition: inputs[2])
       }
     }
-    return streams[0]
+    return TokenState(streams: streams, condition: state.condition)
+  }
+
+  /// Modulation, projection, and patches back in place. Not inlined, as HunyuanVideo's.
+  @inline(never)
+  private func project(
+    _ scope: LayerScope<Scalar>, _ stem: VchitectStem<Scalar>, _ state: TokenState<Scalar>
+  ) -> Value<Scalar> {
+    let normalized = scope.modulatedLayerNorm(
+      "norm_out.linear", state.streams[0], condition: state.condition,
+      epsilon: VchitectConfiguration.epsilon)
+    let patches = scope.linear("proj_out", normalized)
+    let whole =
+      stem.sequence?.gatherTokens(patches, tokenCount: stem.tokenCounts[0], on: scope.tape)
+      ?? patches
+    return stem.grid.latents(of: whole, .channelsLast, on: scope.tape)
   }
 
   /// Patches with their positions, which are the same in every frame: [B, C, F, H, W] → [B·F, S, D].
@@ -147,8 +181,8 @@ extension VchitectTransformer: DiffusionTransformer {
     recomputedShare: Double, sequence: (any SequenceParallel<Scalar>)?
   ) -> Value<Scalar> {
     forward(
-      tape: tape, checked(inputs), adapter: adapter, recomputedShare: recomputedShare,
-      sequence: sequence)
+      tape: tape, sequence?.stage?.isFirst ?? true ? checked(inputs) : VchitectInputs(inputs),
+      adapter: adapter, recomputedShare: recomputedShare, sequence: sequence)
   }
 
   /// Image tokens after the last block, those of a clip's frames in a row: all blocks have two streams.
@@ -157,9 +191,12 @@ extension VchitectTransformer: DiffusionTransformer {
     recomputedShare: Double
   ) -> Value<Scalar> {
     let scope = LayerScope(tape, parameters, adapter: adapter)
-    let stem = stem(scope, checked(inputs), sequence: nil)
-    return runBlocks(scope, stem, recomputedShare: recomputedShare)
-      .reshaped([stem.clipCount, stem.grid.tokenCount, configuration.width])
+    let inputs = checked(inputs)
+    let stem = stem(inputs, sequence: nil)
+    return runBlocks(
+      0..<configuration.blockCount, scope, stem, embed(scope, inputs, stem),
+      recomputedShare: recomputedShare
+    ).streams[0].reshaped([stem.clipCount, stem.grid.tokenCount, configuration.width])
   }
 
   private func checked(_ inputs: TransformerInputs<Scalar>) -> VchitectInputs<Scalar> {
@@ -172,12 +209,6 @@ extension VchitectTransformer: DiffusionTransformer {
 /// What all blocks share.
 struct VchitectStem<Scalar: KernelScalar> {
   let grid: PatchGrid
-  /// [B·F, S, D], own tokens where the sequence is cut.
-  let image: Value<Scalar>
-  /// [B·F, T, D], own tokens where the sequence is cut.
-  let text: Value<Scalar>
-  /// SiLU of the embedded time and pooled text: [B, D].
-  let condition: Value<Scalar>
   /// Angles of the frames of a clip.
   let rotation: RotaryTable<Scalar>
   /// S and T, those of all parts.
@@ -187,4 +218,12 @@ struct VchitectStem<Scalar: KernelScalar> {
 
   /// B.
   var clipCount: Int { grid.sampleCount }
+
+  /// Shapes of the values of a state between blocks: image [B·F, S, D] and text [B·F, T, D], own tokens where the
+  /// sequence is cut, and the condition [B, D].
+  func stateShapes(width: Int) -> [[Int]] {
+    tokenCounts.map { count in
+      [clipCount * grid.sizes[0], sequence?.ownRange(of: count).count ?? count, width]
+    } + [[clipCount, width]]
+  }
 }

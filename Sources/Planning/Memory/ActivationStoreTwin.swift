@@ -7,33 +7,39 @@ final class ActivationStoreTwin {
 
   final class Entry {
     let count: Int
+    fileprivate let microbatch: Int
     fileprivate let role: PlannedRole
     /// Nil: it is in the file.
     fileprivate var block: PlannedLedger.Block?
 
-    fileprivate init(_ block: PlannedLedger.Block, role: PlannedRole) {
+    fileprivate init(_ block: PlannedLedger.Block, of microbatch: Int, role: PlannedRole) {
       count = block.count
+      self.microbatch = microbatch
       self.role = role
       self.block = block
     }
   }
 
   private unowned let ledger: PlannedLedger
+  /// Whose activations come and go now.
+  var microbatch = 0
   private var entries: [Entry] = []
 
   init(_ ledger: PlannedLedger) { self.ledger = ledger }
 
   fileprivate func store(_ block: PlannedLedger.Block, role: PlannedRole) -> Entry {
     for entry in entries.dropLast() { entry.block = nil }
-    let entry = Entry(block, role: role)
+    let entry = Entry(block, of: microbatch, role: role)
     entries.append(entry)
     return entry
   }
 
   fileprivate func load(_ entry: Entry) -> PlannedLedger.Block {
     let block = fetch(entry)
-    if let index = entries.firstIndex(where: { $0 === entry }), index > 0 {
-      _ = fetch(entries[index - 1])
+    if let index = entries.firstIndex(where: { $0 === entry }),
+      let next = entries[..<index].last(where: { $0.microbatch == entry.microbatch })
+    {
+      _ = fetch(next)
     }
     return block
   }

@@ -9,23 +9,33 @@ private enum Stream {
 }
 
 extension NetworkTwin {
-  private struct MultimodalStem {
-    let image: ValueTwin
-    let text: ValueTwin
-    let condition: ValueTwin
-  }
-
+  /// - Parameter inputs: nil in a later stage of a pipeline.
   func multimodalForward(
-    _ tape: TapeTwin, _ inputs: Inputs, _ form: MultimodalForm, sampleCount: Int,
+    _ tape: TapeTwin, _ inputs: Inputs?, _ form: MultimodalForm, sampleCount: Int,
     recomputedShare: Double
   ) -> ValueTwin {
-    let stem = multimodalStem(tape, inputs, sampleCount: sampleCount)
-    let image = runMultimodalBlocks(
-      tape, stem, form, sampleCount: sampleCount, recomputedShare: recomputedShare)
+    let blocks = stage?.blocks(of: sizes.doubleBlockCount) ?? 0..<sizes.doubleBlockCount
+    var state =
+      inputs.map { multimodalState(tape, $0, sampleCount: sampleCount) }
+      ?? receive(tape, before: blocks.lowerBound, sampleCount: sampleCount)
+    state = runMultimodalBlocks(
+      blocks, tape, state, form, sampleCount: sampleCount, recomputedShare: recomputedShare)
+    if let stage, !stage.isLast {
+      return handOn(tape, state, stage, velocityCount: sampleCount * sizes.latentCount)
+    }
+    let output = multimodalProjection(tape, state, sampleCount: sampleCount)
+    if let stage { publish(output, tape, stage) }
+    withExtendedLifetime(state) {}
+    return output
+  }
+
+  private func multimodalProjection(
+    _ tape: TapeTwin, _ state: StateTwin, sampleCount: Int
+  ) -> ValueTwin {
     let modulation = tape.chunks(
-      linear(tape, stem.condition, from: width, to: 2 * width), count: 2)
+      linear(tape, state.condition, from: width, to: 2 * width), count: 2)
     let normalized = tape.layerNorm(
-      image, width: width, scale: modulation[0], shift: modulation[1])
+      state.streams[0], width: width, scale: modulation[0], shift: modulation[1])
     let patches = linear(tape, normalized, from: width, to: sizes.outChannels * sizes.patchVolume)
     let whole =
       part.map {
@@ -33,7 +43,7 @@ extension NetworkTwin {
           patches, to: sampleCount * sizes.latentCount, peerCount: $0.degree - 1)
       } ?? patches
     let output = tape.permuted(whole)
-    withExtendedLifetime((stem, image, normalized)) {}
+    withExtendedLifetime(normalized) {}
     return output
   }
 
@@ -41,23 +51,27 @@ extension NetworkTwin {
     _ tape: TapeTwin, _ inputs: Inputs, _ form: MultimodalForm, sampleCount: Int,
     recomputedShare: Double
   ) -> ValueTwin {
-    let stem = multimodalStem(tape, inputs, sampleCount: sampleCount)
+    let state = multimodalState(tape, inputs, sampleCount: sampleCount)
     let image = runMultimodalBlocks(
-      tape, stem, form, sampleCount: sampleCount, recomputedShare: recomputedShare)
-    withExtendedLifetime(stem) {}
+      0..<sizes.doubleBlockCount, tape, state, form, sampleCount: sampleCount,
+      recomputedShare: recomputedShare
+    ).streams[0]
+    withExtendedLifetime(state) {}
     return image
   }
 
-  private func multimodalStem(_ tape: TapeTwin, _ inputs: Inputs, sampleCount: Int)
-    -> MultimodalStem
-  {
+  private func multimodalState(
+    _ tape: TapeTwin, _ inputs: Inputs, sampleCount: Int
+  ) -> StateTwin {
     let condition = tape.apply(
       conditionEmbedding(
         tape, pooled: inputs.pooled, pooledWidth: sizes.pooledWidth, sampleCount: sampleCount,
         hasGuidance: false))
-    return MultimodalStem(
-      image: imageTokens(tape, inputs.hiddenStates, sampleCount: sampleCount),
-      text: textTokens(tape, inputs.text, sampleCount: sampleCount), condition: condition)
+    return StateTwin(
+      streams: [
+        imageTokens(tape, inputs.hiddenStates, sampleCount: sampleCount),
+        textTokens(tape, inputs.text, sampleCount: sampleCount),
+      ], condition: condition)
   }
 
   private func imageTokens(
@@ -85,19 +99,19 @@ extension NetworkTwin {
   }
 
   private func runMultimodalBlocks(
-    _ tape: TapeTwin, _ stem: MultimodalStem, _ form: MultimodalForm, sampleCount: Int,
-    recomputedShare: Double
-  ) -> ValueTwin {
-    var streams = [stem.image, stem.text]
-    for index in 0..<sizes.doubleBlockCount {
-      streams = run(index, tape, streams + [stem.condition], recomputedShare: recomputedShare) {
+    _ blocks: Range<Int>, _ tape: TapeTwin, _ state: StateTwin, _ form: MultimodalForm,
+    sampleCount: Int, recomputedShare: Double
+  ) -> StateTwin {
+    var streams = state.streams
+    for index in blocks {
+      streams = run(index, tape, streams + [state.condition], recomputedShare: recomputedShare) {
         tape, inputs in
         multimodalBlock(
           tape, form, image: inputs[0], text: inputs[1], condition: inputs[2],
           sampleCount: sampleCount, isLast: index == sizes.doubleBlockCount - 1)
       }
     }
-    return streams[0]
+    return StateTwin(streams: streams, condition: state.condition)
   }
 
   private func multimodalBlock(

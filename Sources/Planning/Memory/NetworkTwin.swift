@@ -24,16 +24,17 @@ struct NetworkTwin {
   var width: Int { sizes.width }
   /// How many ranks cut the weights of blocks.
   var cut: Int { part?.tensorDegree ?? 1 }
+  private var blockExtent: ExtentTwin {
+    stage == nil ? cut > 1 ? .part : .whole : cut > 1 ? .partOfStage : .stage
+  }
 
   /// - Shapes: noisy B·C·F·H·W → the same.
   func velocity(
     _ tape: TapeTwin, noisy: ValueTwin, sampleCount: Int, recomputedShare: Double = 0
   ) -> ValueTwin {
     inPass(tape, noisy) {
-      if case .doubleAndSingleStream = sizes.form, let stage, !stage.isFirst {
-        return forward(tape, nil, sampleCount: sampleCount, recomputedShare: recomputedShare)
-      }
-      let inputs = inputs(tape, noisy: noisy, sampleCount: sampleCount)
+      let isFirst = stage?.isFirst ?? true
+      let inputs = isFirst ? inputs(tape, noisy: noisy, sampleCount: sampleCount) : nil
       let output =
         switch sizes.form {
         case .doubleAndSingleStream:
@@ -129,8 +130,7 @@ struct NetworkTwin {
     let sets = sets
     func run(_ tape: TapeTwin, _ inputs: [ValueTwin]) -> [ValueTwin] {
       ParametersTwin.inBlock(
-        block, of: sets, extent: stage != nil ? .stage : cut > 1 ? .part : .whole, on: tape,
-        isDifferentiated: isDifferentiated
+        block, of: sets, extent: blockExtent, on: tape, isDifferentiated: isDifferentiated
       ) { body(tape, inputs) }
     }
     guard isInEvenShare(block, share: recomputedShare) && isDifferentiated else {

@@ -81,7 +81,7 @@ final class ParametersTwin {
       group.tensorDegree == 1
       ? []
       : zip(units, sharding.partitions).map {
-        SlicedUnit($0.tensors, partition: $1, degree: group.tensorDegree)
+        SlicedUnit($0.tensors, partition: $1.amongOwners, degree: group.tensorDegree)
       }
     held = ledger.allocate(
       stage == .parameters ? sharding.count(of: group.rank) : elementCount, role, .parameters)
@@ -125,7 +125,7 @@ final class ParametersTwin {
       } else {
         isBlock.indices.filter { !isBlock[$0] }
       }
-    return extent == .stage ? units.filter(isInStage) : units
+    return extent.isOfStage ? units.filter(isInStage) : units
   }
 
   private func isInStage(_ unit: Int) -> Bool {
@@ -167,7 +167,7 @@ final class ParametersTwin {
 
   /// As `ParameterSet.loadAhead`.
   private func loadAhead(of block: Int, _ extent: ExtentTwin, isWayBack: Bool) {
-    guard let besides = group.besides, extent == .stage || group.stage == nil else { return }
+    guard let besides = group.besides, extent.isOfStage || group.stage == nil else { return }
     let next = block + (isWayBack ? -1 : 1)
     guard (0..<isBlock.count(where: \.self)).contains(next),
       let unit = units(next, extent).first
@@ -183,7 +183,7 @@ final class ParametersTwin {
 
   /// Elements of a unit in memory.
   private func memoryCount(_ unit: Int, _ extent: ExtentTwin) -> Int {
-    extent == .part ? slicedUnits[unit].slice(of: group.rank).count : sharding.units[unit].count
+    extent.isPart ? slicedUnits[unit].slice(of: group.rank).count : sharding.units[unit].count
   }
 
   func leave(_ block: Int?, _ extent: ExtentTwin = .whole) {
@@ -193,7 +193,8 @@ final class ParametersTwin {
   /// What a pass loads.
   func attendPass() {
     let outside: ExtentTwin = group.stage == nil ? .whole : .stage
-    let extent = group.tensorDegree > 1 ? .part : outside
+    let isCut = group.tensorDegree > 1
+    let extent = isCut ? group.stage == nil ? .part : .partOfStage : outside
     enter(nil, outside)
     for block in 0..<isBlock.count(where: \.self) {
       enter(block, extent)
@@ -214,14 +215,21 @@ final class ParametersTwin {
     }
   }
 
+  /// The ranks that share a unit that is cut: those of the pipeline stage, or of the replica.
+  private var sharers: (exchange: ExchangeTwin, rank: Int, rankCount: Int) {
+    group.stage.map { ($0.exchange, $0.rank, $0.rankCount) }
+      ?? (group.exchange, group.rank, group.rankCount)
+  }
+
   /// This rank's elements of a unit go to all others, or to each what it computes with.
   private func gather(
-    _ unit: Int, _ extent: ExtentTwin = .whole, by exchange: ExchangeTwin? = nil
+    _ unit: Int, _ extent: ExtentTwin = .whole, by line: ExchangeTwin? = nil
   ) {
-    if extent == .part {
-      (exchange ?? group.exchange).gatherPart(sharding.partitions[unit])
-      ledger.updateByteCount += Double(4 * slicedUnits[unit].loadCount(from: group.rank))
-      countMessages(unit, peerCount: group.rankCount - 1)
+    if extent.isPart {
+      let (exchange, rank, rankCount) = sharers
+      (line ?? exchange).gatherPart(slicedUnits[unit].partition)
+      ledger.updateByteCount += Double(4 * slicedUnits[unit].loadCount(from: rank))
+      countMessages(unit, peerCount: rankCount - 1)
       return
     }
     let own = sharding.partitions[unit].range(of: group.rank).count
@@ -299,10 +307,11 @@ final class ParametersTwin {
     let partition = sharding.partitions[unit]
     let beside = sumsUnits ? group.besides?.sums : nil
     if group.tensorDegree > 1 {
-      (beside ?? group.exchange).reducePart(
-        partition, neighborhoodCount: group.rankCount / group.tensorDegree)
-      ledger.updateByteCount += Double(4 * slicedUnits[unit].gradientCount(from: group.rank))
-      countMessages(unit, peerCount: group.rankCount - 1)
+      let (exchange, rank, rankCount) = sharers
+      (beside ?? exchange).reducePart(
+        slicedUnits[unit].partition, neighborhoodCount: rankCount / group.tensorDegree)
+      ledger.updateByteCount += Double(4 * slicedUnits[unit].gradientCount(from: rank))
+      countMessages(unit, peerCount: rankCount - 1)
       return
     }
     if let stage = group.stage {

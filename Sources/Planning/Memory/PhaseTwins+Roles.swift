@@ -35,11 +35,7 @@ extension PhaseTwins {
   /// W is whole on both sides, or goes from the one to the other unit by unit.
   private func handOver(_ role: RankRole, to set: PhaseTwins) -> HandedOver {
     let taught = state()
-    let group = ShardGroupTwin(
-      rank: set.place.rank, rankCount: set.place.rankCount, zeroStage: set.place.zeroStage,
-      exchange: ExchangeTwin(
-        taught.ledger, rank: set.place.rank, bucketByteCount: sizes.bucketByteCount),
-      besides: set.besides(taught.ledger))
+    let group = set.shardGroup(taught.ledger)
     let isWhole = max(taught.base.stage, set.place.zeroStage) < .parameters
     let network: ParametersTwin
     if role == .score && isWhole {
@@ -60,18 +56,16 @@ extension PhaseTwins {
   func evaluate(after role: RankRole, in set: PhaseTwins) -> RankPhase {
     let isWhole = max(place.zeroStage, set.place.zeroStage) < .parameters
     return evaluate { state in
-      let group = ShardGroupTwin(
-        rank: set.place.rank, rankCount: set.place.rankCount, zeroStage: set.place.zeroStage,
-        exchange: ExchangeTwin(
-          state.ledger, rank: set.place.rank, bucketByteCount: sizes.bucketByteCount),
-        besides: set.besides(state.ledger))
+      let group = set.shardGroup(state.ledger)
       let own = State(ledger: state.ledger, group: group, base: state.base, texts: [])
       var networks: [ParametersTwin] = role == .score ? set.critic(own).all : []
       if !isWhole {
         networks.append(weights(own, role == .score ? .base : .generator, sizes.networkUnits))
       }
       // Partial sums are left from the last network that was trained.
-      networks.last { $0.role != .base }?.reduceScatter()
+      let trained = networks.last { $0.role != .base }
+      trained?.reduceScatter()
+      trained?.sumOverReplicas()
       // Elements come unit by unit.
       for unit in sizes.networkUnits {
         _ = state.ledger.allocate(unit.elementCount, .generator, .parameters)
@@ -96,8 +90,8 @@ extension PhaseTwins {
       for sample in samples {
         let batch = batch(ledger)
         let gradient = score(sample, state, critic)
-        ledger.sentByteCount += Double(4 * latentCount)
-        ledger.messageCount += 1
+        ledger.sentByteCount += Double(4 * latentCount * latentReceiverCount)
+        ledger.messageCount += Double(latentReceiverCount)
         withExtendedLifetime((batch, gradient)) {}
       }
     }
@@ -138,8 +132,8 @@ extension PhaseTwins {
         withExtendedLifetime(batch) {}
         return x.block
       }
-      ledger.sentByteCount += Double(4 * latentCount * microbatchCount)
-      ledger.messageCount += Double(microbatchCount)
+      ledger.sentByteCount += Double(4 * latentCount * microbatchCount * latentReceiverCount)
+      ledger.messageCount += Double(microbatchCount * latentReceiverCount)
       return blocks
     }
     func train(depth: Int) {

@@ -29,6 +29,8 @@ struct PhaseTwins {
   let stage: StageTwin?
   /// Whether W and the generator are kept packed.
   let keepsPackedWeights: Bool
+  /// To how many ranks of the other role it sends latents, where roles are split.
+  var latentReceiverCount = 0
 
   var network: NetworkSizes { sizes.network }
   var sampleCount: Int { sizes.samplesPerMicrobatch }
@@ -46,6 +48,20 @@ struct PhaseTwins {
   func state(draws: Bool = true) -> State {
     let ledger = PlannedLedger()
     if sizes.offloadsActivations { ledger.activationStore = ActivationStoreTwin(ledger) }
+    let group = shardGroup(ledger)
+    let base = ParametersTwin(ledger, role: .base, units: sizes.networkUnits, group: group)
+    if draws { base.initialize() }
+    if keepsPackedWeights { base.packedByteCount = sizes.packedWeightByteCount }
+    // Partial sums of the step before are kept for the next one, into the next phase too.
+    base.reduceScatter()
+    base.sumOverReplicas()
+    return State(
+      ledger: ledger, group: group, base: base,
+      texts: sizes.storedTextElementCounts.map { ledger.allocate($0, .common, .parameters) })
+  }
+
+  /// The ranks that hold the networks together, with exchanges of their own.
+  func shardGroup(_ ledger: PlannedLedger) -> ShardGroupTwin {
     func exchange(_ rank: Int) -> ExchangeTwin {
       ExchangeTwin(ledger, rank: rank, bucketByteCount: sizes.bucketByteCount)
     }
@@ -63,15 +79,7 @@ struct PhaseTwins {
       group.replicas = ReplicasTwin(
         rank: place.replica, rankCount: place.replicaCount, exchange: exchange(place.replica))
     }
-    let base = ParametersTwin(ledger, role: .base, units: sizes.networkUnits, group: group)
-    if draws { base.initialize() }
-    if keepsPackedWeights { base.packedByteCount = sizes.packedWeightByteCount }
-    // Partial sums of the step before are kept for the next one, into the next phase too.
-    base.reduceScatter()
-    base.sumOverReplicas()
-    return State(
-      ledger: ledger, group: group, base: base,
-      texts: sizes.storedTextElementCounts.map { ledger.allocate($0, .common, .parameters) })
+    return group
   }
 
   /// As `RankSet` makes them.

@@ -5,7 +5,10 @@ import MeshLayout
 
 /// How much of a network a pass has in memory.
 enum ExtentTwin {
-  case whole, part, stage
+  case whole, part, stage, partOfStage
+
+  var isPart: Bool { self == .part || self == .partOfStage }
+  var isOfStage: Bool { self == .stage || self == .partOfStage }
 }
 
 /// What a rank runs in a row for a microbatch.
@@ -49,6 +52,7 @@ final class StageTwin {
       goOn: { [self] microbatch, body in
         let before = ledger.operationCount
         onWait = { body.pause() }
+        ledger.activationStore?.microbatch = microbatch
         body.resume()
         turns.append(
           StageTurn(
@@ -102,10 +106,16 @@ final class StageTwin {
 // MARK: Passes
 
 extension NetworkTwin {
-  /// Elements of the values of a state before a block, as `TransformerStem.stateShapes`.
+  /// Elements of the values of a state before a block, as `stateShapes` of the networks' stems.
   private func stateCounts(before block: Int, sampleCount: Int) -> [Int] {
-    let (video, text) = (sizes.videoTokenCount, sizes.textTokenCount)
-    let tokens = block <= sizes.doubleBlockCount ? [video, text] : [video + text]
+    if case .multimodal = sizes.form {
+      let frameCount = sampleCount * sizes.latentFrames
+      return [sizes.frameTokenCount, sizes.textTokenCount].map {
+        frameCount * (part?.count(of: $0) ?? $0) * width
+      } + [sampleCount * width]
+    }
+    let own = [sizes.videoTokenCount, sizes.textTokenCount].map { part?.count(of: $0) ?? $0 }
+    let tokens = block <= sizes.doubleBlockCount ? own : [own.reduce(0, +)]
     return tokens.map { sampleCount * $0 * width } + [sampleCount * width]
   }
 

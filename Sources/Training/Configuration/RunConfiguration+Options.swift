@@ -235,8 +235,8 @@ extension RunConfiguration {
     ),
     .degree(
       "mesh.stages", \.mesh.stages,
-      "Stages of a pipeline, each with a stretch of the blocks and what belongs to them; with zeroStage 3, "
-        + "without ring, sp and tp; HunyuanVideo's alone. auto: 1."),
+      "Stages of a pipeline, each with a stretch of the blocks and what belongs to them; with zeroStage 3; "
+        + "the ranks of a stage may share tokens (ring, sp) and cut weights (tp). auto: 1."),
     .choice(
       "mesh.schedule", \.mesh.schedule,
       "How a stage orders microbatches: gpipe, all forward, then all back; 1f1b, of at most as many as there are "
@@ -247,7 +247,8 @@ extension RunConfiguration {
       "mesh.placement", \.mesh.placement,
       "Which ranks hold which role while the student is distilled: colocated, all ranks a part of each; split, "
         + "the last generatorRanks ranks the generator and all others W, the fake DiT and what scores samples, "
-        + "with the same bits. auto: colocated, unless only split keeps within memoryPerRank."),
+        + "each set a mesh of its own, with the same bits. auto: colocated, unless only split keeps within "
+        + "memoryPerRank."),
     .degree(
       "mesh.generatorRanks", \.mesh.generatorRanks,
       "Ranks of a split placement that hold the generator. auto: as many as make the shortest steps."
@@ -255,7 +256,22 @@ extension RunConfiguration {
     .number(
       "mesh.generatorZeroStage", \.mesh.generatorZeroStage,
       "What the generator ranks of a split placement shard among them, as zeroStage, which then says it of "
-        + "the score ranks and of the phases that run on all ranks. auto: as zeroStage."),
+        + "the score ranks and of the phases that run on all ranks. auto: as zeroStage, or 3 where these ranks "
+        + "alone cut weights."),
+    .degree(
+      "mesh.generatorDp", \.mesh.generatorDp,
+      "Replicas among the generator ranks of a split placement, as dp, which then says it of the score ranks and "
+        + "of the phases that run on all ranks. auto: as dp."),
+    .degree(
+      "mesh.generatorRing", \.mesh.generatorRing,
+      "The same of ring: generator ranks that keys and values go round. auto: as ring."),
+    .degree(
+      "mesh.generatorSp", \.mesh.generatorSp,
+      "The same of sp: generator ranks that share the tokens of a microbatch. auto: as sp, 1 where that is auto."
+    ),
+    .degree(
+      "mesh.generatorTp", \.mesh.generatorTp,
+      "The same of tp: generator ranks that cut the weights of blocks. auto: as tp."),
     .integer(
       "mesh.memoryPerRank", \.mesh.memoryPerRank, "bytes",
       "Tensors that a rank may hold; of the legal layouts the first that keeps within it is taken, and "

@@ -101,10 +101,6 @@ extension RunConfiguration {
         "is \(stages), but the discriminator's features are not run in stages: set "
           + "distill.lambdaAdversarial to 0")
       check.require(
-        "mesh.stages", !model.offload,
-        "is \(stages), but model.offload keeps activations of one microbatch at a time: set it to false"
-      )
-      check.require(
         "mesh.schedule", mesh.schedule != .gPipe || batch.microbatches <= Self.largestFlight,
         "is gpipe, which keeps all \(batch.microbatches) microbatches in flight, each with a thread: set it to "
           + "1f1b, or batch.microbatches to at most \(Self.largestFlight)")
@@ -112,6 +108,8 @@ extension RunConfiguration {
     for (key, degree) in [
       ("dp", mesh.dp), ("zero", mesh.zero), ("ring", mesh.ring), ("sp", mesh.sp), ("tp", mesh.tp),
       ("stages", mesh.stages), ("generatorRanks", mesh.generatorRanks),
+      ("generatorDp", mesh.generatorDp), ("generatorRing", mesh.generatorRing),
+      ("generatorSp", mesh.generatorSp), ("generatorTp", mesh.generatorTp),
     ] {
       if case .fixed(let count) = degree {
         check.require("mesh.\(key)", count >= 1, "must be auto or at least 1, found \(count)")
@@ -222,9 +220,10 @@ extension RunConfiguration {
           + "\(transformer.architecture.rawValue) model reach to \(side): set it to at most \(4 * side)"
       )
     }
-    if transformer.architecture == .vchitect, case .fixed(let ring) = mesh.ring {
+    for (key, degree) in [("ring", mesh.ring), ("generatorRing", mesh.generatorRing)] {
+      guard transformer.architecture == .vchitect, case .fixed(let ring) = degree else { continue }
       check.require(
-        "mesh.ring", ring <= 1,
+        "mesh.\(key)", ring <= 1,
         "is \(ring), but keys of vchitect's frames do not go round a ring: leave it auto or 1, and "
           + "share tokens by mesh.sp")
     }
@@ -232,16 +231,12 @@ extension RunConfiguration {
       "mesh.sums", mesh.sums == .fast || transformer.architecture == .hunyuanVideo,
       "is canonical, but gradients of vchitect's frames and texts are not summed in blocks of tokens in this "
         + "version: set it to fast")
-    if transformer.architecture == .vchitect, case .fixed(let tp) = mesh.tp {
+    for (key, degree) in [("tp", mesh.tp), ("generatorTp", mesh.generatorTp)] {
+      guard transformer.architecture == .vchitect, case .fixed(let tp) = degree else { continue }
       check.require(
-        "mesh.tp", tp <= 1,
+        "mesh.\(key)", tp <= 1,
         "is \(tp), but weights of vchitect's blocks are not cut: leave it auto or 1, and share tokens by "
           + "mesh.sp")
-    }
-    if transformer.architecture == .vchitect, case .fixed(let stages) = mesh.stages {
-      check.require(
-        "mesh.stages", stages <= 1,
-        "is \(stages), but vchitect's blocks are not cut into stages: leave it auto or 1")
     }
     return check.problems
   }
@@ -263,7 +258,7 @@ extension RunConfiguration {
     // What is wrong by itself is told once.
     let isSound = [
       batch.microbatches, model.heads, search.dp, search.zero ?? 1, search.ring, search.sp ?? 1,
-      search.tp, search.stages,
+      search.tp, search.stages, search.generatorDegrees.values.min() ?? 1,
     ].allSatisfy { $0 > 0 }
     if isSound {
       check.problems += search.problems.map { ConfigurationProblem($0.key, $0.message) }
@@ -294,6 +289,11 @@ extension RunConfiguration {
     search.splitsRoles = mesh.placement == .split
     search.generatorRankCount = fixed(mesh.generatorRanks)
     search.generatorStage = fixed(mesh.generatorZeroStage).flatMap(ZeroStage.init(rawValue:))
+    let degrees: [(axis: Axis, degree: Degree)] = [
+      (.dp, mesh.generatorDp), (.ring, mesh.generatorRing), (.sp, mesh.generatorSp),
+      (.tp, mesh.generatorTp),
+    ]
+    for (axis, degree) in degrees { search.generatorDegrees[axis] = fixed(degree) }
     return search
   }
 }

@@ -168,6 +168,10 @@ package struct RunConfiguration: Equatable, Sendable {
     package var placement = Placement.auto
     package var generatorRanks = Degree.auto
     package var generatorZeroStage = Degree.auto
+    package var generatorDp = Degree.auto
+    package var generatorRing = Degree.auto
+    package var generatorSp = Degree.auto
+    package var generatorTp = Degree.auto
     package var memoryPerRank = 0
   }
 

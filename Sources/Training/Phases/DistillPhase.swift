@@ -79,7 +79,7 @@ package struct DistillPhase {
           isLast: step + 1 == options.steps))
       let agreement = try context.agreeOnStep(
         losses: report.losses, readings: report.readings, outcomes: report.outcomes,
-        of: turns.ranks.microbatches)
+        in: turns.ranks)
       for network in UpdatedNetwork.allCases {
         guard let outcome = agreement.outcomes[network.rawValue] else { continue }
         try context.note(outcome, of: network.rawValue, in: Self.name, step: step)

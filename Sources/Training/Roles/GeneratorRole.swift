@@ -103,9 +103,9 @@ package struct GeneratorRole {
       // pipeline they wait for the rest of those in flight.
       let loaded = deepest(ranks.peers(of: microbatch))
       for _ in loaded..<deepest(context.companions(of: microbatch, in: ranks)) {
-        context.skipPass()
+        context.skipPass(in: ranks)
       }
-      for _ in depth..<loaded { context.attendPass(of: network.parameters) }
+      for _ in depth..<loaded { context.attendPass(of: network.parameters, in: ranks) }
     }
     return rollout.generate(
       depth: depth,
@@ -113,7 +113,7 @@ package struct GeneratorRole {
       generator: BoundDenoiser(
         network, conditions: batch.conditions,
         recomputedShare: tape.isRecording ? recomputedShare : 0,
-        sequence: context.sequence),
+        sequence: ranks.sequence),
       on: tape
     ) { simulatedStep in
       // Each simulated step has a stream of its own: K of them per training step.

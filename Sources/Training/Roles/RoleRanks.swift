@@ -24,6 +24,9 @@ package final class RoleRanks {
       microbatchCount: context.configuration.batch.microbatches,
       configuration: context.configuration.exchange, arena: context.arena)
     latents = LatentExchange(transport: transport, places: places)
+    try ranks.sharePasses(context.configuration.mesh) { [unowned context] in
+      context.exchangeInPass($0)
+    }
   }
 
   /// What this rank has sent for its role since the last call.

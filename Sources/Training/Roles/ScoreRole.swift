@@ -71,10 +71,10 @@ package struct ScoreRole {
     let weak = Adapter(adapter, weight: alphaWeak)
     let real = GuidedDenoiser<Float>(
       conditional: BoundDenoiser(
-        networks.base, conditions: batch.conditions, adapter: weak, sequence: context.sequence),
+        networks.base, conditions: batch.conditions, adapter: weak, sequence: ranks.sequence),
       unconditional: BoundDenoiser(
         networks.base, conditions: batch.conditions.map { _ in Condition() }, adapter: weak,
-        sequence: context.sequence),
+        sequence: ranks.sequence),
       scale: options.guidance)
     let matching = DistributionMatching()
     let result = matching.evaluate(
@@ -159,7 +159,7 @@ package struct ScoreRole {
     BoundDenoiser(
       networks.base, conditions: batch.conditions,
       adapter: Adapter(adapter, weight: options.alphaStrong), recomputedShare: recomputedShare,
-      sequence: context.sequence)
+      sequence: ranks.sequence)
   }
 
   /// D(x) = head(features of W at a noised x). (19)

@@ -192,8 +192,11 @@ package enum Coordinator {
     }
     return
       "split: while the generator is distilled \(ranks(0..<first)) W, the fake DiT and what scores "
-      + "samples, \(ranks(first..<shape.rankCount)) the generator, its optimizer and average; in the "
-      + "other phases " + colocatedReason(for: all, hasCanonicalSums: hasCanonicalSums)
+      + "samples, \(ranks(first..<shape.rankCount)) the generator, its optimizer and average"
+      + (generatorRanks.shape[.zero] == generatorRanks.count
+        ? "" : " (\(generatorRanks.shape.axes))")
+      + "; in the other phases "
+      + colocatedReason(for: all, hasCanonicalSums: hasCanonicalSums)
   }
 
   private static func colocatedReason(for shape: MeshShape, hasCanonicalSums: Bool) -> String {
@@ -205,8 +208,8 @@ package enum Coordinator {
     let replicas =
       shape[.dp] > 1 && rankCount > 1
       ? "; \(shape[.dp]) replicas of that sum their shards' gradients" : ""
-    if shape[.stages] > 1 { return stages(shape) + replicas }
-    if shape.sequenceDegree == 1 { return state + replicas }
+    let held = (shape[.stages] > 1 ? stages(shape) : state) + replicas
+    if shape.sequenceDegree == 1 { return held }
     let attention = [
       shape[.sp] > 1 ? "\(shape[.sp]) of them its heads" : nil,
       shape[.ring] > 1 ? "keys and values going round \(shape[.ring])" : nil,
@@ -217,7 +220,7 @@ package enum Coordinator {
       + (hasCanonicalSums
         ? ", which are summed in fixed blocks, so bits are those of one rank"
         : ", so sums run in another order and bits are not those of one rank")
-      + "; \(state)\(replicas)"
+      + "; \(held)"
   }
 
   private static func stages(_ shape: MeshShape) -> String {

@@ -32,18 +32,10 @@ extension RunContext {
     private static func sum(_ values: [Double]) -> Double { treeReduce(values, combine: +) ?? 0 }
   }
 
-  /// Whether this rank speaks for its microbatches; others may have computed them with it.
-  private var isSpeaker: Bool {
-    let stageSize = transport.size / shape[.stages]
-    return transport.rank < stageSize && transport.rank % shape.sequenceDegree == 0
-  }
-
   /// What this rank has sent since the last call.
   private func takeOwnTraffic() -> ExchangeStatistics {
     var sent = ranks.takeStatistics()
     if let roles { sent += roles.takeStatistics() }
-    if let stageExchange { sent += stageExchange.statistics.take() }
-    for exchange in tokenExchanges { sent += exchange.statistics.take() }
     return sent
   }
 
@@ -52,18 +44,21 @@ extension RunContext {
   ///   - losses: of this rank's microbatches, in order.
   ///   - readings: further numbers of them by name, in the same order.
   ///   - outcomes: updates that this rank took part in, by network.
-  ///   - microbatches: those that the numbers belong to; nil: those of all ranks training together.
+  ///   - set: the ranks whose microbatches the numbers belong to; nil: all ranks training together.
   /// - Throws: `JobError`, on every rank, what any rank's `attempt` has failed at.
   /// - Collective: over the transport, once a turn.
   package func agreeOnStep(
     losses: [Double], readings: [String: [Double]] = [:], outcomes: [String: StepOutcome] = [:],
-    of microbatches: [Int]? = nil
+    in set: RankSet? = nil
   ) throws -> StepAgreement {
     if let abandonment { throw abandonment }
     try finishWorkBeside()
+    let set = set ?? ranks
+    // Others may have computed these microbatches with this rank.
+    let isSpeaker = set.isSpeaker
     let reports = try transport.allGather(
       value: StepReport(
-        microbatches: microbatches ?? self.microbatches,
+        microbatches: set.microbatches,
         lossBits: isSpeaker ? losses.map(\.bitPattern) : [],
         readingBits: readings.mapValues { isSpeaker ? $0.map(\.bitPattern) : [] },
         outcomes: outcomes,

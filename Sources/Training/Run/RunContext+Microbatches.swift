@@ -13,20 +13,20 @@ extension RunContext {
   /// order only if all make as many.
   func companions(of microbatch: Int, in set: RankSet) -> [Int] {
     let own = set.microbatches
-    guard let pipeline, let index = own.firstIndex(of: microbatch) else {
+    guard let pipeline = set.pipeline, let index = own.firstIndex(of: microbatch) else {
       return set.peers(of: microbatch)
     }
     return own[pipeline.companions(of: index, count: own.count)].flatMap(set.peers)
   }
 
   /// Lets those in flight with this rank's microbatch make a pass that it does not need.
-  func skipPass() { pipeline?.skipPass() }
+  func skipPass(in set: RankSet) { set.pipeline?.skipPass() }
 
-  /// Loads what a pass of a network over this rank's microbatch loads, and computes nothing.
+  /// Loads what a pass of a network, held by a set, over this rank's microbatch loads, and computes nothing.
   /// - Collective: as such a pass.
-  func attendPass(of network: ParameterSet<Float>) {
-    network.attendPass(sequence?.extent ?? .whole)
-    pipeline?.skipPass()
+  func attendPass(of network: ParameterSet<Float>, in set: RankSet) {
+    network.attendPass(set.sequence?.extent ?? .whole)
+    skipPass(in: set)
   }
 
   /// The gradient sums of a turn over this rank's microbatches, or its part of all ranks', and what `body` returns
@@ -39,8 +39,9 @@ extension RunContext {
     of targets: [GradientTarget], in set: RankSet? = nil, _ passes: PassCount,
     _ body: @escaping (_ microbatch: Int) -> Result
   ) -> (sums: [Buffer<Float>], results: [Result]) {
-    let microbatches = (set ?? ranks).microbatches
-    if let pipeline {
+    let set = set ?? ranks
+    let microbatches = set.microbatches
+    if let pipeline = set.pipeline {
       return MicrobatchSum.gradients(
         of: targets, over: microbatches, arena: arena, in: pipeline, passes, body)
     }

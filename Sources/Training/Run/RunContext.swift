@@ -26,9 +26,6 @@ package final class RunContext {
   var roles: RoleRanks?
   /// What the axes of the mesh are.
   package let shape: MeshShape
-  /// The ranks that share the tokens of this rank's microbatches, or the blocks of networks; nil where it has them to
-  /// itself.
-  package private(set) var sequence: (any SequenceParallel<Float>)?
   /// How the networks' products read their operands, the same on all ranks.
   package private(set) var precision: ProductPrecision
   /// Whether every rank's CPU multiplies bfloat16 itself.
@@ -39,12 +36,6 @@ package final class RunContext {
   let isStopRequested: () -> Bool
   /// Whether W and the generator are kept packed where products read bfloat16.
   private let keepsPackedWeights: Bool
-  /// Between the stages of this rank's pipeline.
-  var stageExchange: StageExchange?
-  /// Keeps microbatches in flight; nil where there is one stage.
-  private(set) var pipeline: Pipeline?
-  /// What moves activations: by the ring, by all-to-all, and between ranks that cut weights.
-  var tokenExchanges: [TokenExchange] = []
   /// Where activations are kept outside of memory.
   private var activationStore: FileActivationStore<Float>?
   /// What this rank failed at by itself; see `attempt`.
@@ -84,45 +75,7 @@ package final class RunContext {
     settle(
       try PrecisionRule.resolve(
         configuration.compute.precision, made: nil, isFast: multipliesBFloat16))
-    if shape[.ring] > 1 {
-      sequence = RingSequence(try tokenExchange(along: .ring)) { [unowned self] in
-        exchangeInPass($0)
-      }
-    }
-    if shape[.sp] > 1 {
-      sequence = UlyssesSequence(
-        try tokenExchange(along: .sp), inside: sequence, plan: configuration.mesh.sequencePlan,
-        isCanonical: configuration.mesh.sums == .canonical
-      ) { [unowned self] in exchangeInPass($0) }
-    } else if configuration.mesh.sums == .canonical {
-      sequence = WholeSequence()
-    }
-    if shape[.tp] > 1 {
-      sequence = TensorSequence(try tokenExchange(along: .tp), inside: sequence) {
-        [unowned self] in exchangeInPass($0)
-      }
-    }
-    if shape[.stages] > 1 {
-      let states = StageExchange(
-        transport: try transport.part(shape.group(along: .stages, of: transport.rank)))
-      stageExchange = states
-      let stage = StagedSequence<Float>(
-        states, canonical: configuration.mesh.sums == .canonical ? CanonicalTokens(nil) : nil
-      ) { [unowned self] in exchangeInPass($0) }
-      sequence = stage
-      pipeline = Pipeline(
-        stage, schedule: configuration.mesh.schedule.planned,
-        adopt: { transport.adoptThread() })
-    }
-  }
-
-  /// - Collective: over the transport.
-  private func tokenExchange(along axis: Axis) throws -> TokenExchange {
-    let group = shape.group(along: axis, of: transport.rank)
-    let exchange = TokenExchange(
-      transport: try transport.split(color: group[0], key: transport.rank))
-    tokenExchanges.append(exchange)
-    return exchange
+    try ranks.sharePasses(configuration.mesh) { [unowned self] in exchangeInPass($0) }
   }
 
   /// Sets the precision of the run, fp32 or bf16, before the first pass of a network.
@@ -132,6 +85,8 @@ package final class RunContext {
     precision = choice == .bf16 ? .bfloat16 : .float32
   }
 
+  /// Who shares the tokens of this rank's microbatches, or the blocks of networks, where all ranks train together.
+  package var sequence: (any SequenceParallel<Float>)? { ranks.sequence }
   /// Among the ranks that shard a replica of the networks' state.
   package var exchange: BucketExchange { ranks.exchange }
   /// The microbatches of every step that this rank computes where all ranks train together, in order.
@@ -197,7 +152,7 @@ package final class RunContext {
     guard configuration.model.offload else { return }
     let name = configuration.model.offloadFolder
     let place = name.isEmpty ? folder.url : URL(filePath: name)
-    activationStore = try transport.onEveryRank {
+    let store: FileActivationStore<Float> = try transport.onEveryRank {
       do {
         return try FileActivationStore(in: place, arena: arena) { [unowned self] in attempt($0) }
       } catch {
@@ -209,6 +164,8 @@ package final class RunContext {
         ])
       }
     }
+    activationStore = store
+    ranks.pipeline?.onTurn = { [unowned store] in store.microbatch = $0 }
   }
 
   package var seed: UInt64 { UInt64(configuration.seed) }

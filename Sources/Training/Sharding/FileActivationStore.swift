@@ -3,6 +3,7 @@
 // The last activation that came stays in memory and the one before it is being written, so what is asked for
 // first was never away; then each load begins the one that will be asked for next (prefetch depth 1). So at
 // most three live at a time, however many blocks there are, and the disk works while blocks are computed.
+// Of several microbatches in flight each has its own order; what the others have waits in the file.
 // Source: Vchitect-2.0's LiteGen, activation offload; there the second tier is the host's memory.
 
 package import Autodiff
@@ -18,6 +19,8 @@ package final class FileActivationStore<Scalar: KernelScalar>: ActivationStore {
   private let file: StreamedFile
   private let arena: Arena
   private let attempt: (() throws -> Void) -> Void
+  /// Whose activations come and go now.
+  package var microbatch = 0
   /// Those that are alive, in order of arrival.
   private var entries: [Entry] = []
 
@@ -30,12 +33,14 @@ package final class FileActivationStore<Scalar: KernelScalar>: ActivationStore {
   }
 
   private final class Entry {
+    let microbatch: Int
     let offset: Int
     let count: Int
     let booking: Booking
     var place: Place
 
-    init(offset: Int, _ buffer: Buffer<Scalar>, booking: Booking) {
+    init(_ microbatch: Int, offset: Int, _ buffer: Buffer<Scalar>, booking: Booking) {
+      self.microbatch = microbatch
       self.offset = offset
       self.booking = booking
       count = buffer.count
@@ -86,10 +91,26 @@ package final class FileActivationStore<Scalar: KernelScalar>: ActivationStore {
     if let last = entries.last, case .memory(let elements) = last.place {
       last.place = .leaving(file.write(elements, at: last.offset))
     }
-    let end = entries.map { $0.offset + $0.count * MemoryLayout<Scalar>.stride }.max() ?? 0
-    let entry = Entry(offset: end, buffer, booking: booking)
+    let entry = Entry(microbatch, offset: freeOffset(for: buffer), buffer, booking: booking)
     entries.append(entry)
     return Ticket(self, entry)
+  }
+
+  /// Where in the file there is room before, between or behind those that are alive. What is on its way there for
+  /// one that is not is carried out before anything that follows.
+  private func freeOffset(for buffer: Buffer<Scalar>) -> Int {
+    func byteCount(_ count: Int) -> Int { count * MemoryLayout<Scalar>.stride }
+    var offset = 0
+    for entry in entries.sorted(by: { $0.offset < $1.offset }) {
+      if entry.offset - offset >= byteCount(buffer.count) { break }
+      offset = entry.offset + byteCount(entry.count)
+    }
+    return offset
+  }
+
+  /// Up to where the file is in use.
+  var fileByteCount: Int {
+    entries.map { $0.offset + $0.count * MemoryLayout<Scalar>.stride }.max() ?? 0
   }
 
   private func finishWriting(_ entry: Entry) {
@@ -108,8 +129,10 @@ package final class FileActivationStore<Scalar: KernelScalar>: ActivationStore {
       elements = transfer.buffer
     case .file: trap("an activation was not fetched")
     }
-    if let index = entries.firstIndex(where: { $0 === entry }), index > 0 {
-      fetch(entries[index - 1])
+    if let index = entries.firstIndex(where: { $0 === entry }),
+      let next = entries[..<index].last(where: { $0.microbatch == entry.microbatch })
+    {
+      fetch(next)
     }
     return elements
   }

@@ -8,6 +8,8 @@ package final class Pipeline {
   private let schedule: PipelineSchedule
   /// Called on a thread that takes over the rank.
   private let adopt: () -> Void
+  /// Called before a microbatch goes on.
+  var onTurn: (_ microbatch: Int) -> Void = { _ in }
 
   /// - Parameters:
   ///   - schedule: GPipe or 1F1B.
@@ -38,8 +40,9 @@ package final class Pipeline {
     defer { stage.onWait = {} }
     schedule.run(
       count, passes, stage: stage.stageIndex, stageCount: stage.stageCount, adopt: adopt,
-      goOn: { [stage] _, body in
+      goOn: { [stage, onTurn] microbatch, body in
         stage.onWait = { body.pause() }
+        onTurn(microbatch)
         body.resume()
       }, body)
   }

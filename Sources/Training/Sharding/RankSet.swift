@@ -5,6 +5,7 @@ import Basics
 import DenseKernels
 package import Exchange
 package import MeshLayout
+package import Models
 package import ProcessMesh
 package import Tensors
 
@@ -24,6 +25,7 @@ package final class RankSet {
   private let share: MicrobatchShare
   /// The microbatches of every step that this rank computes, in order.
   package let microbatches: [Int]
+  private var passes = PassSharing()
 
   /// - Throws: `MeshLayoutError` when the microbatches do not go round.
   /// - Collective: over the transport; all arguments but the arena must agree.
@@ -84,6 +86,26 @@ package final class RankSet {
   /// - Collective: over the ranks that run the same blocks.
   func finishWorkBeside() throws { for exchange in besides { try exchange.finishAll() } }
 
+  /// Cuts the set into the ranks that compute passes together.
+  /// - Parameter attempt: runs an exchange in the middle of a pass.
+  /// - Collective: over the transport, once; the mesh must agree.
+  func sharePasses(
+    _ mesh: RunConfiguration.Mesh, attempt: @escaping (() throws -> Void) -> Void
+  ) throws {
+    passes = try PassSharing(transport, shape: shape, mesh: mesh, attempt: attempt)
+  }
+
+  /// Who shares the tokens of this rank's microbatches, or the blocks of networks; nil where it has them to
+  /// itself.
+  package var sequence: (any SequenceParallel<Float>)? { passes.sequence }
+  /// Keeps microbatches in flight; nil where there is one stage.
+  var pipeline: Pipeline? { passes.pipeline }
+  /// Whether this rank speaks for its microbatches; others of the set may compute them with it.
+  var isSpeaker: Bool {
+    transport.rank < shape.rankCount / shape[.stages]
+      && transport.rank % shape.sequenceDegree == 0
+  }
+
   /// Microbatches that are computed at the same time as this one by ranks that load blocks together.
   func peers(of microbatch: Int) -> [Int] {
     shape.zeroStage == .parameters ? share.round(of: microbatch) : [microbatch]
@@ -92,7 +114,7 @@ package final class RankSet {
   /// What this rank has sent in the set since the last call.
   func takeStatistics() -> ExchangeStatistics {
     let exchanges = [exchange, replicas, stageShards].compactMap(\.self) + besides
-    return exchanges.reduce(into: ExchangeStatistics()) { $0 += $1.statistics.take() }
+    return exchanges.reduce(into: passes.takeStatistics()) { $0 += $1.statistics.take() }
   }
 }
 

@@ -48,8 +48,8 @@ package struct ShardGroup {
       tensorDegree == 1 || stage == .parameters,
       "\(tensorDegree) ranks cut weights that each holds whole")
     require(
-      pipelineStage == nil || stage == .parameters && tensorDegree == 1,
-      "stages of a pipeline hold weights whole, or cut")
+      pipelineStage == nil || stage == .parameters,
+      "stages of a pipeline hold all weights")
     self.attempt = attempt
   }
 
@@ -115,10 +115,12 @@ extension FlatLayout {
   }
 
   /// Who owns what of each unit, and who computes with what.
+  /// In a pipeline these are the ranks of the unit's stage.
   func slicedUnits(_ sharding: UnitSharding, degree: Int) -> [SlicedUnit] {
     zip(units, sharding.partitions).map {
       SlicedUnit(
-        cutTensors(of: $0), partition: $1, degree: degree, alignment: FlatLayout.alignment)
+        cutTensors(of: $0), partition: $1.amongOwners, degree: degree,
+        alignment: FlatLayout.alignment)
     }
   }
 
@@ -188,17 +190,17 @@ final class ParameterShard: UnitSource {
     layout.part(of: unit, slicedUnits[unit], rank: group.transport.rank)
   }
 
-  /// - Collective: over the group.
+  /// - Collective: over the group, or the ranks of the pipeline stage.
   func loadPart(of unit: Int, into target: Buffer<Float>) {
     group.attempt {
-      try group.exchange.gatherPart(
+      try (group.pipelineStage ?? group.exchange).gatherPart(
         of: slicedUnits[unit], elements[stretches[unit].local], into: target)
     }
   }
 
   /// Units that all ranks load where there are stages are those of samples and tables.
   func loadsAhead(_ extent: UnitExtent) -> Bool {
-    group.loads != nil && (extent == .stage || group.pipelineStage == nil)
+    group.loads != nil && (extent.isOfStage || group.pipelineStage == nil)
   }
 
   /// - Collective: over the ranks that run the unit.
@@ -209,7 +211,7 @@ final class ParameterShard: UnitSource {
     group.attempt {
       let own = elements[stretches[unit].local]
       run =
-        extent == .part
+        extent.isPart
         ? try group.loads?.startGatherPart(of: slicedUnits[unit], own, into: target)
         : try group.loads?.startAllGather(
           own, partition: group.partition(of: unit, sharding), into: target)

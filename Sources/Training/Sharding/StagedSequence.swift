@@ -1,6 +1,9 @@
 // A stage of a pipeline on the tape: states come from the stage before and go to the next one, gradients
 // the other way, and the velocity from the last stage to all.
 //
+// The ranks of a stage may share the tokens, or cut the weights, among them: then there is a pipeline for each of
+// them, whose states are those of its tokens, and each rank of the last stage gathers the velocity.
+//
 // Where a microbatch would wait for the velocity of its pass it says so (`onWait`): the rank may go on with
 // another one. The way back of a microbatch runs to its end once it has begun.
 
@@ -14,6 +17,7 @@ import Tensors
 
 package final class StagedSequence<Scalar: KernelScalar>: SequenceParallel, PipelineStage {
   private let exchange: StageExchange
+  package let tokens: (any SequenceParallel<Scalar>)?
   /// Runs what may fail, and keeps the failure.
   private let attempt: (() throws -> Void) -> Void
   /// Called where a microbatch has nothing to compute until the velocity of its pass is there.
@@ -22,14 +26,17 @@ package final class StagedSequence<Scalar: KernelScalar>: SequenceParallel, Pipe
 
   /// - Parameters:
   ///   - exchange: over the stages of one pipeline.
+  ///   - tokens: how the ranks of a stage cut the tokens; nil: each runs all.
   ///   - canonical: how sums over the tokens, which a stage has all, are made.
   ///   - attempt: runs what may fail, and keeps the failure.
   package init(
-    _ exchange: StageExchange, canonical: (any CanonicalSums<Scalar>)? = nil,
+    _ exchange: StageExchange, around tokens: (any SequenceParallel<Scalar>)? = nil,
+    canonical: (any CanonicalSums<Scalar>)? = nil,
     attempt: @escaping (() throws -> Void) -> Void
   ) {
     self.exchange = exchange
-    self.canonical = canonical
+    self.tokens = tokens
+    self.canonical = tokens?.canonical ?? canonical
     self.attempt = attempt
   }
 
@@ -81,18 +88,27 @@ package final class StagedSequence<Scalar: KernelScalar>: SequenceParallel, Pipe
     onWait()
   }
 
-  // MARK: Tokens, which are not cut
+  // MARK: Tokens
 
-  package func ownRange(of tokenCount: Int) -> Range<Int> { 0..<tokenCount }
+  package var tensor: (any TensorParallel<Scalar>)? { tokens?.tensor }
+  package var headExchange: (any HeadExchange<Scalar>)? { tokens?.headExchange }
+
+  package func ownRange(of tokenCount: Int) -> Range<Int> {
+    tokens?.ownRange(of: tokenCount) ?? 0..<tokenCount
+  }
 
   package func attention(
     query: Value<Scalar>, key: Value<Scalar>, value: Value<Scalar>, headCount: Int,
     mask: AttentionMask?, segments: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar> {
-    tape.attention(query: query, key: key, value: value, headCount: headCount, mask: mask)
+    tokens?.attention(
+      query: query, key: key, value: value, headCount: headCount, mask: mask,
+      segments: segments, on: tape)
+      ?? tape.attention(
+        query: query, key: key, value: value, headCount: headCount, mask: mask)
   }
 
   package func gatherTokens(
     _ x: Value<Scalar>, tokenCount: Int, on tape: Tape<Scalar>
-  ) -> Value<Scalar> { x }
+  ) -> Value<Scalar> { tokens?.gatherTokens(x, tokenCount: tokenCount, on: tape) ?? x }
 }

@@ -36,7 +36,8 @@ import Testing
     "mesh.dp", "mesh.zero", "mesh.zeroStage", "mesh.sp", "mesh.sequencePlan", "mesh.sums",
     "mesh.ring",
     "mesh.tp", "mesh.stages", "mesh.schedule", "mesh.stageKind", "mesh.placement",
-    "mesh.generatorRanks", "mesh.generatorZeroStage", "mesh.memoryPerRank",
+    "mesh.generatorRanks", "mesh.generatorZeroStage", "mesh.generatorDp", "mesh.generatorRing",
+    "mesh.generatorSp", "mesh.generatorTp", "mesh.memoryPerRank",
     "exchange.codec", "exchange.bucketByteCount", "exchange.overlap",
     "log.everySeconds",
   ]

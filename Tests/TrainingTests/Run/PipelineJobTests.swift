@@ -2,6 +2,7 @@
 
 import Diffusion
 import Foundation
+import Models
 import TestSupport
 import Testing
 
@@ -61,6 +62,26 @@ struct PipelineJobTests {
       }
     ),
     ("LCM", { $0.distill.method = .lcm }),
+    (
+      "inputs of blocks in a file",
+      {
+        $0.model.recompute = true
+        $0.model.offload = true
+        // Else they would be too small for it.
+        $0.model.heads = 4
+        $0.batch.samples = 8
+      }
+    ),
+    (
+      "Vchitect-2.0, guided, recomputed",
+      {
+        $0.model.architecture = .vchitect
+        $0.model.doubleBlocks = 4
+        $0.distill.guidance = 2
+        $0.model.recompute = true
+        $0.model.recomputedShare = 0.5
+      }
+    ),
   ]
 
   static func configuration(_ recipe: Int) -> RunConfiguration {

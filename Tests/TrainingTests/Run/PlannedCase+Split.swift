@@ -48,6 +48,30 @@ extension PlannedCase {
       $0.model.recompute = true
       $0.distill.guidance = 2
     },
+    split("split roles that share tokens", ranks: 8, generators: 4) { $0.mesh.sp = .fixed(2) },
+    split("split roles with a ring, replicas", ranks: 8, generators: 4) {
+      $0.mesh.ring = .fixed(2)
+      $0.mesh.dp = .fixed(2)
+      $0.distill.guidance = 3
+    },
+    split("split roles that cut weights, recomputed", ranks: 8, generators: 4, stage: 3) {
+      $0.mesh.tp = .fixed(2)
+      $0.model.recompute = true
+    },
+    split("a generator in parts, the discriminator whole", ranks: 6, generators: 4) {
+      $0.mesh.generatorTp = .fixed(2)
+      $0.distill.lambdaAdversarial = 0.1
+    },
+    split("scores on shared tokens, a generator on all", ranks: 6, generators: 2, stage: 2) {
+      $0.mesh.sp = .fixed(2)
+      $0.mesh.generatorSp = .fixed(1)
+      $0.batch.microbatches = 12
+    },
+    split("split roles, Vchitect, shared tokens", ranks: 4, generators: 2) {
+      $0.model.architecture = .vchitect
+      $0.mesh.sp = .fixed(2)
+      $0.mesh.sequencePlan = .all
+    },
     split("split roles, weights not packed, many samples", ranks: 2, generators: 1) {
       $0.compute.packedWeights = .off
       $0.batch.samples = 3

@@ -56,6 +56,23 @@ extension PlannedCase {
         $0.mesh.zeroStage = .fixed(3)
       },
     ]
+    let staged = [
+      planned("two stages", ranks: 2) { $0.mesh.stages = .fixed(2) },
+      planned("stages, form v1, recomputed", ranks: 3) {
+        $0.model.doubleBlocks = 3
+        $0.mesh.stages = .fixed(3)
+        $0.model.variant = .v1
+        $0.model.recompute = true
+        $0.mesh.schedule = .gPipe
+        $0.distill.guidance = 3
+      },
+      planned("stages that share tokens", ranks: 4, sp: 2) { $0.mesh.stages = .fixed(2) },
+      planned("stages that share tokens, all branches", ranks: 8, sp: 4, .all) {
+        $0.mesh.stages = .fixed(2)
+        $0.model.textTokens = 2
+        $0.distill.method = .lcm
+      },
+    ]
     let shared = SequencePlan.allCases.flatMap { plan in
       [
         planned("shared tokens, \(plan)", ranks: 2, sp: 2, plan),
@@ -81,6 +98,6 @@ extension PlannedCase {
         },
       ]
     }
-    return whole + shared
+    return whole + staged + shared
   }()
 }

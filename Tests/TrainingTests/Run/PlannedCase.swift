@@ -93,6 +93,15 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
       $0.mesh.zeroStage = .fixed(3)
       $0.distill.lambdaAdversarial = 0.1
     },
+    PlannedCase("inputs of blocks in a file, two stages", ranks: 2) {
+      offload(&$0)
+      $0.mesh.stages = .fixed(2)
+    },
+    PlannedCase("inputs of blocks in a file, all forward first", ranks: 3) {
+      offload(&$0)
+      $0.mesh.stages = .fixed(3)
+      $0.mesh.schedule = .gPipe
+    },
     PlannedCase("weights not packed", ranks: 2) { $0.compute.packedWeights = .off },
     PlannedCase("DMD2") { $0.distill.method = .dmd2 },
     PlannedCase("LCM", ranks: 2) { $0.distill.method = .lcm },
@@ -271,6 +280,49 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
     PlannedCase("sharded stages", ranks: 4) {
       $0.mesh.stages = .fixed(2)
       $0.mesh.schedule = .gPipe
+    },
+    PlannedCase("stages that share tokens", ranks: 4) {
+      $0.mesh.stages = .fixed(2)
+      $0.mesh.sp = .fixed(2)
+    },
+    PlannedCase("stages with more parts than text tokens", ranks: 8) {
+      $0.mesh.stages = .fixed(2)
+      $0.model.heads = 4
+      $0.mesh.sp = .fixed(4)
+      $0.model.textTokens = 2
+      $0.mesh.schedule = .gPipe
+    },
+    PlannedCase("stages with a ring of three, uneven", ranks: 6) {
+      $0.mesh.stages = .fixed(2)
+      $0.mesh.ring = .fixed(3)
+      $0.distill.guidance = 3
+    },
+    PlannedCase("stages that cut weights", ranks: 4) {
+      $0.mesh.stages = .fixed(2)
+      $0.mesh.tp = .fixed(2)
+    },
+    PlannedCase("sharded stages that cut weights, recomputed", ranks: 8) {
+      $0.mesh.stages = .fixed(2)
+      $0.mesh.tp = .fixed(2)
+      $0.model.recompute = true
+      $0.mesh.schedule = .gPipe
+    },
+    PlannedCase("replicas of stages that share tokens", ranks: 8) {
+      $0.mesh.stages = .fixed(2)
+      $0.mesh.dp = .fixed(2)
+      $0.mesh.sp = .fixed(2)
+    },
+    PlannedCase("stages, a ring of groups, cut weights", ranks: 16) {
+      $0.model.heads = 4
+      $0.mesh.stages = .fixed(2)
+      $0.mesh.ring = .fixed(2)
+      $0.mesh.sp = .fixed(2)
+      $0.mesh.tp = .fixed(2)
+    },
+    PlannedCase("LCM in stages that cut weights", ranks: 4) {
+      $0.mesh.stages = .fixed(2)
+      $0.mesh.tp = .fixed(2)
+      $0.distill.method = .lcm
     },
     PlannedCase("LCM in stages", ranks: 2) {
       $0.mesh.stages = .fixed(2)

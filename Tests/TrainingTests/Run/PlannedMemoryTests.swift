@@ -163,7 +163,7 @@ private func byteCounts(
     }
     let degrees = [plan.shape[.ring], plan.shape[.sp], plan.shape[.tp]]
     guard degrees.contains(where: { $0 > 1 }), !degrees.contains(planned.rankCount),
-      plan.shape[.dp] == 1
+      plan.shape[.dp] == 1, plan.shape[.stages] == 1
     else { return }
     let sent = measured.map { $0.map(\.activationByteCount) }
     #expect(sent.reduce(0) { $0 + $1[0] } == teach.stepCount * teach.activationByteCountPerStep)

@@ -56,6 +56,35 @@ import Testing
     }
   }
 
+  @Test func `microbatches in flight have an order each, and share the file`() throws {
+    try withStore { store, arena, failures in
+      let (perMicrobatch, inFlight) = (4, 3)
+      var tickets: [Int: [any StoredActivation<Float>]] = [:]
+      for microbatch in 0..<9 {
+        store.microbatch = microbatch
+        for number in 0..<perMicrobatch {
+          let buffer = arena.allocate(Float.self, count: Self.count, booking: booking)
+          buffer.copy(from: elements(microbatch * perMicrobatch + number))
+          tickets[microbatch, default: []].append(
+            try #require(store.store(buffer, booking: booking)))
+        }
+        #expect(liveCount(arena) <= 2)
+        guard microbatch >= inFlight else { continue }
+        // The oldest one's way back.
+        store.microbatch = microbatch - inFlight
+        for number in (0..<perMicrobatch).reversed() {
+          let ticket = tickets[microbatch - inFlight]?.popLast()
+          let expected = elements((microbatch - inFlight) * perMicrobatch + number)
+          #expect(ticket?.load().array == expected)
+          // Those that came last, and the two of the way back.
+          #expect(liveCount(arena) <= 4)
+        }
+      }
+      #expect(store.fileByteCount <= (inFlight + 2) * perMicrobatch * Self.count * 4)
+      #expect(failures().isEmpty)
+    }
+  }
+
   @Test func `small ones stay, and a forgotten one gives its place to the next`() throws {
     try withStore { store, arena, failures in
       #expect(store.store(Buffer<Float>(zeroed: 5), booking: booking) == nil)

@@ -1,4 +1,6 @@
-// Every layout that the worker accepts on 2, 4 and 8 ranks, for both architectures, against one rank.
+// Every layout that the worker accepts on 2, 4 and 8 ranks, for both architectures, against one rank; of those on 8
+// ranks that differ from others of the table in what CombinedAxesTests compares bit for bit, one: stages that share
+// tokens are run by 1F1B alone, and roles that are split with axes of their own at stage 3 alone.
 
 import DenseKernels
 import MeshLayout
@@ -19,7 +21,7 @@ struct TableLayout: Sendable, CustomStringConvertible {
   var stages = 1
   var schedule = RunConfiguration.PipelineOrder.oneForwardOneBackward
   var plan = SequencePlan.spatial
-  /// Half of the ranks hold the generator alone.
+  /// Half of the ranks hold the generator alone, with the same axes.
   var isSplit = false
   var sums = RunConfiguration.SumOrder.fast
 
@@ -79,16 +81,27 @@ struct TableLayout: Sendable, CustomStringConvertible {
         }
       }
     }
-    let staged = layouts.filter { $0.ring * $0.sp * $0.tp == 1 }.flatMap { layout in
+    let isLarge = ranks == 8
+    let split = layouts.filter { layout in
+      let degree = layout.dp * layout.ring * layout.sp * layout.tp
+      return !layout.isSplit && degree > 1 && degree <= ranks / 2 && (!isLarge || layout.stage == 3)
+    }.map { layout in
+      var split = layout
+      split.isSplit = true
+      return split
+    }
+    let staged = layouts.flatMap { layout in
       degrees.filter { $0 > 1 }.flatMap { stages in
-        RunConfiguration.PipelineOrder.allCases.map { schedule in
+        let schedules = RunConfiguration.PipelineOrder.allCases
+        return (isLarge && !layout.keepsBits ? [.oneForwardOneBackward] : schedules).map {
+          schedule in
           var staged = layout
           (staged.stages, staged.schedule) = (stages, schedule)
           return staged
         }
       }
     }
-    return (layouts + staged).filter(\.isLegal)
+    return (layouts + split + staged).filter(\.isLegal)
   }
 
   /// Those of canonical sums that share tokens; the others differ in what the table of fast sums shows.

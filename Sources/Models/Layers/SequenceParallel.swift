@@ -20,6 +20,9 @@ package protocol SequenceParallel<Scalar>: AnyObject {
   /// How sums over tokens are made so that their bits do not depend on the parts; nil: as is fastest.
   var canonical: (any CanonicalSums<Scalar>)? { get }
 
+  /// Whether nobody has other tokens: then it is here for its sums alone.
+  var isWhole: Bool { get }
+
   /// Own tokens of a segment of `tokenCount`: contiguous, perhaps none.
   func ownRange(of tokenCount: Int) -> Range<Int>
 
@@ -74,6 +77,7 @@ extension SequenceParallel {
   package var tensor: (any TensorParallel<Scalar>)? { nil }
   package var stage: (any PipelineStage<Scalar>)? { nil }
   package var canonical: (any CanonicalSums<Scalar>)? { nil }
+  package var isWhole: Bool { false }
 
   /// How much of the parameters of blocks these ranks compute with.
   package var extent: UnitExtent { stage != nil ? .stage : tensor != nil ? .part : .whole }

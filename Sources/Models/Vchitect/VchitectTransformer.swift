@@ -37,18 +37,20 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   ///   - recomputedShare: share of the blocks, evenly spread, that store only their inputs and run again in
   ///     `backward`.
   ///   - sequence: runs the blocks on a part of the tokens of every frame; inputs and result are whole.
-  /// - Precondition: `inputs.problems(for: configuration)` is empty; the sequence is no ring and has no stages.
+  /// - Precondition: `inputs.problems(for: configuration)` is empty; the sequence is no ring and has no stages; with
+  ///   canonical sums it exchanges all branches of form v2 (`SequencePlan`).
   package func forward(
     tape: Tape<Scalar>, _ inputs: VchitectInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
     recomputedShare: Double = 0, sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
-    let scope = LayerScope(tape, parameters, adapter: adapter)
+    let scope = LayerScope(
+      tape, parameters, adapter: adapter, canonical: sequence?.canonical)
     let stem = stem(scope, inputs, sequence: sequence)
     let image = runBlocks(scope, stem, recomputedShare: recomputedShare)
     let normalized = scope.modulatedLayerNorm(
       "norm_out.linear", image, condition: stem.condition,
-      epsilon: VchitectConfiguration.epsilon)
-    let patches = scope.linear("proj_out", normalized)
+      epsilon: VchitectConfiguration.epsilon, [stem.tokenCounts[0]])
+    let patches = scope.over([stem.tokenCounts[0]]).linear("proj_out", normalized)
     let whole =
       stem.sequence?.gatherTokens(patches, tokenCount: stem.tokenCounts[0], on: tape) ?? patches
     return stem.grid.latents(of: whole, .channelsLast, on: tape)
@@ -65,8 +67,11 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
     let tape = scope.tape
     let exchange = sequence?.headExchange
     precondition(
-      sequence == nil || exchange != nil,
+      sequence?.isWhole ?? true || exchange != nil,
       "keys of Multimodal Diffusion Blocks do not go round a ring")
+    precondition(
+      scope.canonical == nil || configuration.variant == .v1 || exchange?.plan ?? .all == .all,
+      "the text's keys have gradients of other ranks' tokens, which are not summed in blocks")
     let grid = PatchGrid(
       latents: inputs.hiddenStates.shape,
       patch: [1, configuration.patchSize, configuration.patchSize])
@@ -117,8 +122,8 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
     let patches = grid.patches(of: latents, on: tape)  // [B, F·S, C·p·p]
     let frames = patches.reshaped([samples, count, patches.shape[2]])
     let own = sequence?.ownRange(of: count) ?? 0..<count
-    let tokens = scope.linear(
-      "pos_embed.proj", sequence == nil ? frames : tape.slice(frames, along: 1, own))
+    let tokens = scope.over([count]).linear(
+      "pos_embed.proj", ownTokens(scope, frames, sequence))
     let table = tape.result([own.count, configuration.width])
     let elements: [Scalar] = positions.cropped(rows: grid.sizes[1], columns: grid.sizes[2])
     let width = configuration.width
@@ -131,13 +136,20 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
     _ scope: LayerScope<Scalar>, _ text: Value<Scalar>, frameCount: Int,
     _ sequence: (any HeadExchange<Scalar>)?
   ) -> Value<Scalar> {
-    let own =
-      sequence.map { scope.tape.slice(text, along: 1, $0.ownRange(of: text.shape[1])) } ?? text
-    let projected = scope.linear("context_embedder", own)
+    let own = ownTokens(scope, text, sequence)
+    let projected = scope.over([text.shape[1]]).linear("context_embedder", own)
     let (clipCount, tokenCount) = (own.shape[0], own.shape[1])
     let frame = projected.reshaped([clipCount, 1, tokenCount, configuration.width])
     return scope.tape.concatenate(Array(repeating: frame, count: frameCount), along: 1)
       .reshaped([clipCount * frameCount, tokenCount, configuration.width])
+  }
+
+  private func ownTokens(
+    _ scope: LayerScope<Scalar>, _ x: Value<Scalar>, _ sequence: (any HeadExchange<Scalar>)?
+  ) -> Value<Scalar> {
+    guard let sequence else { return x }
+    return scope.canonical?.ownTokens(x, on: scope.tape)
+      ?? scope.tape.slice(x, along: 1, sequence.ownRange(of: x.shape[1]))
   }
 }
 

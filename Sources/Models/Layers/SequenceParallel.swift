@@ -23,6 +23,9 @@ package protocol SequenceParallel<Scalar>: AnyObject {
   /// How these ranks cut the tokens; nil where they have a stage of the blocks, and all tokens.
   var tokens: (any SequenceParallel<Scalar>)? { get }
 
+  /// Whether nobody has other tokens: then it is here for its sums alone.
+  var isWhole: Bool { get }
+
   /// Own tokens of a segment of `tokenCount`: contiguous, perhaps none.
   func ownRange(of tokenCount: Int) -> Range<Int>
 
@@ -77,6 +80,7 @@ extension SequenceParallel {
   package var tensor: (any TensorParallel<Scalar>)? { nil }
   package var stage: (any PipelineStage<Scalar>)? { nil }
   package var canonical: (any CanonicalSums<Scalar>)? { nil }
+  package var isWhole: Bool { false }
 
   package var tokens: (any SequenceParallel<Scalar>)? { self }
 

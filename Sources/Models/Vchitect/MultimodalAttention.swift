@@ -35,15 +35,17 @@ struct MultimodalAttention<Scalar: KernelScalar> {
     func cross(_ query: @autoclosure () -> Value<Scalar>) -> QueryKeyValue<Scalar>? {
       context.map { QueryKeyValue(query: query(), key: $0.key, value: $0.value) }
     }
+    let imageCross = cross(projection(of: x, "to_q_cross", .image))
+    let contexts = jointContexts(image: imageCross, text: textQuery.flatMap { cross($0) })
 
     let imagePart = merged(
-      .image, spatial: spatial[0], cross: cross(projection(of: x, "to_q_cross", .image)),
+      .image, spatial: spatial[0], cross: imageCross, context: contexts?[0],
       temporal: configuration.variant == .v1
         ? image : projections(of: x, "to_q_temp", "to_k_temp", "to_v_temp"),
       into: "to_out.0", "to_out_temporal")
     guard let textQuery else { return (imagePart, nil) }
     let textPart = merged(
-      .text, spatial: spatial[1], cross: cross(textQuery),
+      .text, spatial: spatial[1], cross: cross(textQuery), context: contexts?[1],
       temporal: QueryKeyValue(query: textQuery, key: textKey, value: textValue),
       into: "to_add_out", "to_add_out_temporal")
     return (imagePart, textPart)
@@ -52,7 +54,28 @@ struct MultimodalAttention<Scalar: KernelScalar> {
   private func projection(
     of x: Value<Scalar>, _ name: String, _ stream: Stream
   ) -> Value<Scalar> {
-    branches.operand(scope.linear(name, x), of: stream)
+    branches.operand(over(stream).linear(name, x), of: stream)
+  }
+
+  /// The place of layers that run on a stream's tokens.
+  private func over(_ streams: Stream...) -> LayerScope<Scalar> {
+    scope.over(streams.map { branches.tokenCounts[$0.rawValue] })
+  }
+
+  /// W_c A_c of both streams, with canonical sums: one layer over the tokens of both, so that its gradient is one
+  /// sum in blocks.
+  private func jointContexts(
+    image: QueryKeyValue<Scalar>?, text: QueryKeyValue<Scalar>?
+  ) -> [Value<Scalar>]? {
+    guard scope.canonical != nil, let image, let text else { return nil }
+    let tape = scope.tape
+    let parts = [branches.cross(image, of: .image), branches.cross(text, of: .text)]
+    let joint = over(.image, .text)
+      .linear("to_out_context", tape.concatenate(parts, along: 1))
+    let imageCount = parts[0].shape[1]
+    return [0..<imageCount, imageCount..<joint.shape[1]].map {
+      tape.slice(joint, along: 1, $0)
+    }
   }
 
   /// Of the image.
@@ -65,17 +88,21 @@ struct MultimodalAttention<Scalar: KernelScalar> {
   }
 
   /// Δ of one stream. Temporal operands are not computed for a single frame.
+  /// - Parameter context: W_c A_c, where it is there already.
   private func merged(
     _ stream: Stream, spatial: Value<Scalar>, cross: QueryKeyValue<Scalar>?,
-    temporal: @autoclosure () -> QueryKeyValue<Scalar>, into output: String,
+    context: Value<Scalar>?, temporal: @autoclosure () -> QueryKeyValue<Scalar>,
+    into output: String,
     _ temporalOutput: String
   ) -> Value<Scalar> {
     let tape = scope.tape
+    let scope = over(stream)
     let temporal = branches.frameCount > 1 ? branches.temporal(temporal(), of: stream) : nil
     guard let cross else {
       return scope.linear(output, temporal.map { tape.add(spatial, $0) } ?? spatial)
     }
-    let context = scope.linear("to_out_context", branches.cross(cross, of: stream))
+    let context =
+      context ?? scope.linear("to_out_context", branches.cross(cross, of: stream))
     let merged = scope.linear(
       output, tape.combine(configuration.spatialGain, spatial, 1, context))
     return temporal.map { tape.add(merged, scope.linear(temporalOutput, $0)) } ?? merged

@@ -21,9 +21,13 @@ struct MultimodalDiffusionBlock<Scalar: KernelScalar> {
   ) -> [Value<Scalar>] {
     let scope = scope.on(tape)
     let epsilon = VchitectConfiguration.epsilon
-    let imageModulation = Modulation(scope, "norm1.linear", condition, epsilon: epsilon)
+    let (imageSegment, textSegment) = ([stem.tokenCounts[0]], [stem.tokenCounts[1]])
+    let imageModulation = Modulation(
+      scope, "norm1.linear", condition, epsilon: epsilon, imageSegment)
     let textModulation =
-      isLast ? nil : Modulation(scope, "norm1_context.linear", condition, epsilon: epsilon)
+      isLast
+      ? nil
+      : Modulation(scope, "norm1_context.linear", condition, epsilon: epsilon, textSegment)
 
     let attention = MultimodalAttention(
       scope: scope("attn"), configuration: configuration,
@@ -36,7 +40,7 @@ struct MultimodalDiffusionBlock<Scalar: KernelScalar> {
       image: imageModulation.enterAttention(image),
       text: textModulation?.enterAttention(text)
         ?? scope.modulatedLayerNorm(
-          "norm1_context.linear", text, condition: condition, epsilon: epsilon),
+          "norm1_context.linear", text, condition: condition, epsilon: epsilon, textSegment),
       withText: !isLast)
 
     let imageMiddle = imageModulation.leaveAttention(image, attended.image)

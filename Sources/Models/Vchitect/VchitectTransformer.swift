@@ -39,7 +39,7 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   ///   - sequence: runs the blocks on a part of the tokens of every frame, or some of the blocks; inputs and
   ///     result are whole.
   /// - Precondition: `inputs.problems(for: configuration)` is empty where the first block is run; the sequence is
-  ///   no ring.
+  ///   no ring; with canonical sums it exchanges all branches of form v2 (`SequencePlan`).
   package func forward(
     tape: Tape<Scalar>, _ inputs: VchitectInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
     recomputedShare: Double = 0, sequence: (any SequenceParallel<Scalar>)? = nil
@@ -47,8 +47,9 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
     let stage = sequence?.stage
     let blocks = stage?.blocks(of: configuration.blockCount) ?? 0..<configuration.blockCount
     let scope = LayerScope(
-      tape, parameters, adapter: adapter, extent: sequence?.extent ?? .whole)
-    let stem = stem(inputs, sequence: sequence?.tokens)
+      tape, parameters, adapter: adapter, extent: sequence?.extent ?? .whole,
+      canonical: sequence?.canonical)
+    let stem = stem(scope, inputs, sequence: sequence?.tokens)
     var state =
       if let stage, !stage.isFirst {
         TokenState(stage.receive(stem.stateShapes(width: configuration.width), on: tape))
@@ -68,12 +69,16 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   // MARK: Parts
 
   private func stem(
-    _ inputs: VchitectInputs<Scalar>, sequence: (any SequenceParallel<Scalar>)?
+    _ scope: LayerScope<Scalar>, _ inputs: VchitectInputs<Scalar>,
+    sequence: (any SequenceParallel<Scalar>)?
   ) -> VchitectStem<Scalar> {
     let exchange = sequence?.headExchange
     precondition(
-      sequence == nil || exchange != nil,
+      sequence?.isWhole ?? true || exchange != nil,
       "keys of Multimodal Diffusion Blocks do not go round a ring")
+    precondition(
+      scope.canonical == nil || configuration.variant == .v1 || exchange?.plan ?? .all == .all,
+      "the text's keys have gradients of other ranks' tokens, which are not summed in blocks")
     let grid = PatchGrid(
       latents: inputs.hiddenStates.shape,
       patch: [1, configuration.patchSize, configuration.patchSize])
@@ -132,8 +137,8 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   ) -> Value<Scalar> {
     let normalized = scope.modulatedLayerNorm(
       "norm_out.linear", state.streams[0], condition: state.condition,
-      epsilon: VchitectConfiguration.epsilon)
-    let patches = scope.linear("proj_out", normalized)
+      epsilon: VchitectConfiguration.epsilon, [stem.tokenCounts[0]])
+    let patches = scope.over([stem.tokenCounts[0]]).linear("proj_out", normalized)
     let whole =
       stem.sequence?.gatherTokens(patches, tokenCount: stem.tokenCounts[0], on: scope.tape)
       ?? patches
@@ -151,8 +156,8 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
     let patches = grid.patches(of: latents, on: tape)  // [B, F·S, C·p·p]
     let frames = patches.reshaped([samples, count, patches.shape[2]])
     let own = sequence?.ownRange(of: count) ?? 0..<count
-    let tokens = scope.linear(
-      "pos_embed.proj", sequence == nil ? frames : tape.slice(frames, along: 1, own))
+    let tokens = scope.over([count]).linear(
+      "pos_embed.proj", ownTokens(scope, frames, sequence))
     let table = tape.result([own.count, configuration.width])
     let elements: [Scalar] = positions.cropped(rows: grid.sizes[1], columns: grid.sizes[2])
     let width = configuration.width
@@ -165,13 +170,20 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
     _ scope: LayerScope<Scalar>, _ text: Value<Scalar>, frameCount: Int,
     _ sequence: (any HeadExchange<Scalar>)?
   ) -> Value<Scalar> {
-    let own =
-      sequence.map { scope.tape.slice(text, along: 1, $0.ownRange(of: text.shape[1])) } ?? text
-    let projected = scope.linear("context_embedder", own)
+    let own = ownTokens(scope, text, sequence)
+    let projected = scope.over([text.shape[1]]).linear("context_embedder", own)
     let (clipCount, tokenCount) = (own.shape[0], own.shape[1])
     let frame = projected.reshaped([clipCount, 1, tokenCount, configuration.width])
     return scope.tape.concatenate(Array(repeating: frame, count: frameCount), along: 1)
       .reshaped([clipCount * frameCount, tokenCount, configuration.width])
+  }
+
+  private func ownTokens(
+    _ scope: LayerScope<Scalar>, _ x: Value<Scalar>, _ sequence: (any HeadExchange<Scalar>)?
+  ) -> Value<Scalar> {
+    guard let sequence else { return x }
+    return scope.canonical?.ownTokens(x, on: scope.tape)
+      ?? scope.tape.slice(x, along: 1, sequence.ownRange(of: x.shape[1]))
   }
 }
 
@@ -192,7 +204,7 @@ extension VchitectTransformer: DiffusionTransformer {
   ) -> Value<Scalar> {
     let scope = LayerScope(tape, parameters, adapter: adapter)
     let inputs = checked(inputs)
-    let stem = stem(inputs, sequence: nil)
+    let stem = stem(scope, inputs, sequence: nil)
     return runBlocks(
       0..<configuration.blockCount, scope, stem, embed(scope, inputs, stem),
       recomputedShare: recomputedShare

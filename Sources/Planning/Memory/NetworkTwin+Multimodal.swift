@@ -32,11 +32,15 @@ extension NetworkTwin {
   private func multimodalProjection(
     _ tape: TapeTwin, _ state: StateTwin, sampleCount: Int
   ) -> ValueTwin {
+    let partials = partials(.image)
     let modulation = tape.chunks(
-      linear(tape, state.condition, from: width, to: 2 * width), count: 2)
+      shared(tape, linear(tape, state.condition, from: width, to: 2 * width)), count: 2)
     let normalized = tape.layerNorm(
-      state.streams[0], width: width, scale: modulation[0], shift: modulation[1])
-    let patches = linear(tape, normalized, from: width, to: sizes.outChannels * sizes.patchVolume)
+      state.streams[0], width: width, scale: modulation[0], shift: modulation[1],
+      partials: partials)
+    let patches = linear(
+      tape, normalized, from: width, to: sizes.outChannels * sizes.patchVolume,
+      partials: partials)
     let whole =
       part.map {
         tape.gatherTokens(
@@ -82,8 +86,8 @@ extension NetworkTwin {
     let patchWidth = sizes.inChannels * sizes.patchVolume
     let patches = tape.permuted(latents)
     let tokens = linear(
-      tape, part == nil ? patches : tape.slice(patches, count: frameCount * own * patchWidth),
-      from: patchWidth, to: width)
+      tape, self.own(tape, patches, tokenCount: tokenCount(.image)), from: patchWidth, to: width,
+      partials: partials(.image))
     let table = tape.result(own * width)
     let repeated = ValueTwin(constant: tape.result(frameCount * own * width))
     withExtendedLifetime((patches, table)) {}
@@ -91,10 +95,9 @@ extension NetworkTwin {
   }
 
   private func textTokens(_ tape: TapeTwin, _ text: ValueTwin, sampleCount: Int) -> ValueTwin {
-    let own =
-      part == nil
-      ? text : tape.slice(text, count: sampleCount * held(.text) * sizes.textWidth)
-    let projected = linear(tape, own, from: sizes.textWidth, to: width)
+    let projected = linear(
+      tape, own(tape, text, tokenCount: tokenCount(.text)), from: sizes.textWidth, to: width,
+      partials: partials(.text))
     return tape.concatenate(Array(repeating: projected, count: sizes.latentFrames))
   }
 
@@ -118,36 +121,42 @@ extension NetworkTwin {
     _ tape: TapeTwin, _ form: MultimodalForm, image: ValueTwin, text: ValueTwin,
     condition: ValueTwin, sampleCount: Int, isLast: Bool
   ) -> [ValueTwin] {
-    let imageModulation = tape.chunks(
-      linear(tape, condition, from: width, to: 6 * width), count: 6)
-    let textModulation =
-      isLast
-      ? nil : tape.chunks(linear(tape, condition, from: width, to: 6 * width), count: 6)
-    let x = tape.layerNorm(
-      image, width: width, scale: imageModulation[1], shift: imageModulation[0])
-    let y: ValueTwin
-    if let textModulation {
-      y = tape.layerNorm(
-        text, width: width, scale: textModulation[1], shift: textModulation[0])
-    } else {
-      let parts = tape.chunks(linear(tape, condition, from: width, to: 2 * width), count: 2)
-      y = tape.layerNorm(text, width: width, scale: parts[0], shift: parts[1])
+    let (imagePartials, textPartials) = (partials(.image), partials(.text))
+    func modulation(_ count: Int) -> [ValueTwin] {
+      tape.chunks(
+        shared(tape, linear(tape, condition, from: width, to: count * width)), count: count)
     }
+    let imageModulation = modulation(6)
+    let textModulation = isLast ? nil : modulation(6)
+    let x = tape.layerNorm(
+      image, width: width, scale: imageModulation[1], shift: imageModulation[0],
+      partials: imagePartials)
+    let parts = textModulation.map { [$0[1], $0[0]] } ?? modulation(2)
+    let y = tape.layerNorm(
+      text, width: width, scale: parts[0], shift: parts[1], partials: textPartials)
     let attended = BranchesTwin(
       network: self, tape: tape, form: form, sampleCount: sampleCount
     ).attend(image: x, text: y, withText: !isLast)
 
-    let imageMiddle = tape.gatedResidual(image, gate: imageModulation[2], attended[0])
-    let imageOutput = mlp(tape, imageMiddle, imageModulation, [], sampleCount)
+    let imageMiddle = tape.gatedResidual(
+      image, gate: imageModulation[2], attended[0], partials: imagePartials)
+    let imageOutput = mlp(
+      tape, imageMiddle, imageModulation, [tokenCount(.image)], sampleCount)
     defer { withExtendedLifetime((x, y, attended, imageModulation, textModulation)) {} }
     guard let textModulation else { return [imageOutput] }
-    let textMiddle = tape.gatedResidual(text, gate: textModulation[2], attended[1])
-    return [imageOutput, mlp(tape, textMiddle, textModulation, [], sampleCount)]
+    let textMiddle = tape.gatedResidual(
+      text, gate: textModulation[2], attended[1], partials: textPartials)
+    return [
+      imageOutput, mlp(tape, textMiddle, textModulation, [tokenCount(.text)], sampleCount),
+    ]
   }
 
   fileprivate func tokenCount(_ stream: Stream) -> Int {
     stream == .image ? sizes.frameTokenCount : sizes.textTokenCount
   }
+
+  /// Partial sums over the held tokens of some streams.
+  fileprivate func partials(_ streams: Stream...) -> Int { partials(streams.map(tokenCount)) }
 
   /// Tokens of a frame that are held here.
   fileprivate func held(_ stream: Stream) -> Int {
@@ -190,13 +199,15 @@ private struct BranchesTwin {
     func cross(_ query: @autoclosure () -> ValueTwin) -> Operands? {
       context.map { Operands(query: query(), key: $0.key, value: $0.value) }
     }
+    let imageCross = cross(projection(of: x, .image))
+    let contexts = jointContexts(image: imageCross, text: textQuery.flatMap { cross($0) })
     let imagePart = merged(
-      .image, spatial: spatial[0], cross: cross(projection(of: x, .image)),
+      .image, spatial: spatial[0], cross: imageCross, context: contexts?[0],
       temporal: form.hasOwnProjections ? imageProjections(of: x) : image)
     defer { withExtendedLifetime((image, textKey, textValue, textQuery, spatial, context)) {} }
     guard let textQuery else { return [imagePart] }
     let textPart = merged(
-      .text, spatial: spatial[1], cross: cross(textQuery),
+      .text, spatial: spatial[1], cross: cross(textQuery), context: contexts?[1],
       temporal: Operands(query: textQuery, key: textKey, value: textValue))
     return [imagePart, textPart]
   }
@@ -208,26 +219,41 @@ private struct BranchesTwin {
   }
 
   private func projection(of x: ValueTwin, _ stream: Stream) -> ValueTwin {
-    let projected = network.square(tape, x)
+    let projected = network.square(tape, x, partials: network.partials(stream))
     return exchangesAll ? scattered(projected, [stream]) : projected
   }
 
-  private func merged(
-    _ stream: Stream, spatial: ValueTwin, cross: Operands?,
-    temporal: @autoclosure () -> Operands
-  ) -> ValueTwin {
-    let temporal = sizes.latentFrames > 1 ? self.temporal(temporal(), of: stream) : nil
-    defer { withExtendedLifetime((temporal, cross)) {} }
-    guard let cross else {
-      return network.square(tape, temporal.map { tape.add(spatial, $0) } ?? spatial)
-    }
+  private func jointContexts(image: Operands?, text: Operands?) -> [ValueTwin]? {
+    guard sizes.sumsInBlocks, let image, let text else { return nil }
+    let parts = [attended(image, of: .image), attended(text, of: .text)]
+    let joint = network.square(
+      tape, tape.concatenate(parts), partials: network.partials(.image, .text))
+    return parts.map { tape.slice(joint, count: $0.count) }
+  }
+
+  /// The cross branch.
+  private func attended(_ cross: Operands, of stream: Stream) -> ValueTwin {
     let attended = tape.attention(
       query: cross.query, key: cross.key, value: cross.value, headCount: heldHeadCount,
       sampleCount: sampleCount, width: heldWidth)
-    let context = network.square(tape, left(attended, of: stream))
-    let merged = network.square(
-      tape, tape.combine(spatial, context, passingTo: form.hasUnitGain ? [0, 1] : [1]))
-    return temporal.map { tape.add(merged, network.square(tape, $0)) } ?? merged
+    return left(attended, of: stream)
+  }
+
+  private func merged(
+    _ stream: Stream, spatial: ValueTwin, cross: Operands?, context: ValueTwin?,
+    temporal: @autoclosure () -> Operands
+  ) -> ValueTwin {
+    let partials = network.partials(stream)
+    func square(_ x: ValueTwin) -> ValueTwin { network.square(tape, x, partials: partials) }
+    let temporal = sizes.latentFrames > 1 ? self.temporal(temporal(), of: stream) : nil
+    defer { withExtendedLifetime((temporal, cross)) {} }
+    guard let cross else {
+      return square(temporal.map { tape.add(spatial, $0) } ?? spatial)
+    }
+    let context = context ?? square(attended(cross, of: stream))
+    let merged = square(
+      tape.combine(spatial, context, passingTo: form.hasUnitGain ? [0, 1] : [1]))
+    return temporal.map { tape.add(merged, square($0)) } ?? merged
   }
 
   // MARK: Branches

@@ -159,7 +159,7 @@ struct NetworkTwin {
       partials: partials)
   }
 
-  func square(_ tape: TapeTwin, _ x: ValueTwin) -> ValueTwin {
-    adapted(tape, x, from: width, to: width)
+  func square(_ tape: TapeTwin, _ x: ValueTwin, partials: Int = 0) -> ValueTwin {
+    adapted(tape, x, from: width, to: width, partials: partials)
   }
 }

@@ -222,8 +222,9 @@ extension RunConfiguration {
       "mesh.sums", \.mesh.sums,
       "How sums over the tokens of a microbatch are made: fast, each rank's at once, so that mesh.sp changes "
         + "the last bits; canonical, in 8 fixed blocks and one tree, so that mesh.sp 1, 2, 4 and 8 give the same "
-        + "bits (CPUs with AVX-512; hunyuan-video, without ring and tp). Canonical runs are slower, and other "
-        + "last bits than fast ones."),
+        + "bits (CPUs with AVX-512; without ring and tp, vchitect's form v2 with sequencePlan all). Canonical runs "
+        + "have other last bits than fast ones, and are slower: by a few percent where tokens are many, by half where "
+        + "they are a hundred."),
     .degree(
       "mesh.ring", \.mesh.ring,
       "Ranks that share the tokens of a microbatch, each attending with its queries to the keys and "

@@ -227,10 +227,12 @@ extension RunConfiguration {
         "is \(ring), but keys of vchitect's frames do not go round a ring: leave it auto or 1, and "
           + "share tokens by mesh.sp")
     }
-    check.require(
-      "mesh.sums", mesh.sums == .fast || transformer.architecture == .hunyuanVideo,
-      "is canonical, but gradients of vchitect's frames and texts are not summed in blocks of tokens in this "
-        + "version: set it to fast")
+    if mesh.sums == .canonical, case .multimodal(_, .v2, _) = transformer.blockStructure {
+      check.require(
+        "mesh.sequencePlan", mesh.sequencePlan == .all || mesh.sp == .fixed(1),
+        "is spatial, with which gradients of the text's keys are not summed in blocks of tokens, as mesh.sums "
+          + "canonical wants them: set it to all, mesh.sp to 1, or mesh.sums to fast")
+    }
     for (key, degree) in [("tp", mesh.tp), ("generatorTp", mesh.generatorTp)] {
       guard transformer.architecture == .vchitect, case .fixed(let tp) = degree else { continue }
       check.require(

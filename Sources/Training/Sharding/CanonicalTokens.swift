@@ -72,6 +72,8 @@ package final class WholeSequence<Scalar: KernelScalar>: SequenceParallel {
 
   package init() {}
 
+  package var isWhole: Bool { true }
+
   package func ownRange(of tokenCount: Int) -> Range<Int> { 0..<tokenCount }
 
   package func attention(

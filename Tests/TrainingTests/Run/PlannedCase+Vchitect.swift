@@ -21,6 +21,19 @@ extension PlannedCase {
       planned("stored"),
       planned("stored", ranks: 2),
       planned("form v1") { $0.model.variant = .v1 },
+      planned("canonical sums, form v1, recomputed") {
+        $0.mesh.sums = .canonical
+        $0.model.variant = .v1
+        $0.model.recompute = true
+      },
+      planned("canonical sums, shared tokens", ranks: 2, sp: 2, .all) {
+        $0.mesh.sums = .canonical
+      },
+      planned("canonical sums, shared tokens, stage 3, two samples", ranks: 4, sp: 2, .all) {
+        $0.mesh.sums = .canonical
+        $0.mesh.zeroStage = .fixed(3)
+        $0.batch.samples = 2
+      },
       planned("a spatial gain, three samples, many text tokens") {
         $0.model.spatialGain = 1.1
         $0.batch.samples = 3

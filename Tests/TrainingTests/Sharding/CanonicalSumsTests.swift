@@ -13,7 +13,7 @@ import Testing
     [
       ("guided, fewer text tokens than parts", { $0.distill.guidance = 2 }),
       (
-        "three microbatches of two samples, 27 video tokens and 5 of text, recomputed",
+        "four microbatches of two samples, 27 video tokens and 5 of text, recomputed",
         {
           ($0.data.frameCount, $0.data.size, $0.data.shortSide) = (9, 24, 24)
           $0.model.textTokens = 5
@@ -33,6 +33,24 @@ import Testing
         }
       ),
       (
+        "Vchitect v2, 9 tokens a frame and 3 of text, two samples, recomputed",
+        {
+          vchitect(&$0, .v2)
+          ($0.data.size, $0.data.shortSide) = (24, 24)
+          $0.model.textTokens = 3
+          $0.model.recompute = true
+          $0.batch.samples = 2
+          $0.distill.guidance = 2
+        }
+      ),
+      (
+        "Vchitect v1, fewer text tokens than parts, bfloat16",
+        {
+          vchitect(&$0, .v1)
+          $0.compute.precision = .bf16
+        }
+      ),
+      (
         "LCM, two samples",
         {
           $0.distill.method = .lcm
@@ -40,6 +58,16 @@ import Testing
         }
       ),
     ]
+
+  private static func vchitect(
+    _ configuration: inout RunConfiguration, _ variant: VchitectConfiguration.BlockVariant
+  ) {
+    configuration.model.architecture = .vchitect
+    configuration.model.variant = variant
+    configuration.model.doubleBlocks = 2
+    // Form v1 has no text keys of other ranks, so both plans keep the bits.
+    configuration.mesh.sequencePlan = variant == .v2 ? .all : .spatial
+  }
 
   /// Teach and distill.
   private func run(
@@ -125,6 +153,11 @@ import Testing
         adapted: true, heads: 8
       ).expectAgreement(ring: 1, sp: degree, isCanonical: true)
     }
+    try VchitectTokens(
+      heads: 8, clipCount: 2, frameCount: 2, textCount: 3, recompute: recompute
+    ).expectAgreement(ring: 1, sp: degree, plan: .all, isCanonical: true)
+    try VchitectTokens(.v1, heads: 8, frameCount: 2, textCount: 5, recompute: recompute)
+      .expectAgreement(ring: 1, sp: degree, isCanonical: true)
   }
 
   @Test func `what has no fixed blocks is refused by its key`() {
@@ -139,7 +172,14 @@ import Testing
       return configuration.validate() + configuration.validate(rankCount: ranks)
     }
     #expect(problems(ranks: 2) { $0.mesh.sp = .fixed(2) }.isEmpty)
-    #expect(problems(ranks: 1) { $0.model.architecture = .vchitect }.map(\.key) == ["mesh.sums"])
+    for plan in SequencePlan.allCases {
+      let keys = problems(ranks: 2) {
+        $0.model.architecture = .vchitect
+        $0.mesh.sp = .fixed(2)
+        $0.mesh.sequencePlan = plan
+      }.map(\.key)
+      #expect(keys == (plan == .all ? [] : ["mesh.sequencePlan"]))
+    }
     #expect(problems(ranks: 2) { $0.mesh.ring = .fixed(2) }.map(\.key) == ["mesh.ring"])
     #expect(problems(ranks: 2) { $0.mesh.tp = .fixed(2) }.map(\.key) == ["mesh.tp"])
     #expect(problems(ranks: 3) { $0.mesh.sp = .fixed(3) }.map(\.key) == ["mesh.sp"])

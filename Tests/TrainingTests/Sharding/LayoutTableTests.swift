@@ -105,14 +105,14 @@ struct TableLayout: Sendable, CustomStringConvertible {
   }
 
   /// Those of canonical sums that share tokens; the others differ in what the table of fast sums shows.
-  static func canonical(ranks: Int) -> [TableLayout] {
+  static func canonical(_ architecture: Architecture, ranks: Int) -> [TableLayout] {
     let degrees = [1, 2, 4, 8].filter { ranks % $0 == 0 }
     return (1...3).flatMap { stage in
       degrees.flatMap { dp in
         degrees.filter { $0 > 1 && dp * $0 <= ranks }.map { sp in
           TableLayout(
-            rankCount: ranks, architecture: .hunyuanVideo, stage: stage, dp: dp, sp: sp,
-            sums: .canonical)
+            rankCount: ranks, architecture: architecture, stage: stage, dp: dp, sp: sp,
+            plan: .all, sums: .canonical)
         }
       }
     }.filter(\.isLegal)
@@ -153,13 +153,14 @@ struct TableLayout: Sendable, CustomStringConvertible {
     }
   }
 
-  @Test(.enabled(if: BLASRuntime.hasAVX512))
-  func `with canonical sums every legal layout that shares tokens has the bits of one rank`() throws
-  {
+  @Test(.enabled(if: BLASRuntime.hasAVX512), arguments: Architecture.allCases)
+  func `with canonical sums every legal layout that shares tokens has the bits of one rank`(
+    architecture: Architecture
+  ) throws {
     let alone = try TrainedRun(
-      TableLayout(rankCount: 1, architecture: .hunyuanVideo, sums: .canonical).configuration,
+      TableLayout(rankCount: 1, architecture: architecture, sums: .canonical).configuration,
       ranks: 1)
-    let layouts = [2, 4, 8].flatMap { TableLayout.canonical(ranks: $0) }
+    let layouts = [2, 4, 8].flatMap { TableLayout.canonical(architecture, ranks: $0) }
     // dp × zero × sp at stages 2 and 3.
     #expect(layouts.count == 2 * (1 + 3 + 6))
     for layout in layouts {

@@ -14,7 +14,7 @@ import Testing
 @testable import Training
 
 /// A transformer in Float64 whose every weight is random.
-private struct VchitectTokens: SharedTokensCase {
+struct VchitectTokens: SharedTokensCase {
   let configuration: VchitectConfiguration
   let clipCount: Int
   let frameCount: Int

@@ -19,7 +19,8 @@ package final class LatentExchange {
   /// What has been sent since the last `take()`.
   package var statistics = ExchangeStatistics()
 
-  private static var gradientTag: Int { 1 }
+  /// Microbatches in flight end in an order of their own. So many at most are under way.
+  private static func gradientTag(_ microbatch: Int) -> Int { 1 + microbatch % 4_000 }
 
   package init(transport: any Transport, places: RolePlaces) {
     self.transport = transport
@@ -70,15 +71,15 @@ package final class LatentExchange {
     where places.source(of: microbatch, for: peer) == transport.rank {
       let payload = Self.payload([gradient])
       note(payload.count)
-      try transport.post(payload, to: peer, tag: Self.gradientTag)
+      try transport.post(payload, to: peer, tag: Self.gradientTag(microbatch))
     }
   }
 
-  /// The gradient at a sample of this rank. Those of one score rank come in the order of microbatches.
+  /// The gradient at a sample of this rank.
   package func receiveGradient(of microbatch: Int, into gradient: Buffer<Float>) throws {
     let peer = places.source(of: microbatch, for: transport.rank)
     let payload = try waiting {
-      try transport.receivePayload(from: peer, tag: Self.gradientTag)
+      try transport.receivePayload(from: peer, tag: Self.gradientTag(microbatch))
     }
     try check(payload.count, Self.byteCount(gradient), from: peer)
     payload.withBytes { bytes in

@@ -136,12 +136,16 @@ package enum CostModel {
   private static func stretch(_ ranks: [RankPhase], _ shape: MeshShape) -> Double {
     let stages = shape.group(along: .stages, of: 0).map { ranks[$0].turns }
     let turnCount = stages.map(\.count).min() ?? 0
-    guard stages.count > 1, turnCount > 0 else { return 1 }
+    return stretch((0..<turnCount).map { turn in stages.map { $0[turn] } })
+  }
+
+  /// - Parameter turns: each by stage.
+  private static func stretch(_ turns: [[[StageTurn]]]) -> Double {
+    guard turns.contains(where: { $0.count > 1 }) else { return 1 }
     var (length, busy) = (0.0, 0.0)
-    for turn in 0..<turnCount {
-      length += StageTwin.makespan(stages.map { $0[turn] })
-      busy +=
-        stages.map { $0[turn].reduce(0) { $0 + $1.operationCount } }.max() ?? 0
+    for stages in turns {
+      length += StageTwin.makespan(stages)
+      busy += stages.map { $0.reduce(0) { $0 + $1.operationCount } }.max() ?? 0
     }
     return busy == 0 ? 1 : length / busy
   }
@@ -151,9 +155,13 @@ package enum CostModel {
     of ranks: [RankPhase], _ places: RolePlaces, criticRatio: Int
   ) -> RoleTimeline? {
     guard ranks.contains(where: { $0.roleTurns != nil }) else { return nil }
-    func busiest(_ role: RankRole, _ path: KeyPath<RoleTurns, Double>) -> Double {
-      ranks.indices.filter { places.role(of: $0) == role }
-        .compactMap { ranks[$0].roleTurns?[keyPath: path] }.max() ?? 0
+    /// Of the busiest rank, with what the stages of a pipeline wait for each other.
+    func busiest(_ role: RankRole, _ path: KeyPath<RoleTurns, RoleTurns.Turn>) -> Double {
+      let turns = ranks.indices.filter { places.role(of: $0) == role }
+        .compactMap { ranks[$0].roleTurns?[keyPath: path] }
+      let stages =
+        places.shapes[role]?.group(along: .stages, of: 0).map { turns[$0].stage } ?? []
+      return (turns.map(\.operationCount).max() ?? 0) * stretch([stages])
     }
     return RoleTimeline(
       criticRatio: criticRatio, training: busiest(.generator, \.generatorTurn),

@@ -1,13 +1,13 @@
 // Layouts in which the generator is distilled on ranks of its own. The ranks that score have the axes of all ranks,
 // with whom they share the other phases, but for `zero`; the generator's may have others. Either set is a mesh of
-// its own, to which all rules of meshes apply. Stages of a pipeline no set has in this version.
+// its own, to which all rules of meshes apply.
 
 package import MeshLayout
 
 extension MeshSearch {
   /// Legal layouts with split roles, those of lower stages first, of these the fewest generator ranks.
   package var splitShapes: [MeshShape] {
-    guard stages == 1, rankCount > 1 else { return [] }
+    guard rankCount > 1 else { return [] }
     return ofAll.shapes.flatMap { shape in
       generatorRankCounts.compactMap { split(shape, $0) }
         .filter { sharingProblem(of: $0) == nil }
@@ -50,7 +50,8 @@ extension MeshSearch {
     set.ring = generatorDegrees[.ring] ?? set.ring
     set.sp = generatorDegrees[.sp] ?? set.sp
     set.tp = generatorDegrees[.tp] ?? set.tp
-    set.stage = generatorStage ?? (set.tp > 1 ? .parameters : stage)
+    set.stages = generatorDegrees[.stages] ?? set.stages
+    set.stage = generatorStage ?? (set.tp > 1 || set.stages > 1 ? .parameters : stage)
     return set
   }
 
@@ -78,15 +79,6 @@ extension MeshSearch {
           message:
             "is split, but there is \(rankCount) rank: start 2 or more, or set it to colocated"
         )
-      ]
-    }
-    guard stages == 1 else {
-      return [
-        Problem(
-          key: "mesh.stages",
-          message:
-            "is \(stages), but with mesh.placement split no role is run in stages in this version: leave "
-            + "it auto or 1, or set mesh.placement to colocated")
       ]
     }
     if let generatorRankCount, generatorRankCounts.isEmpty {
@@ -139,6 +131,7 @@ extension MeshSearch {
       ("mesh.ring", "mesh.generatorRing", generatorDegrees[.ring] != nil),
       ("mesh.sp", "mesh.generatorSp", generatorDegrees[.sp] != nil),
       ("mesh.tp", "mesh.generatorTp", generatorDegrees[.tp] != nil),
+      ("mesh.stages", "mesh.generatorStages", generatorDegrees[.stages] != nil),
       ("mesh.zeroStage", "mesh.generatorZeroStage", generatorStage != nil),
     ]
     return keys.first { $0.key == key && $0.isOwn }?.own ?? key
@@ -149,7 +142,7 @@ extension MeshSearch {
     var free = self
     (free.generatorRankCount, free.generatorStage, free.stage, free.zero) = (nil, nil, nil, nil)
     if free.splitShapes.isEmpty {
-      (free.dp, free.ring, free.sp, free.tp) = (1, 1, 1, 1)
+      (free.dp, free.ring, free.sp, free.tp, free.stages) = (1, 1, 1, 1, 1)
       free.generatorDegrees = [:]
     }
     guard
@@ -163,12 +156,15 @@ extension MeshSearch {
     }
     return "; legal here: mesh.generatorRanks \(ranks.count), mesh.zeroStage "
       + "\(shape.zeroStage.rawValue)"
-      + axes(shape, [.dp: "dp", .ring: "ring", .sp: "sp", .tp: "tp"])
+      + axes(shape, [.stages: "stages", .dp: "dp", .ring: "ring", .sp: "sp", .tp: "tp"])
       + (free.generatorDegrees.isEmpty
         ? ""
         : axes(
           ranks.shape,
-          [.dp: "generatorDp", .ring: "generatorRing", .sp: "generatorSp", .tp: "generatorTp"]))
+          [
+            .stages: "generatorStages", .dp: "generatorDp", .ring: "generatorRing",
+            .sp: "generatorSp", .tp: "generatorTp",
+          ]))
   }
 
   private func distance(to shape: MeshShape) -> Int {

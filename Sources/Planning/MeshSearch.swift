@@ -35,7 +35,7 @@ package struct MeshSearch: Equatable, Sendable {
   /// How many those are, and what they shard; nil is free.
   package var generatorRankCount: Int?
   package var generatorStage: ZeroStage?
-  /// Degrees of `dp`, `ring`, `sp` and `tp` of these ranks, where they are not those of the others.
+  /// Degrees of these ranks, but that of `zero`, where they are not those of the others.
   package var generatorDegrees: [Axis: Int] = [:]
   /// Whether problems tell what would be legal instead.
   var tellsNearest = true

@@ -47,6 +47,17 @@ struct MeshSearchRolesTests {
       other.compactMap(\.generatorRanks?.shape) == [
         MeshShape([.ring: 2, .tp: 2], zeroStage: .parameters)
       ])
+    let staged = search(8, stage: nil) {
+      $0.generatorRankCount = 4
+      $0.stages = 2
+      $0.generatorDegrees = [.stages: 4]
+      $0.blockCount = 4
+    }.shapes
+    #expect(staged.map(\.axes) == ["stages 2 × zero 4"])
+    #expect(
+      staged.compactMap(\.generatorRanks?.shape) == [
+        MeshShape([.stages: 4], zeroStage: .parameters)
+      ])
     // Nobody shares tokens who was not asked to.
     #expect(search(8).shapes.allSatisfy { $0.sequenceDegree == 1 })
     // The discriminator's head is where scores are made.
@@ -63,7 +74,11 @@ struct MeshSearchRolesTests {
 
   @Test func `what is illegal names the rule and what is legal`() {
     #expect(search(1).problems.map(\.key) == ["mesh.placement"])
-    #expect(search(4) { $0.stages = 2 }.problems.map(\.key) == ["mesh.stages"])
+    let staged = search(4, stage: nil) {
+      $0.stages = 4
+      $0.generatorRankCount = 2
+    }.problems
+    #expect(staged.map(\.key) == ["mesh.stages", "mesh.stages"])
     // Two sets of four ranks are eight.
     let small = search(4) {
       $0.sp = 2

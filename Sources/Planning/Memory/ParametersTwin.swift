@@ -106,7 +106,8 @@ final class ParametersTwin {
       defer { end += unit.elementCount }
       return end..<end + unit.elementCount
     }
-    guard stageCount > 1 else {
+    // A network without blocks is no part of a pipeline.
+    guard stageCount > 1, units.contains(where: \.isBlock) else {
       return UnitSharding(units: ranges, shardCount: rankCount)
     }
     let size = rankCount / stageCount

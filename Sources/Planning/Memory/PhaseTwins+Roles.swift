@@ -2,12 +2,18 @@
 
 import MeshLayout
 
-/// Operations of one rank, by turn.
+/// What one rank does, by turn.
 struct RoleTurns {
+  struct Turn {
+    var operationCount: Double
+    /// What it runs in a row, where it is a stage of a pipeline.
+    var stage: [StageTurn] = []
+  }
+
   /// Only in steps with a generator turn: the scores of all samples, or the generator's training.
-  var generatorTurn: Double
+  var generatorTurn: Turn
   /// In every step: the critic's training, or the samples of the next step.
-  var everyStep: Double
+  var everyStep: Turn
 }
 
 extension PhaseTwins {
@@ -83,22 +89,22 @@ extension PhaseTwins {
       ledger: ledger, group: handedOver.group, base: handedOver.network, texts: handedOver.texts)
     let critic = critic(state)
     let optimizers = critic.all.map { OptimizerTwin($0, hasAverage: false) }
+    var (scoreTurns, trainingTurns): ([StageTurn], [StageTurn]) = ([], [])
     func samples() -> [PlannedLedger.Block] {
       (0..<microbatchCount).map { _ in ledger.allocate(latentCount, .common, .activations) }
     }
     func scoreAll(_ samples: [PlannedLedger.Block]) {
-      for sample in samples {
+      forEachMicrobatch(ledger, turns: &scoreTurns) { microbatch in
         let batch = batch(ledger)
-        let gradient = score(sample, state, critic)
+        let gradient = score(samples[microbatch], state, critic)
         ledger.sentByteCount += Double(4 * latentCount * latentReceiverCount)
         ledger.messageCount += Double(latentReceiverCount)
         withExtendedLifetime((batch, gradient)) {}
       }
     }
     func train(_ samples: [PlannedLedger.Block]) {
-      let gradients = microbatchSum(
-        ledger, of: critic.all, microbatchCount: microbatchCount
-      ) { microbatch in
+      let gradients = gradients(ledger, of: critic.all, .one, turns: &trainingTurns) {
+        microbatch in
         let batch = batch(ledger)
         differentiateCritic(samples[microbatch], state, critic)
         withExtendedLifetime(batch) {}
@@ -115,7 +121,17 @@ extension PhaseTwins {
     let scores = work(ledger) { scoreAll(shown) }
     let training = work(ledger) { train(shown) }
     withExtendedLifetime((shown, state.base, state.texts, handedOver.all, optimizers)) {}
-    return phase(ledger, scores, training)
+    return phase(ledger, scores, scoreTurns, training, trainingTurns)
+  }
+
+  /// Microbatches whose parameters get no gradients, in flight where there are stages; `turns` gets what a stage
+  /// ran.
+  private func forEachMicrobatch(
+    _ ledger: PlannedLedger, turns: inout [StageTurn],
+    _ body: @escaping (_ microbatch: Int) -> Void
+  ) {
+    guard let stage else { return (0..<microbatchCount).forEach(body) }
+    turns = stage.run(microbatchCount, .several, ledger, body)
   }
 
   // MARK: Generator ranks
@@ -124,22 +140,22 @@ extension PhaseTwins {
     let ledger = handedOver.ledger
     let generator = handedOver.network
     let optimizer = OptimizerTwin(generator, hasAverage: sizes.keepsGeneratorAverage)
+    var (sampleTurns, trainingTurns): ([StageTurn], [StageTurn]) = ([], [])
     func samples(depth: Int) -> [PlannedLedger.Block] {
-      let blocks = (0..<microbatchCount).map { _ in
+      var blocks: [PlannedLedger.Block] = []
+      forEachMicrobatch(ledger, turns: &sampleTurns) { _ in
         let batch = batch(ledger)
         let silent = TapeTwin(ledger, role: .generator, isRecording: false)
         let x = generate(ledger, generator, depth: depth, isTrainable: false, on: silent)
         withExtendedLifetime(batch) {}
-        return x.block
+        blocks.append(x.block)
       }
       ledger.sentByteCount += Double(4 * latentCount * microbatchCount * latentReceiverCount)
       ledger.messageCount += Double(microbatchCount * latentReceiverCount)
       return blocks
     }
     func train(depth: Int) {
-      let gradients = microbatchSum(
-        ledger, of: [generator], microbatchCount: microbatchCount
-      ) { _ in
+      let gradients = gradients(ledger, of: [generator], .several, turns: &trainingTurns) { _ in
         let batch = batch(ledger)
         let tape = TapeTwin(ledger, role: .generator)
         let x = generate(ledger, generator, depth: depth, isTrainable: true, on: tape)
@@ -157,19 +173,23 @@ extension PhaseTwins {
     shown = []
     train(depth: shownDepth)
     shown = samples(depth: shownDepth)
+    let turns = (training: trainingTurns, samples: sampleTurns)
     let rollout = silentSteps(ledger, generator, depth: depth)
     let training = work(ledger) { train(depth: 0) } + rollout
     let sampling = work(ledger) { shown = samples(depth: 0) } + rollout
     withExtendedLifetime((shown, generator, handedOver.texts, handedOver.all, optimizer)) {}
-    return phase(ledger, training, sampling)
+    return phase(ledger, training, turns.training, sampling, turns.samples)
   }
 
   private func phase(
-    _ ledger: PlannedLedger, _ generatorTurn: Work, _ everyStep: Work
+    _ ledger: PlannedLedger, _ generatorTurn: Work, _ generatorTurns: [StageTurn],
+    _ everyStep: Work, _ everyTurns: [StageTurn]
   ) -> RankPhase {
     var phase = phase(ledger, (1 / Double(sizes.criticRatio)) * generatorTurn + everyStep)
     phase.roleTurns = RoleTurns(
-      generatorTurn: generatorTurn.operationCount, everyStep: everyStep.operationCount)
+      generatorTurn: .init(
+        operationCount: generatorTurn.operationCount, stage: generatorTurns),
+      everyStep: .init(operationCount: everyStep.operationCount, stage: everyTurns))
     return phase
   }
 }

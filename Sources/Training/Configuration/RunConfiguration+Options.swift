@@ -258,7 +258,7 @@ extension RunConfiguration {
       "mesh.generatorZeroStage", \.mesh.generatorZeroStage,
       "What the generator ranks of a split placement shard among them, as zeroStage, which then says it of "
         + "the score ranks and of the phases that run on all ranks. auto: as zeroStage, or 3 where these ranks "
-        + "alone cut weights."),
+        + "alone cut weights or blocks."),
     .degree(
       "mesh.generatorDp", \.mesh.generatorDp,
       "Replicas among the generator ranks of a split placement, as dp, which then says it of the score ranks and "
@@ -273,6 +273,9 @@ extension RunConfiguration {
     .degree(
       "mesh.generatorTp", \.mesh.generatorTp,
       "The same of tp: generator ranks that cut the weights of blocks. auto: as tp."),
+    .degree(
+      "mesh.generatorStages", \.mesh.generatorStages,
+      "The same of stages: of a pipeline of the generator's blocks. auto: as stages."),
     .integer(
       "mesh.memoryPerRank", \.mesh.memoryPerRank, "bytes",
       "Tensors that a rank may hold; of the legal layouts the first that keeps within it is taken, and "

@@ -100,6 +100,13 @@ extension RunConfiguration {
         "mesh.stages", distill.lambdaAdversarial == 0,
         "is \(stages), but the discriminator's features are not run in stages: set "
           + "distill.lambdaAdversarial to 0")
+    }
+    let hasStages = [mesh.stages, mesh.generatorStages].contains { $0 != .auto && $0 != .fixed(1) }
+    if hasStages {
+      check.require(
+        "mesh.schedule", mesh.schedule != .gPipe || !model.offload,
+        "is gpipe, with which the plan does not know what of model.offload's activations is in memory: set it to "
+          + "1f1b, or model.offload to false")
       check.require(
         "mesh.schedule", mesh.schedule != .gPipe || batch.microbatches <= Self.largestFlight,
         "is gpipe, which keeps all \(batch.microbatches) microbatches in flight, each with a thread: set it to "
@@ -110,6 +117,7 @@ extension RunConfiguration {
       ("stages", mesh.stages), ("generatorRanks", mesh.generatorRanks),
       ("generatorDp", mesh.generatorDp), ("generatorRing", mesh.generatorRing),
       ("generatorSp", mesh.generatorSp), ("generatorTp", mesh.generatorTp),
+      ("generatorStages", mesh.generatorStages),
     ] {
       if case .fixed(let count) = degree {
         check.require("mesh.\(key)", count >= 1, "must be auto or at least 1, found \(count)")
@@ -293,7 +301,7 @@ extension RunConfiguration {
     search.generatorStage = fixed(mesh.generatorZeroStage).flatMap(ZeroStage.init(rawValue:))
     let degrees: [(axis: Axis, degree: Degree)] = [
       (.dp, mesh.generatorDp), (.ring, mesh.generatorRing), (.sp, mesh.generatorSp),
-      (.tp, mesh.generatorTp),
+      (.tp, mesh.generatorTp), (.stages, mesh.generatorStages),
     ]
     for (axis, degree) in degrees { search.generatorDegrees[axis] = fixed(degree) }
     return search

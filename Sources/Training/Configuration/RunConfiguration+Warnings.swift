@@ -78,7 +78,7 @@ extension RunConfiguration {
     }
     if mesh.placement == .colocated || !canSplitRoles {
       idle(
-        ["Ranks", "ZeroStage", "Dp", "Ring", "Sp", "Tp"].map { "mesh.generator\($0)" },
+        ["Ranks", "ZeroStage", "Dp", "Ring", "Sp", "Tp", "Stages"].map { "mesh.generator\($0)" },
         because: mesh.placement == .colocated
           ? "mesh.placement is colocated" : "distill.method is \(distill.method.rawValue)")
     }

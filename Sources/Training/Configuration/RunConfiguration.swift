@@ -172,6 +172,7 @@ package struct RunConfiguration: Equatable, Sendable {
     package var generatorRing = Degree.auto
     package var generatorSp = Degree.auto
     package var generatorTp = Degree.auto
+    package var generatorStages = Degree.auto
     package var memoryPerRank = 0
   }
 

@@ -29,10 +29,13 @@ struct TurnReport {
   /// Of the networks that this rank has a part of.
   var outcomes: [String: StepOutcome] = [:]
 
-  mutating func note(_ score: ScoreRole.Score) {
-    readings["loss", default: []].append(score.loss)
-    readings["distance", default: []].append(score.distance)
-    readings["nonfinite", default: []].append(Double(score.nonFiniteCount))
+  /// - Parameter found: by microbatch; those in flight end in an order of their own.
+  mutating func note(_ found: [Int: ScoreRole.Reading]) {
+    for (_, reading) in found.sorted(by: { $0.key < $1.key }) {
+      readings["loss", default: []].append(reading.loss)
+      readings["distance", default: []].append(reading.distance)
+      readings["nonfinite", default: []].append(Double(reading.nonFiniteCount))
+    }
   }
 }
 
@@ -72,18 +75,17 @@ final class ColocatedTurns: DistillTurns {
   func run(_ step: DistillStep) throws -> TurnReport {
     var report = TurnReport()
     var samples: [Int: Tensor<Float>] = [:]
-    var scores: [Int: ScoreRole.Score] = [:]
+    var readings: [Int: ScoreRole.Reading] = [:]
     if step.hasGeneratorTurn {
       report.outcomes[UpdatedNetwork.generator.rawValue] = try generator.train(
         step: step.number
       ) { [score] microbatch, batch, sample in
         samples[microbatch] = sample
         let score = score.score(sample, batch, step: step.number)
-        scores[microbatch] = score
+        readings[microbatch] = score.reading
         return score.gradient
       }
-      // Microbatches in flight end in an order of their own.
-      scores.sorted { $0.key < $1.key }.forEach { report.note($0.value) }
+      report.note(readings)
     }
     report.losses = try score.train(
       step: step.number, samples.isEmpty ? .several : .one, outcomes: &report.outcomes

@@ -47,11 +47,12 @@ package struct GeneratorRole {
 
   /// The samples of this rank's microbatches of a step.
   func samples(step: Int) -> [Int: Tensor<Float>] {
-    Dictionary(
-      uniqueKeysWithValues: ranks.microbatches.map { microbatch in
-        let batch = batches.batch(step: step, microbatch: microbatch, in: context.arena)
-        return (microbatch, sample(batch, step: step, microbatch: microbatch))
-      })
+    var samples: [Int: Tensor<Float>] = [:]
+    context.forEachMicrobatch(in: ranks, .several) { microbatch in
+      let batch = batches.batch(step: step, microbatch: microbatch, in: context.arena)
+      samples[microbatch] = sample(batch, step: step, microbatch: microbatch)
+    }
+    return samples
   }
 
   /// One update.

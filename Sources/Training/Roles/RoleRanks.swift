@@ -27,6 +27,7 @@ package final class RoleRanks {
     try ranks.sharePasses(context.configuration.mesh) { [unowned context] in
       context.exchangeInPass($0)
     }
+    context.keepApart(in: ranks)
   }
 
   /// What this rank has sent for its role since the last call.

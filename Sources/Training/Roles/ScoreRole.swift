@@ -55,6 +55,11 @@ package struct ScoreRole {
   struct Score {
     /// Of the loss, at the sample.
     let gradient: Tensor<Float>
+    let reading: Reading
+  }
+
+  /// What users are told of a score.
+  struct Reading {
     let loss: Double
     /// `DistributionMatching.Result.meanDistance`.
     let distance: Double
@@ -100,8 +105,10 @@ package struct ScoreRole {
     ObjectiveTerm.backward(terms, on: tape)
     guard let gradient = tape.gradient(of: x) else { trap("no term reached the sample") }
     return Score(
-      gradient: gradient, loss: terms.reduce(0) { $0 + $1.weight * $1.term.loss },
-      distance: result.meanDistance, nonFiniteCount: result.nonFiniteCount)
+      gradient: gradient,
+      reading: Reading(
+        loss: terms.reduce(0) { $0 + $1.weight * $1.term.loss },
+        distance: result.meanDistance, nonFiniteCount: result.nonFiniteCount))
   }
 
   // MARK: Train

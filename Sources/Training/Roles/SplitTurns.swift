@@ -95,13 +95,17 @@ final class ScoreTurns: DistillTurns {
       return sample
     }
     if step.hasGeneratorTurn {
-      for microbatch in ranks.microbatches {
+      var readings: [Int: ScoreRole.Reading] = [:]
+      context.forEachMicrobatch(in: ranks, .several) { [self] microbatch in
         let batch = batches.batch(
           step: step.number, microbatch: microbatch, in: context.arena)
         let score = role.score(sample(microbatch), batch, step: step.number)
-        report.note(score)
-        try latents.sendGradient(score.gradient.buffer, of: microbatch)
+        readings[microbatch] = score.reading
+        context.exchangeInPass {
+          try latents.sendGradient(score.gradient.buffer, of: microbatch)
+        }
       }
+      report.note(readings)
     }
     report.losses = try role.train(step: step.number, .one, outcomes: &report.outcomes) {
       microbatch, _ in sample(microbatch)

@@ -29,6 +29,17 @@ extension RunContext {
     skipPass(in: set)
   }
 
+  /// Has `body` run for each of this rank's microbatches in a set, in flight where it has stages.
+  /// - Parameter passes: of networks that `body` makes.
+  /// - Collective: over the ranks of the set.
+  func forEachMicrobatch(
+    in set: RankSet, _ passes: PassCount, _ body: @escaping (_ microbatch: Int) -> Void
+  ) {
+    let microbatches = set.microbatches
+    guard let pipeline = set.pipeline else { return microbatches.forEach(body) }
+    pipeline.run(count: microbatches.count, passes) { body(microbatches[$0]) }
+  }
+
   /// The gradient sums of a turn over this rank's microbatches, or its part of all ranks', and what `body` returns
   /// for each microbatch, in order.
   /// - Parameters:

@@ -165,7 +165,13 @@ package final class RunContext {
       }
     }
     activationStore = store
-    ranks.pipeline?.onTurn = { [unowned store] in store.microbatch = $0 }
+    keepApart(in: ranks)
+  }
+
+  /// Has what microbatches in flight store of their activations kept apart.
+  func keepApart(in set: RankSet) {
+    guard let activationStore else { return }
+    set.pipeline?.onTurn = { [unowned activationStore] in activationStore.microbatch = $0 }
   }
 
   package var seed: UInt64 { UInt64(configuration.seed) }

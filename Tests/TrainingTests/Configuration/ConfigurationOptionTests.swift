@@ -37,7 +37,7 @@ import Testing
     "mesh.ring",
     "mesh.tp", "mesh.stages", "mesh.schedule", "mesh.stageKind", "mesh.placement",
     "mesh.generatorRanks", "mesh.generatorZeroStage", "mesh.generatorDp", "mesh.generatorRing",
-    "mesh.generatorSp", "mesh.generatorTp", "mesh.memoryPerRank",
+    "mesh.generatorSp", "mesh.generatorTp", "mesh.generatorStages", "mesh.memoryPerRank",
     "exchange.codec", "exchange.bucketByteCount", "exchange.overlap",
     "log.everySeconds",
   ]

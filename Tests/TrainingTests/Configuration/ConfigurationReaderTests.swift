@@ -235,6 +235,10 @@ import VideoData
       (["mesh.stages=2", "mesh.ring=2", "mesh.zeroStage=2"], 4, ["mesh.stages"]),
       (["mesh.stages=2", "distill.lambdaAdversarial=1"], 2, ["mesh.stages"]),
       (["mesh.stages=2", "model.recompute=true", "model.offload=true"], 2, []),
+      (
+        ["mesh.stages=2", "model.recompute=true", "model.offload=true", "mesh.schedule=gpipe"], 2,
+        ["mesh.schedule"]
+      ),
       (["mesh.stages=2", "model.architecture=vchitect"], 2, []),
       (
         ["mesh.stages=4", "model.architecture=vchitect", "model.doubleBlocks=3"], 4,
@@ -243,6 +247,23 @@ import VideoData
       (["mesh.stages=2", "mesh.sp=3", "model.architecture=vchitect"], 6, []),
       (["mesh.tp=3", "distill.lambdaAdversarial=1"], 3, ["mesh.tp"]),
       (["mesh.sp=3", "mesh.zero=2"], 3, ["mesh.zero"]),
+      (["mesh.placement=split", "mesh.generatorRanks=2", "mesh.generatorStages=2"], 4, []),
+      (["mesh.placement=split", "mesh.generatorRanks=3", "mesh.generatorSp=3"], 4, []),
+      (
+        ["mesh.placement=split", "mesh.generatorRanks=2", "mesh.generatorSp=2"], 4,
+        ["mesh.generatorSp"]
+      ),
+      (
+        ["mesh.placement=split", "mesh.generatorRanks=2", "mesh.generatorTp=3"], 4,
+        ["mesh.generatorTp"]
+      ),
+      (
+        [
+          "mesh.placement=split", "mesh.generatorRanks=2", "mesh.generatorRing=2",
+          "model.architecture=vchitect",
+        ], 4, ["mesh.generatorRing"]
+      ),
+      (["mesh.placement=split", "mesh.generatorDp=0"], 4, ["mesh.generatorDp"]),
       (["mesh.ring=2"], 4, []), (["mesh.ring=4", "mesh.zero=1"], 4, []),
       (["mesh.ring=2", "mesh.sp=3"], 6, []), (["mesh.ring=3"], 4, ["mesh.ring"]),
       (["mesh.ring=0"], 4, ["mesh.ring"]),

@@ -61,6 +61,7 @@ extension PlannedCase {
     split("a generator in parts, the discriminator whole", ranks: 6, generators: 4) {
       $0.mesh.generatorTp = .fixed(2)
       $0.distill.lambdaAdversarial = 0.1
+      $0.batch.microbatches = 6
     },
     split("scores on shared tokens, a generator on all", ranks: 6, generators: 2, stage: 2) {
       $0.mesh.sp = .fixed(2)
@@ -71,6 +72,20 @@ extension PlannedCase {
       $0.model.architecture = .vchitect
       $0.mesh.sp = .fixed(2)
       $0.mesh.sequencePlan = .all
+    },
+    split("split roles in stages", ranks: 4, generators: 2, stage: 3) {
+      $0.mesh.stages = .fixed(2)
+    },
+    split("split roles in stages that cut weights", ranks: 8, generators: 4, stage: 3) {
+      $0.mesh.stages = .fixed(2)
+      $0.mesh.tp = .fixed(2)
+      $0.mesh.schedule = .gPipe
+      $0.distill.guidance = 3
+    },
+    split("a generator in three stages, recomputed", ranks: 4, generators: 3) {
+      $0.mesh.generatorStages = .fixed(3)
+      $0.model.recompute = true
+      $0.distill.lambdaAdversarial = 0.1
     },
     split("split roles, weights not packed, many samples", ranks: 2, generators: 1) {
       $0.compute.packedWeights = .off

@@ -96,6 +96,21 @@ import Testing
         $0.mesh.generatorDp = .fixed(2)
         $0.model.recompute = true
       }, whole, "shards of what scores, replicas of the generator, recomputed")
+    for schedule in RunConfiguration.PipelineOrder.allCases {
+      expectEqual(
+        try tokens.run(4) {
+          $0.mesh.placement = .split
+          $0.mesh.generatorRanks = .fixed(2 * tokens.degree)
+          $0.mesh.stages = .fixed(2)
+          $0.mesh.schedule = schedule
+        }, whole, "two stages in either role, \(schedule)")
+    }
+    expectEqual(
+      try tokens.run(4) {
+        $0.mesh.placement = .split
+        $0.mesh.generatorRanks = .fixed(3 * tokens.degree)
+        $0.mesh.generatorStages = .fixed(3)
+      }, whole, "a generator in three stages")
   }
 
   /// Score ranks, and generator ranks.
@@ -105,9 +120,9 @@ import Testing
   ])
   func `either role may share tokens in its own way`(_ score: Tokens, _ generator: Tokens) throws {
     let alone = try TrainedRun(ranks: 1)
-    let generatorCount = max(generator.degree, 2)
+    let generatorCount = max(generator.degree, score.degree, 2)
     let split = try TrainedRun(
-      ranks: 4 + generatorCount, ring: score.ring, sp: score.sp, tp: score.tp
+      ranks: 2 * generatorCount, ring: score.ring, sp: score.sp, tp: score.tp
     ) {
       $0.mesh.placement = .split
       $0.mesh.generatorRanks = .fixed(generatorCount)

@@ -101,7 +101,19 @@ struct TableLayout: Sendable, CustomStringConvertible {
         }
       }
     }
-    return (layouts + split + staged).filter(\.isLegal)
+    let stagedSplit =
+      split.flatMap { layout in
+        degrees.filter { $0 > 1 }.map { stages in
+          var staged = layout
+          staged.stages = stages
+          return staged
+        }
+      }
+      + degrees.filter { $0 > 1 }.map {
+        TableLayout(
+          rankCount: ranks, architecture: architecture, stage: 3, stages: $0, isSplit: true)
+      }
+    return (layouts + split + staged + stagedSplit).filter(\.isLegal)
   }
 
   /// Those of canonical sums that share tokens; the others differ in what the table of fast sums shows.

@@ -60,20 +60,20 @@ extension MeshSearch {
           "is \($0.degree), but with mesh.placement split ranks share microbatches alone in this "
           + "version: leave it auto or 1, or set mesh.placement to colocated")
     }
-    if !axes.isEmpty { return axes }
+    var problems = axes
     if let generatorRankCount, generatorRankCounts.isEmpty {
-      return [
+      problems.append(
         Problem(
           key: "mesh.generatorRanks",
           message:
             "is \(generatorRankCount), but of \(rankCount) ranks 1 to \(rankCount - 1) can hold "
-            + "the generator, for the others score it\(nearestSplit)")
-      ]
+            + "the generator, for the others score it\(nearestSplit)"))
     }
+    if !problems.isEmpty { return problems }
     var all = self
     all.splitsRoles = false
     all.sp = 1
-    let problems = all.problems
+    problems = all.problems
     if !problems.isEmpty { return problems }
     let shape = all.shapes.first.map { shape in
       var split = shape
@@ -93,6 +93,7 @@ extension MeshSearch {
   private var nearestSplit: String {
     var free = self
     (free.generatorRankCount, free.generatorStage, free.stage, free.zero) = (nil, nil, nil, nil)
+    (free.dp, free.ring, free.sp, free.tp, free.stages) = (1, 1, nil, 1, 1)
     guard
       let shape = free.splitShapes.min(by: { distance(to: $0) < distance(to: $1) }),
       let ranks = shape.generatorRanks

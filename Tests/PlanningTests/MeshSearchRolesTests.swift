@@ -36,6 +36,12 @@ struct MeshSearchRolesTests {
         $0.sp = 2
         $0.dp = 2
       }.problems.map(\.key) == ["mesh.dp", "mesh.sp"])
+    let both = search(4) {
+      $0.sp = 2
+      $0.generatorRankCount = 9
+    }.problems
+    #expect(both.map(\.key) == ["mesh.sp", "mesh.generatorRanks"])
+    #expect(both[1].message.contains("legal here: mesh.generatorRanks 3"))
     let many = search(4) { $0.generatorRankCount = 4 }.problems
     #expect(many.map(\.key) == ["mesh.generatorRanks"])
     #expect(many[0].message.contains("1 to 3 can hold the generator"))

@@ -252,8 +252,8 @@ extension RunConfiguration {
         + "the score ranks and of the phases that run on all ranks. auto: as zeroStage."),
     .integer(
       "mesh.memoryPerRank", \.mesh.memoryPerRank, "bytes",
-      "Tensors that a rank may hold; of the legal layouts the first that keeps within it is taken, and "
-        + "without one the run is refused. 0: no limit."),
+      "Memory that the process of a rank may take; of the legal layouts that keep within it the fastest by "
+        + "prediction is taken, and without one the run is refused. 0: no limit."),
 
     .choice(
       "exchange.codec", \.exchange.codec,

@@ -96,12 +96,12 @@ private let exampleRates: StepRates = {
   @Test func `a network that fits no other way is run in stages`() throws {
     var configuration = RunConfiguration()
     let usual = try Coordinator.plan(configuration, rankCount: 4, rates: exampleRates)
-    let least = usual.candidates.map(\.peakByteCountPerRank).min() ?? 0
+    let least = usual.candidates.map(\.processByteCountPerRank).min() ?? 0
     configuration.mesh.memoryPerRank = least - 1
     let plan = try Coordinator.plan(configuration, rankCount: 4, rates: exampleRates)
     #expect(plan.candidates.count <= usual.candidates.count + 3 * 3 + LayoutSearch.largestOpenCount)
     #expect(plan.candidates.contains { $0.shape[.stages] > 1 })
-    #expect(plan.fits == plan.candidates.contains { $0.peakByteCountPerRank < least })
+    #expect(plan.fits == plan.candidates.contains { $0.processByteCountPerRank < least })
   }
 
   @Test(arguments: [1, 2, 3])

@@ -43,6 +43,8 @@ package struct PhaseCosts: Codable, Equatable, Sendable {
 /// What a run costs.
 package struct RunCosts: Codable, Equatable, Sendable {
   package let phases: [PhaseCosts]
+  /// Bytes of the largest bucket of an update; 0 on one rank.
+  package let bucketByteCount: Int
 
   /// Peaks over all phases, by rank: what the ledger shows at the end of the run.
   package var memory: [PlannedMemory] {
@@ -55,7 +57,9 @@ package struct RunCosts: Codable, Equatable, Sendable {
             return peak == 0
               ? nil : PlannedAccount(role: role, category: category, peakByteCount: peak)
           }
-        }, totalPeakByteCount: parts.map(\.totalPeakByteCount).max() ?? 0)
+        }, totalPeakByteCount: parts.map(\.totalPeakByteCount).max() ?? 0,
+        poolByteCount: parts.map(\.poolByteCount).max() ?? 0,
+        largestSendByteCount: parts.map(\.largestSendByteCount).max() ?? 0)
     }
   }
 
@@ -129,7 +133,10 @@ package enum CostModel {
         sizes.distillStepCount > 0 ? ranks.compactMap(\.distill) : []),
       phase("evaluate", stepCount: 0, ranks.map(\.evaluate)),
     ]
-    return RunCosts(phases: phases.compactMap(\.self))
+    return RunCosts(
+      phases: phases.compactMap(\.self),
+      bucketByteCount: rankCount > 1
+        ? min(sizes.bucketByteCount, 4 * sizes.networkElementCount) : 0)
   }
 
   /// What the pipeline of rank 0 makes of a step.

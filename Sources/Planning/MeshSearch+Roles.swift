@@ -81,16 +81,16 @@ extension MeshSearch {
         )
       ]
     }
+    var problems: [Problem] = []
     if let generatorRankCount, generatorRankCounts.isEmpty {
-      return [
+      problems.append(
         Problem(
           key: "mesh.generatorRanks",
           message:
             "is \(generatorRankCount), but of \(rankCount) ranks 1 to \(rankCount - 1) can hold "
-            + "the generator, for the others score it\(nearestSplit)")
-      ]
+            + "the generator, for the others score it\(nearestSplit)"))
     }
-    let problems = ofAll.problems
+    problems += ofAll.problems
     if !problems.isEmpty { return problems }
     guard let all = ofAll.shapes.first else { return [] }
     // Of any number that is open the first: what is wrong with it is most often wrong with all.

@@ -98,6 +98,8 @@ package struct MeshSearch: Equatable, Sendable {
   package var problems: [Problem] {
     guard shapes.isEmpty else { return [] }
     if splitsRoles { return splitProblems }
+    let own = ownProblems
+    if Set(own.map(\.key)).count > 1 { return told(own) }
     guard dp > 0, rankCount % dp == 0 else {
       return [
         Problem(
@@ -150,6 +152,45 @@ package struct MeshSearch: Equatable, Sendable {
     return (shape(sp: sp ?? 1, stage: zeroStages[0]).map(problems(of:)) ?? []).map {
       Problem(key: $0.key, message: $0.message + nearest)
     }
+  }
+
+  /// What is wrong with a degree whatever the others are: told all together.
+  var ownProblems: [Problem] {
+    var problems: [Problem] = []
+    func require(_ holds: Bool, _ key: String, _ message: String) {
+      if !holds { problems.append(Problem(key: key, message: message)) }
+    }
+    let degrees: [(key: String, degree: Int?)] = [
+      ("mesh.dp", dp), ("mesh.zero", zero), ("mesh.ring", ring), ("mesh.sp", sp), ("mesh.tp", tp),
+      ("mesh.stages", stages),
+    ]
+    for case (let key, .some(let degree)) in degrees {
+      require(
+        degree > 0 && rankCount % degree == 0, key,
+        "is \(degree), which does not divide the \(rankCount) ranks")
+    }
+    for (key, degree) in [("mesh.sp", sp ?? 1), ("mesh.tp", tp)] {
+      require(
+        degree > 0 && headCount % degree == 0, key,
+        "is \(degree), which does not divide the \(headCount) attention heads")
+    }
+    require(
+      blockCount == 0 || stages <= blockCount, "mesh.stages",
+      "is \(stages), but the network has only \(blockCount) blocks, and each stage runs one at least"
+    )
+    return problems
+  }
+
+  /// The first of each key; the nearest legal layout once, with the last.
+  private func told(_ problems: [Problem]) -> [Problem] {
+    var told: [Problem] = []
+    for problem in problems where !told.contains(where: { $0.key == problem.key }) {
+      told.append(problem)
+    }
+    if let last = told.popLast() {
+      told.append(Problem(key: last.key, message: last.message + nearest))
+    }
+    return told
   }
 
   /// The ranks that replicas and further degrees leave.

@@ -13,7 +13,7 @@ struct PlanCommand: ParsableCommand {
     abstract: "Tells layouts, memory, operations and traffic of a run; allocates nothing.",
     discussion: """
       Bytes are the tensors of one rank by role and category at their peaks, as the ledger of the run \
-      will book them, and their sum at the fullest moment. Times come from what kernels reach here at the \
+      will book them, and their sum at the fullest moment; then what the process takes. Times come from what kernels reach here at the \
       run's sizes (half a second, one process alone) and from the machine's numbers for links; the layout \
       with the least time that fits is taken.
 
@@ -75,7 +75,7 @@ struct PlanCommand: ParsableCommand {
     if !plan.fits {
       throw JobError(
         exitCode: .configuration,
-        "a rank needs \(ReportText.bytes(plan.costs.peakByteCountPerRank)), more than it may take")
+        "a rank needs \(ReportText.bytes(plan.processByteCountPerRank)), more than it may take")
     }
   }
 
@@ -118,6 +118,8 @@ struct PlanCommand: ParsableCommand {
     let fits: Bool
     let peakBytesPerRank: Int
     let peakBytesTotal: Int
+    /// What the processes of the ranks will take, in order.
+    let processBytes: [Int]
     /// Of the fullest rank.
     let accounts: [PlannedAccount]
     let phases: [Phase]
@@ -134,6 +136,7 @@ struct PlanCommand: ParsableCommand {
       /// Ranks that hold the generator alone; 0: roles are colocated.
       let generatorRanks: Int
       let peakBytesPerRank: Int
+      let processBytesPerRank: Int
       let operationsOfBusiestRank: Double
       let sentBytes: Double
       /// By phase, and of all training steps.
@@ -150,6 +153,7 @@ struct PlanCommand: ParsableCommand {
       fits = plan.fits
       peakBytesPerRank = plan.costs.peakByteCountPerRank
       peakBytesTotal = plan.costs.totalPeakByteCount
+      processBytes = plan.processes.map(\.byteCount)
       accounts =
         memory.max { $0.totalPeakByteCount < $1.totalPeakByteCount }?.accounts ?? []
       candidates = plan.candidates.map {
@@ -158,6 +162,7 @@ struct PlanCommand: ParsableCommand {
           sp: $0.shape[.sp], tp: $0.shape[.tp],
           generatorRanks: $0.shape.generatorRanks?.count ?? 0,
           peakBytesPerRank: $0.peakByteCountPerRank,
+          processBytesPerRank: $0.processByteCountPerRank,
           operationsOfBusiestRank: $0.operationCount,
           sentBytes: $0.sentByteCount, secondsPerStep: $0.secondsPerStep, seconds: $0.seconds)
       }

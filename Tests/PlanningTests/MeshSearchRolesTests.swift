@@ -103,6 +103,13 @@ struct MeshSearchRolesTests {
       $0.generatorStage = .gradients
     }.problems
     #expect(cut.map(\.key) == ["mesh.generatorTp"])
+    // All that is wrong is told.
+    let both = search(4) {
+      $0.sp = 3
+      $0.generatorRankCount = 9
+    }.problems
+    #expect(both.map(\.key) == ["mesh.generatorRanks", "mesh.sp"])
+    #expect(both[0].message.contains("legal here: mesh.generatorRanks 3"))
     let many = search(4) { $0.generatorRankCount = 4 }.problems
     #expect(many.map(\.key) == ["mesh.generatorRanks"])
     #expect(many[0].message.contains("1 to 3 can hold the generator"))

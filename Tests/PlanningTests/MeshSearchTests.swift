@@ -213,4 +213,20 @@ struct MeshSearchTests {
     }
     #expect(search(8).problems.isEmpty)
   }
+
+  @Test func `every degree that is wrong by itself is told, with one legal layout`() {
+    var wrong = MeshSearch(
+      rankCount: 8, microbatchCount: 8, headCount: 6, dp: 3, zero: 5, ring: 7, sp: 4, tp: 3,
+      stages: 16, blockCount: 6)
+    let problems = wrong.problems
+    #expect(
+      problems.map(\.key) == [
+        "mesh.dp", "mesh.zero", "mesh.ring", "mesh.tp", "mesh.stages", "mesh.sp",
+      ])
+    #expect(problems.dropLast().allSatisfy { $0.message.hasSuffix("does not divide the 8 ranks") })
+    #expect(problems.last?.message.contains("the 6 attention heads; legal here: ") == true)
+    // One that is wrong is told as before, with what the others leave.
+    (wrong.dp, wrong.zero, wrong.ring, wrong.sp, wrong.tp) = (1, nil, 1, nil, 1)
+    #expect(wrong.problems.map(\.key) == ["mesh.stages"])
+  }
 }

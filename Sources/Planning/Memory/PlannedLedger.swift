@@ -27,6 +27,20 @@ package struct PlannedAccount: Codable, Equatable, Sendable {
 package struct PlannedMemory: Codable, Equatable, Sendable {
   package let accounts: [PlannedAccount]
   package let totalPeakByteCount: Int
+  /// Bytes of the arena: it keeps blocks by size, so of each size as many as were in use at once.
+  package let poolByteCount: Int
+  /// Bytes of the largest exchange of activations.
+  package let largestSendByteCount: Int
+
+  package init(
+    accounts: [PlannedAccount], totalPeakByteCount: Int, poolByteCount: Int = 0,
+    largestSendByteCount: Int = 0
+  ) {
+    self.accounts = accounts
+    self.totalPeakByteCount = totalPeakByteCount
+    self.poolByteCount = poolByteCount
+    self.largestSendByteCount = largestSendByteCount
+  }
 
   package func peakByteCount(_ role: PlannedRole, _ category: PlannedCategory) -> Int {
     accounts.first { $0.role == role && $0.category == category }?.peakByteCount ?? 0
@@ -52,10 +66,15 @@ final class PlannedLedger {
   private var peaks: [Account: Int] = [:]
   private var total = 0
   private var totalPeak = 0
+  private var liveBlocks: [Int: Int] = [:]
+  private var pool: [Int: Int] = [:]
+  private var largestSend = 0.0
   /// Floating-point operations of matrix products and attention so far.
   var operationCount = 0.0
   /// Bytes of activations sent to other ranks so far.
-  var sentByteCount = 0.0
+  var sentByteCount = 0.0 {
+    didSet { largestSend = max(largestSend, sentByteCount - oldValue) }
+  }
   /// Bytes of gradients and parameters sent to other ranks so far, before coding.
   var updateByteCount = 0.0
   /// The rest of `StepWork`.
@@ -76,6 +95,8 @@ final class PlannedLedger {
     peaks[account] = max(peaks[account] ?? 0, live[account] ?? 0)
     total += byteCount
     totalPeak = max(totalPeak, total)
+    liveBlocks[byteCount, default: 0] += 1
+    pool[byteCount] = max(pool[byteCount] ?? 0, liveBlocks[byteCount] ?? 0)
     return Block(ledger: self, account: account, count: count, byteCount: byteCount)
   }
 
@@ -88,7 +109,8 @@ final class PlannedLedger {
             PlannedAccount(role: role, category: category, peakByteCount: $0)
           }
         }
-      }, totalPeakByteCount: totalPeak)
+      }, totalPeakByteCount: totalPeak, poolByteCount: pool.reduce(0) { $0 + $1.key * $1.value },
+      largestSendByteCount: Int(largestSend))
   }
 
   /// A stretch of booked memory.
@@ -108,6 +130,7 @@ final class PlannedLedger {
     deinit {
       ledger.live[account, default: 0] -= byteCount
       ledger.total -= byteCount
+      ledger.liveBlocks[byteCount, default: 0] -= 1
     }
   }
 }

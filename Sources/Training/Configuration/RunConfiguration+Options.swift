@@ -278,8 +278,8 @@ extension RunConfiguration {
       "The same of stages: of a pipeline of the generator's blocks. auto: as stages."),
     .integer(
       "mesh.memoryPerRank", \.mesh.memoryPerRank, "bytes",
-      "Tensors that a rank may hold; of the legal layouts the first that keeps within it is taken, and "
-        + "without one the run is refused. 0: no limit."),
+      "Memory that the process of a rank may take; of the legal layouts that keep within it the fastest by "
+        + "prediction is taken, and without one the run is refused. 0: no limit."),
 
     .choice(
       "exchange.codec", \.exchange.codec,

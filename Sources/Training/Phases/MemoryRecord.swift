@@ -1,4 +1,4 @@
-// `memory.json`: what the tensors of a run took at their peaks, for the report.
+// `memory.json`: what the tensors of a run, and its processes, took at their peaks, for the report.
 
 package import Evaluation
 import Foundation
@@ -8,10 +8,13 @@ package import Tensors
 /// The ledgers of all ranks at their peaks, summed; written when training ends.
 package struct MemoryRecord: Codable {
   private let accounts: [MemoryLedger.Entry]
+  /// Resident bytes of each rank's process at their peak; older files have none.
+  private let processes: [Int]?
 
   /// - Collective: over the transport.
   package init(_ ledger: MemoryLedger, _ transport: any Transport) throws {
     accounts = try transport.allGather(value: ledger.entries).flatMap(\.self)
+    processes = try transport.allGather(value: ResourceUsage.current()?.peakByteCount ?? 0)
   }
 
   package init(reading folder: RunFolder) throws {

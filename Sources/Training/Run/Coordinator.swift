@@ -32,14 +32,25 @@ package struct RunPlan: Codable, Sendable {
   /// Of the phases; empty where nothing was measured.
   package let times: [StepTime?]
 
+  /// Bytes of a process before anything is allocated.
+  package let programByteCount: Int
+
+  /// By rank.
+  package var processes: [ProcessMemory] {
+    costs.processes(programByteCount: programByteCount)
+  }
+
+  /// Of the rank whose process needs most: what a limit is held against.
+  package var processByteCountPerRank: Int { processes.map(\.byteCount).max() ?? 0 }
+
   /// Whether every rank keeps within the budget.
-  package var fits: Bool { memoryPerRank.map { costs.peakByteCountPerRank <= $0 } ?? true }
+  package var fits: Bool { memoryPerRank.map { processByteCountPerRank <= $0 } ?? true }
 
   /// Why the run cannot begin; nil where it can.
   package var problem: String? {
     guard let memoryPerRank, !fits else { return nil }
     return "mesh.memoryPerRank is \(memoryPerRank), but the leanest layout (\(shape)) needs "
-      + "\(costs.peakByteCountPerRank) bytes per rank: set model.recompute, fewer batch.samples, start "
+      + "\(processByteCountPerRank) bytes per rank: set model.recompute, fewer batch.samples, start "
       + "more ranks, or raise the limit"
   }
 }
@@ -48,6 +59,8 @@ package struct RunPlan: Codable, Sendable {
 package struct LayoutCandidate: Codable, Sendable {
   package let shape: MeshShape
   package let peakByteCountPerRank: Int
+  /// Of the process that needs most.
+  package let processByteCountPerRank: Int
   /// Floating-point operations of all steps on the busiest rank, and those that others do while split roles or
   /// stages wait for each other.
   package let operationCount: Double
@@ -59,8 +72,10 @@ package struct LayoutCandidate: Codable, Sendable {
   package let seconds: Double?
   package let secondsPerStep: [String: Double]?
 
-  init(_ shape: MeshShape, _ costs: RunCosts, rates: StepRates?) {
+  init(_ shape: MeshShape, _ costs: RunCosts, rates: StepRates?, programByteCount: Int) {
     self.shape = shape
+    processByteCountPerRank =
+      costs.processes(programByteCount: programByteCount).map(\.byteCount).max() ?? 0
     peakByteCountPerRank = costs.peakByteCountPerRank
     operationCount = costs.phases.reduce(0) {
       $0 + Double($1.stepCount) * $1.serialOperationsPerStep
@@ -77,7 +92,7 @@ package struct LayoutCandidate: Codable, Sendable {
   }
 
   var offer: LayoutOffer {
-    LayoutOffer(shape: shape, byteCount: peakByteCountPerRank, seconds: seconds)
+    LayoutOffer(shape: shape, byteCount: processByteCountPerRank, seconds: seconds)
   }
 }
 
@@ -86,16 +101,18 @@ package enum Coordinator {
   /// the model folder and the text file that the configuration names.
   ///
   /// - Parameters:
-  ///   - memoryPerRank: bytes that a rank may take; the plan says whether they suffice. nil: what the
+  ///   - memoryPerRank: bytes that the process of a rank may take; the plan says whether they suffice. nil: what the
   ///     configuration says.
   ///   - rates: what ranks and links do in a second; without them the plan tells no times and takes the first
   ///     layout that fits.
+  ///   - programByteCount: resident before anything is allocated.
   ///   - noted: what the run began with, on as many ranks: `auto` keeps its bits where that still fits.
   /// - Throws: `ConfigurationError` where that folder or file cannot be read or does not fit;
   ///   `MeshLayoutError`, which `configuration.validate(rankCount:)` tells as a problem.
   package static func plan(
     _ configuration: RunConfiguration, rankCount: Int, memoryPerRank: Int? = nil,
-    rates: StepRates? = nil, noted: NotedLayout? = nil
+    rates: StepRates? = nil, noted: NotedLayout? = nil,
+    programByteCount: Int = ProcessMemory.usualProgramByteCount
   ) throws -> RunPlan {
     let sizes = try WorkloadSizes(configuration)
     let search = LayoutSearch(configuration: configuration, sizes: sizes, rankCount: rankCount)
@@ -106,7 +123,9 @@ package enum Coordinator {
     let limit = configuration.mesh.memoryPerRank
     let memoryPerRank = memoryPerRank ?? (limit > 0 ? limit : nil)
     func fits(_ layout: Layout) -> Bool {
-      memoryPerRank.map { layout.costs.peakByteCountPerRank <= $0 } ?? true
+      guard let memoryPerRank else { return true }
+      return layout.costs.processes(programByteCount: programByteCount)
+        .allSatisfy { $0.byteCount <= memoryPerRank }
     }
     var layouts: [Layout] = []
     var began = ""
@@ -119,7 +138,9 @@ package enum Coordinator {
       layouts = try self.layouts(search.search(), sizes)
       layouts += try further(search, sizes, beside: layouts.filter(fits), rates: rates)
     }
-    let candidates = layouts.map { LayoutCandidate($0.shape, $0.costs, rates: rates) }
+    let candidates = layouts.map {
+      LayoutCandidate($0.shape, $0.costs, rates: rates, programByteCount: programByteCount)
+    }
     guard let pick = LayoutPick.choose(candidates.map(\.offer), limit: memoryPerRank) else {
       trap("no layout and no problem for \(rankCount) ranks")
     }
@@ -130,7 +151,8 @@ package enum Coordinator {
         + (candidates.count > 1 ? "; taken: \(began)\(pick.reason)" : ""), costs: costs,
       keepsPackedWeights: sizes.keepsPackedWeights(shape), candidates: candidates,
       memoryPerRank: memoryPerRank, rates: rates,
-      times: rates.map { costs.times(shape: shape, rates: $0) } ?? [])
+      times: rates.map { costs.times(shape: shape, rates: $0) } ?? [],
+      programByteCount: programByteCount)
   }
 
   /// Layouts that are looked at only where none of the usual ones will do.

@@ -28,7 +28,9 @@ extension MainJob {
       context, data: prepared.dataFingerprint, origin: start?.origin)
     if let roles = try context.splitRoles() {
       let split = try self.split(&networks, roles, start: start)
+      context.arena.trim()
       try trainSplit(split, batches, session, start: start)
+      context.arena.trim()
       let joined = try split.joined(context)
       try export(.real, joined.base.parameters, joined)
       return try finish(joined, start: start)

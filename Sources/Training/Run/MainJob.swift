@@ -70,6 +70,7 @@ package final class MainJob {
     let texts: ConditionTexts?
     (networks, texts) = try taughtNetworks(prepared, start: start)
     let trained = try distill(&networks, prepared, texts, start: start)
+    context.arena.trim()
 
     let generator = ClipGenerator(
       context: context, teacher: trained.base, student: trained.generator ?? trained.base,
@@ -88,6 +89,8 @@ package final class MainJob {
     try context.openActivationStore()
     let texts = try loadTexts(prepared, networks)
     try teach(networks, prepared, texts, start: start)
+    // What the next phase holds is of other sizes.
+    context.arena.trim()
     return (networks, texts)
   }
 

@@ -22,6 +22,9 @@ extension RunPlan {
     for configuration: RunConfiguration, resume: ResumeMode, in folder: RunFolder,
     on transport: any Transport
   ) throws -> RunPlan {
+    // Before the probe takes memory.
+    let resident = try transport.allReduce(
+      max: ResourceUsage.current()?.residentByteCount ?? 0)
     let opening = try transport.onRoot { () throws -> Opening in
       let sizes = try WorkloadSizes(configuration)
       let search = LayoutSearch(
@@ -37,7 +40,8 @@ extension RunPlan {
     }
     return try transport.onRoot {
       try Coordinator.plan(
-        configuration, rankCount: transport.size, rates: rates, noted: opening.noted)
+        configuration, rankCount: transport.size, rates: rates, noted: opening.noted,
+        programByteCount: resident > 0 ? resident : ProcessMemory.usualProgramByteCount)
     }
   }
 }

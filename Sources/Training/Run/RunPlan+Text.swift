@@ -21,7 +21,7 @@ extension RunPlan {
       lines.append(
         fits
           ? "every rank keeps within \(ReportText.bytes(memoryPerRank))"
-          : "does not fit: a rank needs \(ReportText.bytes(costs.peakByteCountPerRank)), it may take "
+          : "does not fit: a rank needs \(ReportText.bytes(processByteCountPerRank)), it may take "
             + "\(ReportText.bytes(memoryPerRank)); set model.recompute, batch.samples, more ranks or a "
             + "smaller model"
       )
@@ -32,7 +32,7 @@ extension RunPlan {
   /// Peaks by role and category, smallest and largest over ranks.
   private var memoryTable: [String] {
     let memory = costs.memory
-    var lines = ["peak bytes per rank (tensors; the program itself takes some 30 MiB more)"]
+    var lines = ["peak bytes per rank"]
     for role in PlannedRole.allCases {
       for category in PlannedCategory.allCases {
         let peaks = memory.map { $0.peakByteCount(role, category) }
@@ -40,9 +40,17 @@ extension RunPlan {
         lines.append(Self.row("\(role.rawValue) \(category.rawValue)", smallest, largest))
       }
     }
-    let totals = memory.map(\.totalPeakByteCount)
-    lines.append(Self.row("at the fullest moment", totals.min() ?? 0, totals.max() ?? 0))
-    lines.append(Self.row("over all ranks", costs.totalPeakByteCount, costs.totalPeakByteCount))
+    func add(_ name: String, _ peaks: [Int]) {
+      lines.append(Self.row(name, peaks.min() ?? 0, peaks.max() ?? 0))
+    }
+    add("at the fullest moment", memory.map(\.totalPeakByteCount))
+    add("blocks kept by size", processes.map(\.poolByteCount))
+    add("messages under way", processes.map(\.messageByteCount))
+    add("program and libraries", processes.map(\.programByteCount))
+    add("pieces of the heap", processes.map { _ in ProcessMemory.pieceByteCount })
+    add("process", processes.map(\.byteCount))
+    lines.append(
+      Self.row("tensors over all ranks", costs.totalPeakByteCount, costs.totalPeakByteCount))
     return lines
   }
 
@@ -53,7 +61,7 @@ extension RunPlan {
     return zip(names, candidates).map { name, candidate in
       var text =
         name.padding(toLength: max(28, width + 2), withPad: " ", startingAt: 0)
-        + "\(ReportText.bytes(candidate.peakByteCountPerRank)) per rank, "
+        + "\(ReportText.bytes(candidate.processByteCountPerRank)) per rank, "
         + "\(Self.format(candidate.operationCount / 1e12)) TFLOP on the busiest, "
         + "\(ReportText.bytes(Int(candidate.sentByteCount))) sent in all"
       if let seconds = candidate.seconds {

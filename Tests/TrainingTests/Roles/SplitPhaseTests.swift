@@ -194,7 +194,7 @@ private struct Refusal: Error {}
     let split = try plan(0, .split)
     #expect(split.shape.generatorRanks?.count == 1)
     #expect(split.text.contains("score rank 0:") && split.text.contains("generator rank 1:"))
-    let least = free.candidates.map(\.peakByteCountPerRank).min() ?? 0
+    let least = free.candidates.map(\.processByteCountPerRank).min() ?? 0
     let tight = try plan(least - 1)
     #expect(tight.candidates.contains { $0.shape.generatorRanks != nil })
     #expect(try plan(least).shape.generatorRanks == nil)

@@ -9,8 +9,13 @@ import Testing
 
 @Suite struct CoordinatorTests {
   @Test func `a plan says whether the memory suffices`() throws {
-    let configuration = PlannedCase("stored") { $0.mesh.zeroStage = .fixed(1) }.configuration
-    let peak = try Coordinator.plan(configuration, rankCount: 2).costs.peakByteCountPerRank
+    let configuration = PlannedCase("stored") {
+      $0.mesh.zeroStage = .fixed(1)
+      // One layout, so that none is looked for that takes less.
+      ($0.mesh.sp, $0.mesh.ring, $0.mesh.stages) = (.fixed(1), .fixed(1), .fixed(1))
+      $0.mesh.placement = .colocated
+    }.configuration
+    let peak = try Coordinator.plan(configuration, rankCount: 2).processByteCountPerRank
     let enough = try Coordinator.plan(configuration, rankCount: 2, memoryPerRank: peak)
     let short = try Coordinator.plan(configuration, rankCount: 2, memoryPerRank: peak - 1)
     #expect(enough.fits && !short.fits)
@@ -22,7 +27,7 @@ import Testing
     let free = try Coordinator.plan(configuration, rankCount: 4)
     #expect(free.shape == MeshShape([.zero: 4]) && free.problem == nil)
     let stages = free.candidates.filter { $0.shape[.sp] == 1 }
-    let peaks = stages.map(\.peakByteCountPerRank)
+    let peaks = stages.map(\.processByteCountPerRank)
     #expect(stages.map(\.shape.zeroStage) == ZeroStage.allCases)
     #expect(peaks[0] > peaks[1] && peaks[1] > peaks[2])
     for (stage, peak) in zip(ZeroStage.allCases, peaks) {

@@ -60,6 +60,27 @@ private let exampleRates: StepRates = {
     #expect(plan.shape[.sp] == 1)
   }
 
+  @Test func `a resume measures again and takes the order of sums of its checkpoint`() throws {
+    try withTemporaryFolder { folder in
+      let free = TinyRun.configuration { $0.model.heads = 2 }
+      var shared = free
+      shared.mesh.sp = .fixed(2)
+      _ = try TinyRun.start(shared, in: folder, ranks: 2, stopAt: 3)
+      let checkpoint = try TinyRun.newestCheckpoint(in: folder)
+      func shape(_ resume: ResumeMode) throws -> MeshShape {
+        let plans = try InProcessMesh.run(size: 2) {
+          try RunPlan.made(for: free, resume: resume, in: RunFolder(folder.path + "/"), on: $0)
+        }
+        #expect(plans.allSatisfy { $0.rates != nil && $0.rates == plans[0].rates })
+        #expect(plans.allSatisfy { $0.shape == plans[0].shape })
+        return plans[0].shape
+      }
+      #expect(try shape(.auto)[.sp] == 2)
+      #expect(try shape(.checkpoint(checkpoint))[.sp] == 2)
+      #expect(try shape(.never)[.sp] == 1)
+    }
+  }
+
   @Test func `every layout is known again by its words`() {
     for stage in ZeroStage.allCases {
       for degrees: [Axis: Int] in [
@@ -96,12 +117,12 @@ private let exampleRates: StepRates = {
   @Test func `a network that fits no other way is run in stages`() throws {
     var configuration = RunConfiguration()
     let usual = try Coordinator.plan(configuration, rankCount: 4, rates: exampleRates)
-    let least = usual.candidates.map(\.peakByteCountPerRank).min() ?? 0
+    let least = usual.candidates.map(\.processByteCountPerRank).min() ?? 0
     configuration.mesh.memoryPerRank = least - 1
     let plan = try Coordinator.plan(configuration, rankCount: 4, rates: exampleRates)
     #expect(plan.candidates.count <= usual.candidates.count + 3 * 3 + LayoutSearch.largestOpenCount)
     #expect(plan.candidates.contains { $0.shape[.stages] > 1 })
-    #expect(plan.fits == plan.candidates.contains { $0.peakByteCountPerRank < least })
+    #expect(plan.fits == plan.candidates.contains { $0.processByteCountPerRank < least })
   }
 
   @Test(arguments: [1, 2, 3])

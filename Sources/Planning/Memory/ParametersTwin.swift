@@ -154,7 +154,7 @@ final class ParametersTwin {
       present[unit] = (
         ledger.allocate(memoryCount(unit, extent), role, .parameters), extent, 1
       )
-      gather(unit, extent, by: group.exchange)
+      gather(unit, extent)
     }
     if let block { loadAhead(of: block, extent, isWayBack: isWayBack) }
   }
@@ -237,6 +237,16 @@ final class ParametersTwin {
     let readerCount = extent == .stage ? group.stage?.rankCount ?? 1 : group.rankCount
     ledger.updateByteCount += Double(4 * own * (readerCount - 1))
     countMessages(unit, peerCount: readerCount - 1)
+  }
+
+  /// What lines that load parts of blocks keep from earlier passes, whose first block is not loaded ahead.
+  func leaveRooms() {
+    let blocks = sharding.units.indices.filter {
+      isBlock[$0] && (group.stage == nil || isInStage($0))
+    }
+    guard stage == .parameters, group.tensorDegree > 1, let first = blocks.first else { return }
+    sharers.exchange.gatherPart(slicedUnits[first].partition)
+    if blocks.count > 1 { group.besides?.loads.gatherPart(slicedUnits[first].partition) }
   }
 
   // MARK: Gradients

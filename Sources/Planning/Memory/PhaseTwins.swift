@@ -54,6 +54,7 @@ struct PhaseTwins {
     if keepsPackedWeights { base.packedByteCount = sizes.packedWeightByteCount }
     // Partial sums of the step before are kept for the next one, into the next phase too.
     base.reduceScatter()
+    base.leaveRooms()
     base.sumOverReplicas()
     return State(
       ledger: ledger, group: group, base: base,

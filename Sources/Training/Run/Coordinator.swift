@@ -50,8 +50,8 @@ package struct RunPlan: Codable, Sendable {
   package var problem: String? {
     guard let memoryPerRank, !fits else { return nil }
     return "mesh.memoryPerRank is \(memoryPerRank), but the leanest layout (\(shape)) needs "
-      + "\(processByteCountPerRank) bytes per rank: set model.recompute, fewer batch.samples, start "
-      + "more ranks, or raise the limit"
+      + "\(processByteCountPerRank) bytes per rank: set model.recompute, exchange.overlap off, "
+      + "fewer batch.samples, start more ranks, or raise the limit"
   }
 }
 

@@ -1,5 +1,6 @@
 // What ranks of split roles hold, send and do when one of them fails.
 
+import Exchange
 import Foundation
 import MeshLayout
 import Models
@@ -182,7 +183,8 @@ private struct Refusal: Error {}
       let configuration = TinyRun.configuration {
         $0.mesh.placement = placement
         $0.mesh.memoryPerRank = memoryPerRank
-        // So large that gathered blocks, which sharding does not make smaller, count for little.
+        // So large that gathered blocks, which sharding does not make smaller, count for little; one at a time.
+        $0.exchange.overlap = .off
         ($0.model.doubleBlocks, $0.model.singleBlocks) = (2, 6)
         ($0.model.heads, $0.model.headWidth) = (2, 32)
       }

@@ -45,6 +45,8 @@ package struct RunCosts: Codable, Equatable, Sendable {
   package let phases: [PhaseCosts]
   /// Bytes of the largest bucket of an update; 0 on one rank.
   package let bucketByteCount: Int
+  /// Whether blocks are loaded, and their gradients summed, while others are computed.
+  package let overlapsExchange: Bool
 
   /// Peaks over all phases, by rank: what the ledger shows at the end of the run.
   package var memory: [PlannedMemory] {
@@ -136,7 +138,8 @@ package enum CostModel {
     return RunCosts(
       phases: phases.compactMap(\.self),
       bucketByteCount: rankCount > 1
-        ? min(sizes.bucketByteCount, 4 * sizes.networkElementCount) : 0)
+        ? min(sizes.bucketByteCount, 4 * sizes.networkElementCount) : 0,
+      overlapsExchange: sizes.overlapsExchange)
   }
 
   /// What the pipeline of rank 0 makes of a step.

@@ -5,11 +5,12 @@
 //     updates    gradients and parameters: bytes · (link + coding and sums) + messages · latency
 //     tokens     activations: bytes · link + messages · latency
 //
-// One after the other, as the program runs them. Where ranks share tokens a product has fewer rows, and what
+// One after the other, as the program runs them, but at stage 3 with `exchange.overlap`: there what travels between nodes
+// does so while blocks are computed, up to `hiddenShare` of the computing. Copies inside a node, coding and sums take the
+// rank's own core. (At stage 2 gradients travel beside too; that is not told, so it comes out too slow over a slow link.) Where ranks share tokens a product has fewer rows, and what
 // it spends on weights alone weighs more: f = (1 − w) + w · rows of the probe / rows. Stages of a pipeline and roles on
 // ranks of their own wait for each other (`pipelineStretch`, `RoleTimeline`).
 //
-// `exposedShare` is where exchanges that run beside computing are told: nothing does so today.
 // Source of the links' formulas: specs of distributed systems, §2; of the optimizer's bytes, §11.
 
 package import MeshLayout
@@ -73,6 +74,15 @@ package struct StepRates: Codable, Equatable, Sendable {
       + work.movedByteCount * elementwiseSecondsPerByte
   }
 
+  /// The part of these that links between nodes work.
+  package func betweenSeconds(
+    byteCount: Double, messageCount: Double, groupSize: Int
+  ) -> Double {
+    guard groupSize > 1 else { return 0 }
+    let share = Double(groupSize - min(groupSize, ranksPerNode)) / Double(groupSize - 1)
+    return share * (byteCount * between.secondsPerByte + messageCount * between.latency)
+  }
+
   /// Seconds in which a rank sends to the members of a group of neighbors, as much to each.
   package func sendSeconds(
     byteCount: Double, messageCount: Double, groupSize: Int, secondsPerByte more: Double = 0
@@ -99,10 +109,12 @@ package struct StepTime: Codable, Equatable, Sendable {
 
   package var seconds: Double { computing + optimizer + updates + tokens }
 
-  /// Which part of an exchange the ranks wait for: nothing is computed beside one today.
-  private static let exposedShare = 1.0
+  /// Which part of the computing exchanges can hide behind: messages move on between operations only, and the first
+  /// block of a pass is waited for.
+  package static let hiddenShare = 0.8
 
-  init(_ phase: PhaseCosts, shape: MeshShape, rates: StepRates) {
+  /// - Parameter overlaps: whether blocks are loaded, and their gradients summed, while others are computed.
+  init(_ phase: PhaseCosts, shape: MeshShape, rates: StepRates, overlaps: Bool) {
     func seconds(_ work: StepWork) -> Double {
       rates.computeSeconds(work, sequenceDegree: shape.sequenceDegree)
     }
@@ -115,28 +127,34 @@ package struct StepTime: Codable, Equatable, Sendable {
       computing = seconds(busiest) * phase.pipelineStretch
     }
     optimizer = most { $0.optimizerByteCount / rates.memoryBandwidth }
-    updates =
-      Self.exposedShare
-      * most {
-        rates.sendSeconds(
-          byteCount: $0.updateByteCount, messageCount: $0.updateMessageCount,
-          groupSize: shape.rankCount, secondsPerByte: rates.codingSecondsPerByte)
-      }
+    let sent = most {
+      rates.sendSeconds(
+        byteCount: $0.updateByteCount, messageCount: $0.updateMessageCount,
+        groupSize: shape.rankCount, secondsPerByte: rates.codingSecondsPerByte)
+    }
+    let between = most {
+      rates.betweenSeconds(
+        byteCount: $0.updateByteCount, messageCount: $0.updateMessageCount,
+        groupSize: shape.rankCount)
+    }
+    let isHidden = overlaps && shape.zeroStage == .parameters
+    updates = sent - (isHidden ? min(between, Self.hiddenShare * computing) : 0)
     // Those who share tokens are neighbors; stages, and roles, are as far apart as ranks can be.
     let group = shape.sequenceDegree > 1 ? shape.sequenceDegree : shape.rankCount
-    tokens =
-      Self.exposedShare
-      * most {
-        rates.sendSeconds(
-          byteCount: $0.sentByteCount, messageCount: $0.messageCount, groupSize: group)
-      }
+    tokens = most {
+      rates.sendSeconds(
+        byteCount: $0.sentByteCount, messageCount: $0.messageCount, groupSize: group)
+    }
   }
 }
 
 extension RunCosts {
   /// By phase; nil for one without steps.
   package func times(shape: MeshShape, rates: StepRates) -> [StepTime?] {
-    phases.map { $0.stepCount == 0 ? nil : StepTime($0, shape: shape, rates: rates) }
+    phases.map {
+      $0.stepCount == 0
+        ? nil : StepTime($0, shape: shape, rates: rates, overlaps: overlapsExchange)
+    }
   }
 
   /// Seconds of all training steps.

@@ -82,6 +82,36 @@ private func sizes(_ change: (inout WorkloadSizes) -> Void = { _ in }) -> Worklo
     #expect(bytes.tokens == 0)
   }
 
+  @Test func `at stage 3 what travels between nodes hides behind computing`()
+    throws
+  {
+    func times(_ overlaps: Bool, _ stage: ZeroStage, productRate: Double) throws -> StepTime {
+      let shape = MeshShape([.zero: 2], zeroStage: stage)
+      let sizes = sizes {
+        $0.overlapsExchange = overlaps
+        $0.networkUnits = (0..<5).map { _ in PlannedUnit(isBlock: true, elementCount: 1 << 18) }
+      }
+      let costs = try CostModel.costs(of: sizes, shape: shape)
+      let rates = rates {
+        $0.productRate = productRate
+        $0.ranksPerNode = 1
+        $0.between = Link(latency: 0, secondsPerByte: 1e-9)
+        $0.codingSecondsPerByte = 1e-10
+      }
+      return try #require(costs.times(shape: shape, rates: rates)[0])
+    }
+    let slow = try times(true, .parameters, productRate: 1e9)
+    let exposed = try times(false, .parameters, productRate: 1e9)
+    // Coding alone is left, a tenth of the link's time; without overlap a block less stays in memory where a pass turns.
+    #expect(slow.updates > 0 && slow.updates < exposed.updates / 10)
+    #expect(slow.computing == exposed.computing)
+    let fast = try times(true, .parameters, productRate: 1e15)
+    let hidden = StepTime.hiddenShare * fast.computing
+    #expect(abs(fast.updates + hidden - 11 * slow.updates) < 1e-9 * fast.updates)
+    let low = try times(true, .optimizer, productRate: 1e9)
+    #expect(low.updates == (try times(false, .optimizer, productRate: 1e9)).updates)
+  }
+
   @Test func `ranks of other nodes are reached by the slow link`() {
     let rates = rates {
       $0.ranksPerNode = 4

@@ -110,8 +110,8 @@ package struct StepTime: Codable, Equatable, Sendable {
   package var seconds: Double { computing + optimizer + updates + tokens }
 
   /// Which part of the computing exchanges can hide behind: messages move on between operations only, and the first
-  /// block of a pass is waited for.
-  package static let hiddenShare = 0.8
+  /// block of a pass is waited for. Measured over TCP: Benchmarks/results/overlap_zen4-2core_2026-11-29.md.
+  package static let hiddenShare = 0.36
 
   /// - Parameter overlaps: whether blocks are loaded, and their gradients summed, while others are computed.
   init(_ phase: PhaseCosts, shape: MeshShape, rates: StepRates, overlaps: Bool) {

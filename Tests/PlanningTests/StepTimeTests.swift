@@ -100,8 +100,8 @@ private func sizes(_ change: (inout WorkloadSizes) -> Void = { _ in }) -> Worklo
       }
       return try #require(costs.times(shape: shape, rates: rates)[0])
     }
-    let slow = try times(true, .parameters, productRate: 1e9)
-    let exposed = try times(false, .parameters, productRate: 1e9)
+    let slow = try times(true, .parameters, productRate: 1e8)
+    let exposed = try times(false, .parameters, productRate: 1e8)
     // Coding alone is left, a tenth of the link's time; without overlap a block less stays in memory where a pass turns.
     #expect(slow.updates > 0 && slow.updates < exposed.updates / 10)
     #expect(slow.computing == exposed.computing)

@@ -2,7 +2,7 @@
 // finished and bucket i + 1 is coded.
 //
 // It moves on whenever somebody gives it a moment (`advance`), so that other work may go on beside it, or is
-// waited for (`finish`). Only runs of one exchange in the order of their starts: hence the same order on all
+// waited for (`finish`). Runs of one exchange follow each other in the order of their starts, which is the same on all
 // ranks, whatever each of them computes meanwhile.
 
 import Compression

@@ -31,6 +31,7 @@ package protocol SequenceParallel<Scalar>: AnyObject {
 
   /// Attention of the own queries to the keys of all parts.
   /// - Parameters:
+  ///   - query: of own tokens; of the first segments alone where the others have no queries.
   ///   - mask: of the keys of all parts.
   ///   - segments: tokens of each segment; own tokens are the own ranges one after the other.
   /// - Shapes: query, key, value [B, l, N·K] → the same.
@@ -45,11 +46,26 @@ package protocol SequenceParallel<Scalar>: AnyObject {
     _ x: Value<Scalar>, tokenCount: Int, on tape: Tape<Scalar>
   ) -> Value<Scalar>
 
-  /// The exchange of tokens against heads by itself; nil where attention is more than that.
+  /// The exchange of tokens against heads by itself, among the parts that have one piece of the tokens; nil where
+  /// each has a piece of its own.
   var headExchange: (any HeadExchange<Scalar>)? { get }
+
+  /// Who has the other pieces of the tokens; nil: nobody.
+  var keyRing: (any KeyRing<Scalar>)? { get }
 }
 
-/// A sequence whose parts exchange tokens against heads, for networks with several attentions.
+/// A sequence whose parts keep their queries, while the keys and values of all of them come by; for networks with
+/// several attentions.
+package protocol KeyRing<Scalar>: SequenceParallel {
+  /// Own tokens → all tokens of a segment, as `HeadExchange.shareTokens`: for keys so few that all may have them.
+  /// - Shapes: [B, l, C] → [B, L, C].
+  func shareTokens(
+    _ x: Value<Scalar>, tokenCount: Int, on tape: Tape<Scalar>
+  ) -> Value<Scalar>
+}
+
+/// A sequence whose parts exchange tokens against heads, for networks with several attentions. All tokens are those
+/// of the piece that these parts have.
 package protocol HeadExchange<Scalar>: SequenceParallel {
   /// Parts of the heads.
   var degree: Int { get }
@@ -94,4 +110,5 @@ extension SequenceParallel {
     }
   }
   package var headExchange: (any HeadExchange<Scalar>)? { nil }
+  package var keyRing: (any KeyRing<Scalar>)? { nil }
 }

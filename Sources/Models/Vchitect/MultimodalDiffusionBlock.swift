@@ -37,7 +37,8 @@ struct MultimodalDiffusionBlock<Scalar: KernelScalar> {
           tape: tape,
           headCount: configuration.attentionHeadCount / (scope.tensor?.degree ?? 1),
           clipCount: stem.clipCount, rotation: stem.rotation),
-        sequence: stem.sequence?.headExchange, tokenCounts: stem.tokenCounts))
+        exchange: stem.sequence?.headExchange, ring: stem.sequence?.keyRing,
+        tokenCounts: stem.tokenCounts))
     let attended = attention.forward(
       image: scope.gathered(imageModulation.enterAttention(image), imageSegment),
       text: scope.gathered(

@@ -3,7 +3,9 @@
 //
 // Operands and results are own tokens of all heads. Inside, operands may be all tokens of own heads
 // (`SequencePlan`). Where ranks cut the weights as well, own tokens are those of their group here, and all heads
-// those of this rank.
+// those of this rank. Parts that exchange have one piece of the tokens; where pieces are several, keys and values of
+// the spatial branch go round between them, the temporal one needs nothing, and the few keys of the cross branch are
+// gathered: on a ring each of its many queries would keep partial results, for the same bytes.
 // Source: Vchitect-2.0 specification §6.3 and 6.4.
 // Letters: S image and T text tokens of a frame, s and t those of them that are held here.
 
@@ -18,18 +20,24 @@ enum Stream: Int {
 struct SharedBranches<Scalar: KernelScalar> {
   /// On all heads.
   let branches: AttentionBranches<Scalar>
-  /// Who shares the tokens; nil: nobody.
-  let sequence: (any HeadExchange<Scalar>)?
+  /// Who has a piece of the tokens with this part; nil: nobody.
+  let exchange: (any HeadExchange<Scalar>)?
+  /// Who has the other pieces; nil: nobody.
+  let ring: (any KeyRing<Scalar>)?
   /// S and T, those of all parts.
   let tokenCounts: [Int]
 
   private var tape: Tape<Scalar> { branches.tape }
+  /// S and T of the own piece.
+  private var pieceCounts: [Int] {
+    tokenCounts.map { ring?.ownRange(of: $0).count ?? $0 }
+  }
   var frameCount: Int { branches.frameCount }
 
   /// A projection of a stream, as the branches want it.
   func operand(_ x: Value<Scalar>, of stream: Stream) -> Value<Scalar> {
-    guard let sequence, sequence.plan == .all else { return x }
-    return sequence.scatterHeads(x, segments: segments(stream), on: tape)
+    guard let exchange, exchange.plan == .all else { return x }
+    return exchange.scatterHeads(x, segments: segments(stream), on: tape)
   }
 
   /// Within each frame over both streams: one result for each stream that has queries.
@@ -39,19 +47,31 @@ struct SharedBranches<Scalar: KernelScalar> {
   ) -> [Value<Scalar>] {
     let joint = QueryKeyValue(
       query: joined(queries), key: joined(keys), value: joined(values))
-    guard let sequence, sequence.plan == .spatial else {
-      let parts = cut(onHeldHeads.spatial(joint), as: queries)
+    guard let exchange, exchange.plan == .spatial else {
+      let parts = cut(attended(joint, on: onHeldHeads), as: queries)
       return parts.enumerated().map { index, part in
         left(part, of: Stream(rawValue: index) ?? .image)
       }
     }
-    let querySegments = Array(tokenCounts.prefix(queries.count))
-    let attended = onOwnHeads(sequence).spatial(
+    let segments = pieceCounts
+    let querySegments = Array(segments.prefix(queries.count))
+    let attended = attended(
       QueryKeyValue(
-        query: sequence.scatterHeads(joint.query, segments: querySegments, on: tape),
-        key: sequence.scatterHeads(joint.key, segments: tokenCounts, on: tape),
-        value: sequence.scatterHeads(joint.value, segments: tokenCounts, on: tape)))
-    return cut(sequence.gatherHeads(attended, segments: querySegments, on: tape), as: queries)
+        query: exchange.scatterHeads(joint.query, segments: querySegments, on: tape),
+        key: exchange.scatterHeads(joint.key, segments: segments, on: tape),
+        value: exchange.scatterHeads(joint.value, segments: segments, on: tape)),
+      on: onOwnHeads(exchange))
+    return cut(exchange.gatherHeads(attended, segments: querySegments, on: tape), as: queries)
+  }
+
+  /// The spatial branch, with the keys of all pieces.
+  private func attended(
+    _ operands: QueryKeyValue<Scalar>, on branches: AttentionBranches<Scalar>
+  ) -> Value<Scalar> {
+    ring?.attention(
+      query: operands.query, key: operands.key, value: operands.value,
+      headCount: branches.headCount, mask: nil, segments: tokenCounts, on: tape)
+      ?? branches.spatial(operands)
   }
 
   /// Across frames.
@@ -63,9 +83,13 @@ struct SharedBranches<Scalar: KernelScalar> {
   /// Keys or values of the text of each clip's first frame, as `cross` wants them.
   /// - Shapes: as `operand` gives it → [B, T, D].
   func context(_ x: Value<Scalar>) -> Value<Scalar> {
-    let frames = branches.firstFrames(of: x)
-    guard let sequence, sequence.plan == .spatial else { return frames }
-    return sequence.shareTokens(frames, tokenCount: tokenCounts[Stream.text.rawValue], on: tape)
+    var frames = branches.firstFrames(of: x)
+    if let exchange, exchange.plan == .spatial {
+      frames = exchange.shareTokens(
+        frames, tokenCount: pieceCounts[Stream.text.rawValue], on: tape)
+    }
+    return ring?.shareTokens(frames, tokenCount: tokenCounts[Stream.text.rawValue], on: tape)
+      ?? frames
   }
 
   /// Over the text of each clip's first frame.
@@ -78,23 +102,23 @@ struct SharedBranches<Scalar: KernelScalar> {
 
   /// The branches on the heads that `operand` leaves.
   private var onHeldHeads: AttentionBranches<Scalar> {
-    guard let sequence, sequence.plan == .all else { return branches }
-    return onOwnHeads(sequence)
+    guard let exchange, exchange.plan == .all else { return branches }
+    return onOwnHeads(exchange)
   }
 
-  private func onOwnHeads(_ sequence: any HeadExchange<Scalar>) -> AttentionBranches<Scalar> {
+  private func onOwnHeads(_ exchange: any HeadExchange<Scalar>) -> AttentionBranches<Scalar> {
     AttentionBranches(
-      tape: tape, headCount: branches.headCount / sequence.degree, clipCount: branches.clipCount,
+      tape: tape, headCount: branches.headCount / exchange.degree, clipCount: branches.clipCount,
       rotation: branches.rotation)
   }
 
   /// A result on what `operand` left, on own tokens of all heads again.
   private func left(_ x: Value<Scalar>, of stream: Stream) -> Value<Scalar> {
-    guard let sequence, sequence.plan == .all else { return x }
-    return sequence.gatherHeads(x, segments: segments(stream), on: tape)
+    guard let exchange, exchange.plan == .all else { return x }
+    return exchange.gatherHeads(x, segments: segments(stream), on: tape)
   }
 
-  private func segments(_ stream: Stream) -> [Int] { [tokenCounts[stream.rawValue]] }
+  private func segments(_ stream: Stream) -> [Int] { [pieceCounts[stream.rawValue]] }
 
   private func joined(_ parts: [Value<Scalar>]) -> Value<Scalar> {
     parts.count == 1 ? parts[0] : tape.concatenate(parts, along: 1)

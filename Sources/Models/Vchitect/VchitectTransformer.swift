@@ -38,8 +38,8 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   ///     `backward`.
   ///   - sequence: runs the blocks on a part of the tokens of every frame, with a part of their weights, or some of
   ///     the blocks; inputs and result are whole.
-  /// - Precondition: `inputs.problems(for: configuration)` is empty where the first block is run; the sequence is
-  ///   no ring; with canonical sums it exchanges all branches of form v2 (`SequencePlan`).
+  /// - Precondition: `inputs.problems(for: configuration)` is empty where the first block is run; with
+  ///   canonical sums the sequence exchanges all branches of form v2 (`SequencePlan`).
   package func forward(
     tape: Tape<Scalar>, _ inputs: VchitectInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
     recomputedShare: Double = 0, sequence: (any SequenceParallel<Scalar>)? = nil
@@ -73,9 +73,6 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
     sequence: (any SequenceParallel<Scalar>)?
   ) -> VchitectStem<Scalar> {
     let exchange = sequence?.headExchange
-    precondition(
-      sequence?.isWhole ?? true || exchange != nil || scope.tensor != nil,
-      "keys of Multimodal Diffusion Blocks do not go round a ring")
     precondition(
       scope.canonical == nil || configuration.variant == .v1 || exchange?.plan ?? .all == .all,
       "the text's keys have gradients of other ranks' tokens, which are not summed in blocks")

@@ -273,9 +273,20 @@ private struct BranchesTwin {
     let key = tape.concatenate([image.key, textKey])
     let value = tape.concatenate([image.value, textValue])
     func attended(_ query: ValueTwin, _ key: ValueTwin, _ value: ValueTwin) -> ValueTwin {
-      tape.attention(
+      guard let part = network.part, part.ringDegree > 1 else {
+        return tape.attention(
+          query: query, key: key, value: value, headCount: headCount / degree,
+          sampleCount: frameCount, width: width / degree)
+      }
+      let blockCounts = (0..<part.ringDegree).map { rank in
+        ([.image, .text] as [Stream]).reduce(0) {
+          $0 + part.ringCount(of: network.tokenCount($1), at: rank)
+        } * frameCount * (width / degree)
+      }
+      return tape.ringAttention(
         query: query, key: key, value: value, headCount: headCount / degree,
-        sampleCount: frameCount, width: width / degree)
+        width: width / degree, blockCounts: blockCounts, rank: part.ringRank,
+        sampleCount: frameCount)
     }
     func cut(_ x: ValueTwin) -> [ValueTwin] {
       guard let textQuery else { return [x] }
@@ -298,7 +309,7 @@ private struct BranchesTwin {
     let (query, key) = (
       tape.rotatedAndTransposed(operands.query), tape.rotatedAndTransposed(operands.key)
     )
-    let tokenCount = exchangesAll ? network.tokenCount(stream) : groupCount(stream)
+    let tokenCount = exchangesAll ? pieceCount(stream) : groupCount(stream)
     let attended = tape.attention(
       query: query, key: key, value: value, headCount: heldHeadCount,
       sampleCount: sampleCount * tokenCount, width: heldWidth)
@@ -308,9 +319,14 @@ private struct BranchesTwin {
 
   private func context(_ x: ValueTwin) -> ValueTwin {
     let frames = tape.slice(x, count: x.count / max(sizes.latentFrames, 1))
-    guard exchangesSpatial else { return frames }
-    return tape.shareTokens(
-      frames, to: sampleCount * sizes.textTokenCount * width, peerCount: degree - 1)
+    let ringDegree = network.part?.ringDegree ?? 1
+    let rounds = [
+      (exchangesSpatial ? degree : 1, pieceCount(.text)), (ringDegree, sizes.textTokenCount),
+    ]
+    return rounds.filter { $0.0 > 1 }.reduce(frames) { x, round in
+      tape.shareTokens(
+        x, to: sampleCount * round.1 * heldWidth, peerCount: round.0 - 1)
+    }
   }
 
   // MARK: Exchanges
@@ -320,10 +336,15 @@ private struct BranchesTwin {
     network.part?.groupCount(of: network.tokenCount(stream)) ?? network.tokenCount(stream)
   }
 
+  /// Tokens of a frame in the own part of a ring.
+  private func pieceCount(_ stream: Stream) -> Int {
+    network.part?.ringCount(of: network.tokenCount(stream)) ?? network.tokenCount(stream)
+  }
+
   /// Own tokens of all heads → all tokens of own heads. Own tokens of the heads of others go out, tokens of
   /// others of the own heads come back.
   private func scattered(_ x: ValueTwin, _ streams: [Stream]) -> ValueTwin {
-    let tokens = streams.reduce(0) { $0 + network.tokenCount($1) }
+    let tokens = streams.reduce(0) { $0 + pieceCount($1) }
     let allCount = frameCount * tokens * (width / degree)
     return tape.exchange(
       x, to: allCount, sentCount: x.count / degree * (degree - 1),

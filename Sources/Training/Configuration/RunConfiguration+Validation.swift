@@ -228,13 +228,6 @@ extension RunConfiguration {
           + "\(transformer.architecture.rawValue) model reach to \(side): set it to at most \(4 * side)"
       )
     }
-    for (key, degree) in [("ring", mesh.ring), ("generatorRing", mesh.generatorRing)] {
-      guard transformer.architecture == .vchitect, case .fixed(let ring) = degree else { continue }
-      check.require(
-        "mesh.\(key)", ring <= 1,
-        "is \(ring), but keys of vchitect's frames do not go round a ring: leave it auto or 1, and "
-          + "share tokens by mesh.sp")
-    }
     if mesh.sums == .canonical, case .multimodal(_, .v2, _) = transformer.blockStructure {
       check.require(
         "mesh.sequencePlan", mesh.sequencePlan == .all || mesh.sp == .fixed(1),

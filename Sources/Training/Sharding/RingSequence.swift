@@ -11,11 +11,11 @@ package import Autodiff
 package import DenseKernels
 package import Exchange
 import MeshLayout
-import Models
+package import Models
 import ProcessMesh
 import Tensors
 
-package final class RingSequence<Scalar: KernelScalar>: SequenceParallel {
+package final class RingSequence<Scalar: KernelScalar>: KeyRing {
   private let group: TokenGroup<Scalar>
 
   /// - Parameters:
@@ -25,12 +25,20 @@ package final class RingSequence<Scalar: KernelScalar>: SequenceParallel {
     group = TokenGroup(exchange: exchange, attempt: attempt)
   }
 
+  package var keyRing: (any KeyRing<Scalar>)? { self }
+
   package func ownRange(of tokenCount: Int) -> Range<Int> { group.ownRange(of: tokenCount) }
 
   package func gatherTokens(
     _ x: Value<Scalar>, tokenCount: Int, on tape: Tape<Scalar>
   ) -> Value<Scalar> {
     group.gatherTokens(x, tokenCount: tokenCount, on: tape)
+  }
+
+  package func shareTokens(
+    _ x: Value<Scalar>, tokenCount: Int, on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    group.shareTokens(x, tokenCount: tokenCount, on: tape)
   }
 
   /// - Cost: two blocks of keys and values beside the own ones (four on the way back), and up to
@@ -40,7 +48,7 @@ package final class RingSequence<Scalar: KernelScalar>: SequenceParallel {
     mask: AttentionMask?, segments: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar> {
     let blocks = KeyBlocks<Scalar>(
-      layout: group.layout(query, segments, width: query.shape[2]), rank: group.rank,
+      layout: group.layout(key, segments, width: key.shape[2]), queryCount: query.shape[1],
       headCount: headCount, mask: mask)
     let exchange = group.exchange
     let own = KeysAndValues(keys: key.tensor.buffer, values: value.tensor.buffer)
@@ -101,14 +109,14 @@ private struct KeyBlocks<Scalar: KernelScalar> {
   /// Of every block; nil where all its keys may be seen.
   private let masks: [AttentionMask?]
 
-  init(layout: TokenLayout, rank: Int, headCount: Int, mask: AttentionMask?) {
+  init(layout: TokenLayout, queryCount: Int, headCount: Int, mask: AttentionMask?) {
     let ranks = 0..<layout.partCount
     let tokenCounts = ranks.map(layout.tokenCount(of:))
     elementCounts = tokenCounts.map { layout.sampleCount * $0 * layout.width }
     masks = ranks.map { mask?.keys(layout.ranges(of: $0), of: layout.tokenCount) }
     shapes = tokenCounts.map {
       AttentionShape(
-        sampleCount: layout.sampleCount, queryCount: tokenCounts[rank], keyCount: $0,
+        sampleCount: layout.sampleCount, queryCount: queryCount, keyCount: $0,
         headCount: headCount, headWidth: layout.width / headCount)
     }
   }

@@ -92,6 +92,7 @@ package final class StagedSequence<Scalar: KernelScalar>: SequenceParallel, Pipe
 
   package var tensor: (any TensorParallel<Scalar>)? { tokens?.tensor }
   package var headExchange: (any HeadExchange<Scalar>)? { tokens?.headExchange }
+  package var keyRing: (any KeyRing<Scalar>)? { tokens?.keyRing }
 
   package func ownRange(of tokenCount: Int) -> Range<Int> {
     tokens?.ownRange(of: tokenCount) ?? 0..<tokenCount

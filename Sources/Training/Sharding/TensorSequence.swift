@@ -32,6 +32,7 @@ package final class TensorSequence<Scalar: KernelScalar>: TensorParallel {
   package var tensor: (any TensorParallel<Scalar>)? { self }
   /// Of the heads that the rank has of the group's tokens.
   package var headExchange: (any HeadExchange<Scalar>)? { outer?.headExchange }
+  package var keyRing: (any KeyRing<Scalar>)? { outer?.keyRing }
   package var degree: Int { group.degree }
 
   package func groupRange(of tokenCount: Int) -> Range<Int> {

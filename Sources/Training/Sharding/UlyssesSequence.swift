@@ -41,7 +41,8 @@ package final class UlyssesSequence<Scalar: KernelScalar>: HeadExchange {
 
   package var degree: Int { group.degree }
 
-  package var headExchange: (any HeadExchange<Scalar>)? { ring == nil ? self : nil }
+  package var headExchange: (any HeadExchange<Scalar>)? { self }
+  package var keyRing: (any KeyRing<Scalar>)? { ring?.keyRing }
 
   package func ownRange(of tokenCount: Int) -> Range<Int> {
     let part = partRange(of: tokenCount)

@@ -261,7 +261,7 @@ import VideoData
         [
           "mesh.placement=split", "mesh.generatorRanks=2", "mesh.generatorRing=2",
           "model.architecture=vchitect",
-        ], 4, ["mesh.generatorRing"]
+        ], 4, []
       ),
       (["mesh.placement=split", "mesh.generatorDp=0"], 4, ["mesh.generatorDp"]),
       (["mesh.ring=2"], 4, []), (["mesh.ring=4", "mesh.zero=1"], 4, []),
@@ -271,8 +271,17 @@ import VideoData
       (["mesh.sp=3", "distill.lambdaAdversarial=1"], 3, ["mesh.sp"]),
       (["model.architecture=vchitect", "mesh.sp=3"], 6, []),
       (["model.architecture=vchitect", "mesh.sp=2"], 4, ["mesh.sp"]),
-      (["model.architecture=vchitect", "mesh.ring=2"], 4, ["mesh.ring"]),
-      (["model.architecture=vchitect", "mesh.ring=1"], 4, []),
+      (["model.architecture=vchitect", "mesh.ring=2"], 4, []),
+      (["model.architecture=vchitect", "mesh.ring=3"], 4, ["mesh.ring"]),
+      (["model.architecture=vchitect", "mesh.ring=2", "mesh.sp=3"], 6, []),
+      (
+        ["model.architecture=vchitect", "mesh.ring=2", "mesh.sp=1", "mesh.sums=canonical"], 2,
+        ["mesh.ring"]
+      ),
+      (
+        ["model.architecture=vchitect", "mesh.ring=2", "distill.lambdaAdversarial=1"], 2,
+        ["mesh.ring"]
+      ),
       (
         ["model.architecture=vchitect", "mesh.tp=2", "mesh.zeroStage=3", "model.heads=4"], 4, []
       ),
@@ -296,8 +305,8 @@ import VideoData
       (
         [
           "model.architecture=vchitect", "model.variant=v1", "model.spatialGain=1.1",
-          "data.size=800", "data.shortSide=800", "mesh.ring=2",
-        ], 2, ["model.spatialGain", "data.size", "mesh.ring"]
+          "data.size=800", "data.shortSide=800",
+        ], 2, ["model.spatialGain", "data.size"]
       ),
       (["model.variant=v1", "model.spatialGain=1.1"], 1, []),
       (["teach.steps=0"], 1, ["teach.steps"]),

@@ -78,6 +78,13 @@ extension PlannedCase {
       $0.mesh.tp = .fixed(2)
       $0.distill.guidance = 3
     },
+    split("split roles, Vchitect, a ring, a generator in parts", ranks: 8, generators: 4) {
+      $0.model.architecture = .vchitect
+      $0.mesh.ring = .fixed(2)
+      $0.mesh.generatorRing = .fixed(1)
+      $0.mesh.generatorTp = .fixed(2)
+      $0.batch.microbatches = 8
+    },
     split("split roles in stages", ranks: 4, generators: 2, stage: 3) {
       $0.mesh.stages = .fixed(2)
     },

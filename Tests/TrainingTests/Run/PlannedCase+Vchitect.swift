@@ -160,6 +160,49 @@ extension PlannedCase {
         $0.model.doubleBlocks = 7
       },
     ]
-    return whole + staged + shared + cut
+    func ringed(
+      _ name: String, ranks: Int, ring: Int, sp: Int = 1, _ plan: SequencePlan = .spatial,
+      _ change: (inout RunConfiguration) -> Void = { _ in }
+    ) -> PlannedCase {
+      planned("a ring\(name)", ranks: ranks, sp: sp, plan) {
+        $0.mesh.ring = .fixed(ring)
+        change(&$0)
+      }
+    }
+    let ringed = [
+      ringed("", ranks: 2, ring: 2),
+      ringed(", form v1, recomputed", ranks: 4, ring: 2) {
+        $0.model.variant = .v1
+        $0.model.recompute = true
+        $0.distill.guidance = 3
+      },
+      ringed(" of three, uneven, a spatial gain", ranks: 3, ring: 3) {
+        $0.model.textTokens = 5
+        $0.model.spatialGain = 1.1
+        $0.batch.samples = 3
+      },
+      ringed(" with more parts than text tokens", ranks: 4, ring: 4) {
+        $0.model.textTokens = 2
+        $0.batch.samples = 1
+      },
+      ringed(" of groups", ranks: 8, ring: 2, sp: 2) { $0.model.textTokens = 5 },
+      ringed(" of groups, all branches", ranks: 8, ring: 2, sp: 2, .all) {
+        $0.mesh.zeroStage = .fixed(3)
+        $0.distill.guidance = 3
+      },
+      ringed(" of groups, LCM", ranks: 4, ring: 2, sp: 2, .all) { $0.distill.method = .lcm },
+      ringed(" in stages", ranks: 4, ring: 2) { $0.mesh.stages = .fixed(2) },
+      ringed(" of groups that cut weights", ranks: 8, ring: 2, sp: 2) { $0.mesh.tp = .fixed(2) },
+      ringed(" of groups that cut weights, all branches, v1", ranks: 8, ring: 2, sp: 2, .all) {
+        $0.mesh.tp = .fixed(2)
+        $0.model.variant = .v1
+      },
+      ringed(" of stages that cut weights, recomputed", ranks: 16, ring: 2, sp: 2) {
+        $0.mesh.stages = .fixed(2)
+        $0.mesh.tp = .fixed(2)
+        $0.model.recompute = true
+      },
+    ]
+    return whole + staged + shared + cut + ringed
   }()
 }

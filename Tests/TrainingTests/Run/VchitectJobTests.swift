@@ -188,11 +188,10 @@ import Testing
       // Rules of an architecture hold for its folders as well, which the configuration cannot know.
       var ringed = TinyRun.configuration {
         $0.model.checkpoint = source.appending(path: "final/real").path
-        $0.mesh.ring = .fixed(2)
         $0.data.size = 800
       }
       let refusal = #expect(throws: ConfigurationError.self) { try ringed.adoptModelFolder() }
-      #expect(refusal?.problems.map(\.key) == ["data.size", "mesh.ring"])
+      #expect(refusal?.problems.map(\.key) == ["data.size"])
     }
   }
 }

@@ -103,46 +103,6 @@ struct VchitectTensorTests {
       .expectAgreement(with: TrainedRun(ranks: 1, vchitect(variant)), bound: 1e-5)
   }
 
-  @Test(arguments: VchitectConfiguration.BlockVariant.allCases)
-  func `replicas, shards, stages and split roles do not change a bit of such a run`(
-    variant: VchitectConfiguration.BlockVariant
-  ) throws {
-    func run(_ ranks: Int, _ change: (inout RunConfiguration) -> Void = { _ in }) throws
-      -> TrainedRun
-    {
-      try TrainedRun(ranks: ranks, tp: 2) {
-        vchitect(variant)(&$0)
-        $0.distill.generatorSteps = 3
-        change(&$0)
-      }
-    }
-    let whole = try run(2)
-    func expectEqual(_ found: TrainedRun, _ comment: Comment) {
-      // Compared outside of the expectations: a failure would print every weight.
-      let isSame = found.weights.allSatisfy { $0 == whole.weights[0] }
-      #expect(isSame, comment)
-      #expect(found.readings == whole.readings, comment)
-    }
-    expectEqual(try run(4), "two shards")
-    expectEqual(
-      try run(4) {
-        $0.mesh.dp = .fixed(2)
-        $0.model.recompute = true
-      }, "two replicas, recomputed")
-    expectEqual(try run(8) { $0.mesh.dp = .fixed(2) }, "two replicas of two shards")
-    expectEqual(try run(4) { $0.mesh.stages = .fixed(2) }, "two stages")
-    expectEqual(
-      try run(8) {
-        $0.mesh.stages = .fixed(2)
-        $0.mesh.schedule = .gPipe
-      }, "two stages of two shards")
-    expectEqual(
-      try run(4) {
-        $0.mesh.placement = .split
-        $0.mesh.generatorRanks = .fixed(2)
-      }, "split roles")
-  }
-
   /// Sums within a group are made first, so that the degree need not be a power of two.
   @Test func `shards do not change a bit of a run with weights cut in three`() throws {
     let runs = try [(3, 1), (6, 1), (6, 2)].map { ranks, dp in

@@ -112,14 +112,6 @@ struct SimulationArguments: ParsableArguments {
       ])
     }
     let sizes = try model?.sizes ?? WorkloadSizes(configuration)
-    guard sizes.network.form == .doubleAndSingleStream else {
-      throw ConfigurationError([
-        ConfigurationProblem(
-          "model.architecture",
-          "is \(configuration.model.architecture.rawValue), whose blocks --simulate does not know: leave "
-            + "--simulate out, or give another architecture or a preset by --model")
-      ])
-    }
     let precision = dtype ?? (model == nil ? configuration.simulatedPrecision : .bf16)
     let state = state ?? (model == nil ? .fp32 : .mixed)
     // Read first, so that wrong numbers are told before anything is measured.

@@ -2,7 +2,7 @@
 //
 // State: `StateBytes`. Activations of a block, with h elements of hidden states over s · t ranks (s: all that share tokens): the input
 // alone, h/(s t), where blocks run again on the way back, and one block's working set on top; else
-// 17 h/(s t), which is Megatron's 34 bytes in 16 bits without scores (they are never whole: attention packs
+// k h/(s t), k of the model (17 is Megatron's 34 bytes in 16 bits) without scores (they are never whole: attention packs
 // keys once and keeps blocks of scores). Times the microbatches that a stage holds.
 // ZeRO-3 has one gathered unit, two where the next one comes early; ZeRO-2 and 3 one unit's gradients.
 // Source: specs of distributed systems §3, §4 (2205.05198), §5. Coarser than the plan of a layout that the
@@ -15,9 +15,6 @@ package struct SimulatedMemory: Codable, Equatable, Sendable {
   package let accounts: [PlannedAccount]
 
   package var byteCount: Int { accounts.reduce(0) { $0 + $1.peakByteCount } }
-
-  /// Elements of a block's activations for each element of its hidden states.
-  package static let elementsOfBlock = 17.0
 
   /// Of the stage that needs most.
   /// - Parameters:
@@ -83,9 +80,9 @@ package struct SimulatedMemory: Codable, Equatable, Sendable {
           stage: stage, stageCount: layout.stageCount, microbatchCount: microbatchCount))
         / Double(layout.schedule.chunkCount)
     let share = work.recomputedShare
-    let kept = share + (1 - share) * Self.elementsOfBlock
+    let kept = share + (1 - share) * work.model.elementsOfBlock
     book(role, .activations, held * blocks * kept * hidden)
-    if share > 0 { book(.common, .activations, Self.elementsOfBlock * hidden) }
+    if share > 0 { book(.common, .activations, work.model.elementsOfBlock * hidden) }
     if layout.shardCount > 1 && zeroStage >= 2 {
       let largest = (units.map(\.parameterCount).max() ?? 0) / tp
       let gathered = zeroStage >= 3 ? (layout.overlaps ? 2.0 : 1) : 0

@@ -4,6 +4,7 @@
 //   Ulysses, s ranks           4 all-to-alls (q, k, v, output) of h/(r s t) elements
 //   ring attention, r ranks    r − 1 hops of k and v, 2 h/(r s t) elements each; back dk and dv as well
 //   tensor parallel, t ranks   2 all-gathers and 2 reduce-scatters of h/(r s) elements, norms sharded by tokens
+// so for HunyuanVideo; what Vchitect's blocks exchange is counted by streams and branches (`UnitExchanges`).
 // With overlap a ring's hops hide behind attention, and only what is longer counts.
 // The velocity is gathered once a pass, in fp32, over all that share tokens. A way back that recomputes exchanges
 // the way forth's once more. ZeRO-3 gathers a unit before each way,
@@ -85,6 +86,7 @@ package struct LayoutCosts: Sendable {
   private let shard: RankGroup
   private let sequence: RankGroup
   private let tensor: RankGroup
+  private let ringGroup: RankGroup
   private let sharing: RankGroup
   private let crossesInRing: Bool
 
@@ -101,7 +103,8 @@ package struct LayoutCosts: Sendable {
     sequence = layout.sequenceGroup
     tensor = layout.tensorGroup
     sharing = layout.tokenGroup
-    crossesInRing = layout.ringGroup.perNode < ring
+    ringGroup = layout.ringGroup
+    crossesInRing = ringGroup.perNode < ring
   }
 
   private static func share(_ group: RankGroup) -> Double {
@@ -157,14 +160,19 @@ package struct LayoutCosts: Sendable {
     _ costs: inout UnitCosts, _ unit: SimulatedUnit, count: Double, hops: Double,
     attentions: Double
   ) {
-    let hidden = work.model.hiddenElementCount * work.state.activation
+    let exchanges = unit.exchanges ?? .joint(work.model.hiddenElementCount)
+    let elementSize = work.state.activation
     if sp > 1 {
-      let bytes = hidden / Double(tokens * tp)
-      costs.exchangeSeconds += 4 * count * network.allToAll(sequence, byteCount: bytes)
-      costs.exchangeBytes += 4 * count * Self.share(sequence) * bytes
+      for tensors in exchanges.scattered {
+        let bytes = tensors.elementCount * elementSize / Double(tokens * tp)
+        costs.exchangeSeconds +=
+          tensors.count * count * network.allToAll(sequence, byteCount: bytes)
+        costs.exchangeBytes += tensors.count * count * Self.share(sequence) * bytes
+      }
     }
+    addShared(&costs, exchanges, count: count)
     if ring > 1 {
-      let bytes = 2 * hidden / Double(tokens * tp)
+      let bytes = exchanges.circulated * elementSize / Double(tokens * tp)
       let hop = network.message(byteCount: bytes, crossesNodes: crossesInRing)
       let seconds = hops * Double(ring - 1) * hop
       let hidden = attentions * unit.attention / Double(tokens * tp) / rate
@@ -172,9 +180,29 @@ package struct LayoutCosts: Sendable {
       costs.exchangeBytes += hops * Double(ring - 1) * bytes
     }
     if tp > 1 {
-      let bytes = hidden / Double(tokens)
-      costs.exchangeSeconds += 4 * count * network.gather(tensor, byteCount: bytes)
-      costs.exchangeBytes += 4 * count * Self.share(tensor) * bytes
+      for tensors in exchanges.gathered {
+        let bytes = tensors.elementCount * elementSize / Double(tokens)
+        costs.exchangeSeconds += tensors.count * count * network.gather(tensor, byteCount: bytes)
+        costs.exchangeBytes += tensors.count * count * Self.share(tensor) * bytes
+      }
+    }
+  }
+
+  /// Gathers of keys and values that all need, over the ranks of a piece of the tokens, then over pieces.
+  private func addShared(
+    _ costs: inout UnitCosts, _ exchanges: UnitExchanges, count: Double
+  ) {
+    let shared = exchanges.shared
+    guard shared.count > 0 else { return }
+    let bytes = shared.elementCount * work.state.activation / Double(tp)
+    let isGathered = sp > 1 && !exchanges.hasSharedHeads
+    let rounds = [
+      (sequence, isGathered ? bytes / Double(ring) : 0),
+      (ringGroup, bytes / (isGathered ? 1 : Double(sp))),
+    ]
+    for (group, bytes) in rounds where group.size > 1 && bytes > 0 {
+      costs.exchangeSeconds += shared.count * count * network.gather(group, byteCount: bytes)
+      costs.exchangeBytes += shared.count * count * Self.share(group) * bytes
     }
   }
 

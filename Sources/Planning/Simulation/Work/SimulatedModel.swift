@@ -1,7 +1,7 @@
 // A transformer as the simulation sees it: ends and blocks, each with its parameters and the operations of
-// a forward pass of one microbatch.
+// a forward pass of one microbatch. Vchitect's: SimulatedModel+Multimodal.swift.
 //
-// With B samples, L video and T text tokens, D width, M width of the MLP, V elements of a patch, r the
+// HunyuanVideo, with B samples, L video and T text tokens, D width, M width of the MLP, V elements of a patch, r the
 // adapter's rank; a multiply-add counts as two:
 //   double block   2B (12 DD + (L + T)(4DD + 2DM)) + 4B (L + T)² D     2 (10 DD + 2DM + 11 D + M) parameters
 //   single block   2B (3 DD + (L + T)(4DD + 2DM)) + 4B (L + T)² D      7 DD + 2DM + 7 D + M parameters
@@ -23,10 +23,13 @@ package struct SimulatedUnit: Equatable, Sendable {
   package var repeated: Double
   /// Whether it has an attention to exchange tokens for, and activations to keep.
   package var isBlock: Bool
+  /// What a block exchanges; nil: as one attention over all tokens does.
+  package var exchanges: UnitExchanges?
 
   package init(
     parameterCount: Double, adapterCount: Double = 0, linear: Double, attention: Double = 0,
-    adapter: Double = 0, repeated: Double = 0, isBlock: Bool = true
+    adapter: Double = 0, repeated: Double = 0, isBlock: Bool = true,
+    exchanges: UnitExchanges? = nil
   ) {
     self.parameterCount = parameterCount
     self.adapterCount = adapterCount
@@ -35,6 +38,7 @@ package struct SimulatedUnit: Equatable, Sendable {
     self.adapter = adapter
     self.repeated = repeated
     self.isBlock = isBlock
+    self.exchanges = exchanges
   }
 }
 
@@ -45,14 +49,18 @@ package struct SimulatedModel: Equatable, Sendable {
   package var headCount: Int
   package var width: Int
   package var samplesPerMicrobatch: Int
-  /// Video and text tokens of a sample.
+  /// Video and text tokens of a sample, those of every frame.
   package var tokenCount: Int
   /// Elements of a sample's latent.
   package var latentElementCount: Int
+  /// Elements of a block's activations for each element of its hidden states: Megatron's 34 bytes in 16 bits without
+  /// scores, or counted.
+  package var elementsOfBlock: Double
 
   package init(
     ends: SimulatedUnit, blocks: [SimulatedUnit], headCount: Int, width: Int,
-    samplesPerMicrobatch: Int, tokenCount: Int, latentElementCount: Int
+    samplesPerMicrobatch: Int, tokenCount: Int, latentElementCount: Int,
+    elementsOfBlock: Double = 17
   ) {
     self.ends = ends
     self.blocks = blocks
@@ -61,9 +69,17 @@ package struct SimulatedModel: Equatable, Sendable {
     self.samplesPerMicrobatch = samplesPerMicrobatch
     self.tokenCount = tokenCount
     self.latentElementCount = latentElementCount
+    self.elementsOfBlock = elementsOfBlock
   }
 
   package init(_ sizes: WorkloadSizes) {
+    switch sizes.network.form {
+    case .doubleAndSingleStream: self.init(dualStream: sizes)
+    case .multimodal(let form): self.init(sizes, form)
+    }
+  }
+
+  private init(dualStream sizes: WorkloadSizes) {
     let network = sizes.network
     let batch = Double(sizes.samplesPerMicrobatch)
     let (d, m) = (Double(network.width), Double(network.mlpWidth))
@@ -92,7 +108,7 @@ package struct SimulatedModel: Equatable, Sendable {
     let single = block(
       7 * d * d + 2 * d * m + 7 * d + m + 2 * headWidth, modulation: 3 * d * d,
       adapterShare: shares.single, adapterWidth: 7 * d + 2 * (d + m))
-    blocks =
+    let blocks =
       Array(repeating: double, count: network.doubleBlockCount)
       + Array(repeating: single, count: network.singleBlockCount)
     let inside = blocks.reduce(0) { $0 + $1.parameterCount }
@@ -104,17 +120,16 @@ package struct SimulatedModel: Equatable, Sendable {
     let conditions =
       sinusoid * (network.hasGuidanceEmbedding ? 3 : 2) + pooled * d + d * d + text * d + d * d
       + 2 * d * d
-    ends = SimulatedUnit(
+    let ends = SimulatedUnit(
       parameterCount: max(0, Double(sizes.networkElementCount) - inside),
       linear: 2 * batch * l * patch * channels * d,
       repeated: 2 * batch
         * (conditions + t * text * d + refiners * (t * 12 * d * d + 2 * d * d))
         + 4 * batch * refiners * t * t * d, isBlock: false)
-    headCount = network.headCount
-    width = network.width
-    samplesPerMicrobatch = sizes.samplesPerMicrobatch
-    tokenCount = network.videoTokenCount + network.textTokenCount
-    latentElementCount = network.latentCount
+    self.init(
+      ends: ends, blocks: blocks, headCount: network.headCount, width: network.width,
+      samplesPerMicrobatch: sizes.samplesPerMicrobatch, tokenCount: network.rowCount,
+      latentElementCount: network.latentCount)
   }
 
   package var parameterCount: Double {

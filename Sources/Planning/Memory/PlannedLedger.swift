@@ -83,6 +83,10 @@ final class PlannedLedger {
   var optimizerByteCount = 0.0
   var messageCount = 0.0
   var updateMessageCount = 0.0
+  var besideByteCount = 0.0
+  var besideMessageCount = 0.0
+  var besideUpdateByteCount = 0.0
+  var besideUpdateMessageCount = 0.0
 
   /// Where activations are kept outside of memory; nil: nowhere.
   var activationStore: ActivationStoreTwin?

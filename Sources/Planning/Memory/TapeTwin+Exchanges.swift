@@ -19,6 +19,24 @@ extension TapeTwin {
       messageCount: peerCount)
   }
 
+  /// The same in two operations: it leaves when the first is made, and arrives, when it is called for, in a tensor.
+  func travel(
+    _ x: ValueTwin, to count: Int, sentCount: Int, sentBackCount: Int, peerCount: Int
+  ) -> () -> ValueTwin {
+    func send(_ elementCount: Int) {
+      ledger.sentByteCount += 4 * Double(elementCount)
+      ledger.messageCount += Double(peerCount)
+      ledger.besideByteCount += 4 * Double(elementCount)
+      ledger.besideMessageCount += Double(peerCount)
+    }
+    send(sentCount)
+    let ticket = record(result(0), from: [x], scratchToAdd: x.count)
+    return { [self] in
+      if ticket.isTracked { onWayBack { send(sentBackCount) } }
+      return record(result(count), from: [ticket])
+    }
+  }
+
   /// Attention to the blocks of keys of a ring of ranks, the own one first. Two blocks of others are held
   /// (four on the way back), and partial outputs as the tree over the ranks keeps them.
   /// - Parameters:

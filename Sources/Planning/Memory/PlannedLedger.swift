@@ -29,7 +29,7 @@ package struct PlannedMemory: Codable, Equatable, Sendable {
   package let totalPeakByteCount: Int
   /// Bytes of the arena: it keeps blocks by size, so of each size as many as were in use at once.
   package let poolByteCount: Int
-  /// Bytes of the largest exchange of activations.
+  /// Bytes sent by the exchanges of activations that are on their way at once, at most.
   package let largestSendByteCount: Int
 
   package init(
@@ -74,6 +74,10 @@ final class PlannedLedger {
   /// Bytes of activations sent to other ranks so far.
   var sentByteCount = 0.0 {
     didSet { largestSend = max(largestSend, sentByteCount - oldValue) }
+  }
+  /// Bytes of activations that have left and not arrived.
+  var travelingByteCount = 0.0 {
+    didSet { largestSend = max(largestSend, travelingByteCount) }
   }
   /// Bytes of gradients and parameters sent to other ranks so far, before coding.
   var updateByteCount = 0.0

@@ -23,16 +23,22 @@ extension TapeTwin {
   func travel(
     _ x: ValueTwin, to count: Int, sentCount: Int, sentBackCount: Int, peerCount: Int
   ) -> () -> ValueTwin {
-    func send(_ elementCount: Int) {
+    // Where it left is where it arrives on the way back.
+    if isRecording, x.isTracked {
+      onWayBack { [ledger] in ledger.travelingByteCount -= 4 * Double(sentBackCount) }
+    }
+    func leave(_ elementCount: Int) {
+      ledger.travelingByteCount += 4 * Double(elementCount)
       ledger.sentByteCount += 4 * Double(elementCount)
       ledger.messageCount += Double(peerCount)
       ledger.besideByteCount += 4 * Double(elementCount)
       ledger.besideMessageCount += Double(peerCount)
     }
-    send(sentCount)
+    leave(sentCount)
     let ticket = record(result(0), from: [x], scratchToAdd: x.count)
     return { [self] in
-      if ticket.isTracked { onWayBack { send(sentBackCount) } }
+      ledger.travelingByteCount -= 4 * Double(sentCount)
+      if ticket.isTracked { onWayBack { leave(sentBackCount) } }
       return record(result(count), from: [ticket])
     }
   }

@@ -1,5 +1,6 @@
 // Activations between the ranks of a sequence-parallel group: own tokens of all heads become all tokens
-// of own heads, and back, by one all-to-all each. How keys and values go round: TokenExchange+Ring.swift.
+// of own heads, and back, by one all-to-all each. How keys and values go round: TokenExchange+Ring.swift; columns
+// in place of tokens: TokenExchange+Columns.swift.
 //
 // Goals: 1 nothing is copied but into and out of messages, 2 any number of tokens. Words travel as they
 // are, without header or checksum: MPI delivers them or ends the job, and every rank knows how many come.
@@ -71,27 +72,16 @@ package final class TokenExchange {
   package func gatherTokens<Scalar: KernelScalar>(
     _ x: Buffer<Scalar>, layout: TokenLayout, into y: Buffer<Scalar>
   ) throws {
-    let size = transport.size
     requireCounts(
       own: x.count, layout.sampleCount * layout.tokenCount(of: transport.rank) * layout.width,
       all: y.count, layout.sampleCount * layout.tokenCount * layout.width, layout)
-    let length = x.count * MemoryLayout<Scalar>.stride
-    let payload = Payload(capacity: length) { bytes in
-      x.packRows(1, width: x.count, stride: x.count, into: &bytes, at: 0)
-    }
-    note(byteCount: (size - 1) * length, messageCount: size - 1)
-    let payloads = try waiting { try transport.startAllGather(payload).wait() }
-    for (peer, payload) in payloads.enumerated() {
-      try check(
-        payload, from: peer,
-        layout.sampleCount * layout.tokenCount(of: peer) * layout.width
-          * MemoryLayout<Scalar>.stride)
-      payload.withBytes { bytes in
-        var offset = 0
-        for place in Self.places(of: peer, layout, width: layout.width) {
-          offset += y[place].unpackRows(
-            1, width: place.count, stride: place.count, from: bytes, at: offset)
-        }
+    try gather(x) { peer in
+      layout.sampleCount * layout.tokenCount(of: peer) * layout.width
+    } receive: { peer, bytes in
+      var offset = 0
+      for place in Self.places(of: peer, layout, width: layout.width) {
+        offset += y[place].unpackRows(
+          1, width: place.count, stride: place.count, from: bytes, at: offset)
       }
     }
   }
@@ -111,10 +101,7 @@ package final class TokenExchange {
       own: x.count, layout.sampleCount * layout.tokenCount(of: rank) * layout.width,
       all: y.count, layout.sampleCount * layout.tokenCount * layout.width, layout)
     precondition(room.count == x.count, "room for \(room.count) of \(x.count) elements")
-    let counts = (0..<transport.size).map {
-      layout.sampleCount * layout.tokenCount(of: $0) * layout.width
-    }
-    let transfer = try start(Scalar.self) { peer, bytes in
+    try exchange(Scalar.self) { peer, bytes in
       // Own tokens are read where they are.
       if peer == rank { return 0 }
       var offset = 0
@@ -123,10 +110,7 @@ package final class TokenExchange {
           1, width: place.count, stride: place.count, into: &bytes, at: offset)
       }
       return offset
-    } elementCount: { peer in
-      peer == rank ? 0 : counts[peer]
-    }
-    try finish(transfer, Scalar.self) { peer, bytes in
+    } receive: { peer, bytes in
       let term = peer == 0 ? x : room
       if peer == rank {
         var start = 0
@@ -138,8 +122,8 @@ package final class TokenExchange {
         _ = term.unpackRows(1, width: x.count, stride: x.count, from: bytes, at: 0)
       }
       if peer > 0 { Scalar.add(1, room, to: x) }
-    } elementCount: { peer in
-      peer == rank ? 0 : counts[rank]
+    } elementCount: { from, to in
+      from == to ? 0 : layout.sampleCount * layout.tokenCount(of: to) * layout.width
     }
   }
 
@@ -163,6 +147,34 @@ package final class TokenExchange {
     of part: Int, in x: Buffer<Scalar>, _ layout: TokenLayout
   ) -> Buffer<Scalar> {
     x[min(part * layout.partWidth, x.count)..<x.count]
+  }
+
+  /// One all-gather of x; `elementCount` tells how much a rank sends.
+  func gather<Scalar: KernelScalar>(
+    _ x: Buffer<Scalar>, elementCount: (_ from: Int) -> Int,
+    receive: (_ peer: Int, RawSpan) -> Void
+  ) throws {
+    let size = MemoryLayout<Scalar>.stride
+    let payload = Payload(capacity: x.count * size) { bytes in
+      x.packRows(1, width: x.count, stride: x.count, into: &bytes, at: 0)
+    }
+    let peerCount = transport.size - 1
+    note(byteCount: peerCount * x.count * size, messageCount: peerCount)
+    let payloads = try waiting { try transport.startAllGather(payload).wait() }
+    for (peer, payload) in payloads.enumerated() {
+      try check(payload, from: peer, elementCount(peer) * size)
+      payload.withBytes { receive(peer, $0) }
+    }
+  }
+
+  /// One all-to-all; `elementCount` tells how much a rank sends another.
+  func exchange<Scalar: KernelScalar>(
+    _: Scalar.Type, send: (_ peer: Int, inout MutableRawSpan) -> Int,
+    receive: (_ peer: Int, RawSpan) -> Void, elementCount: (_ from: Int, _ to: Int) -> Int
+  ) throws {
+    let rank = transport.rank
+    let transfer = try start(Scalar.self, send: send) { elementCount(rank, $0) }
+    try finish(transfer, Scalar.self, receive: receive) { elementCount($0, rank) }
   }
 
   /// Starts one all-to-all; `elementCount` tells how much each peer gets.

@@ -13,6 +13,7 @@ package let tokenExchangeChecks: [MeshCheck] = [
   MeshCheck("operands that travel together arrive as if alone", checkTravelingTogether),
   MeshCheck("gathered tokens are the whole on every rank", checkGatheredTokens),
   MeshCheck("reduced tokens are the sums of all ranks in their order", checkReducedTokens),
+  MeshCheck("reduced columns are the sums of all ranks in their order", checkReducedColumns),
   MeshCheck("exchanged activations are as many bytes as the formula says", checkActivationTraffic),
 ]
 
@@ -176,6 +177,36 @@ private func checkReducedTokens(_ transport: any Transport) throws {
     try expectEqual(
       try transport.allReduce(sum: zip(gathered.array, w).reduce(0) { $0 + $1.0 * $1.1 }),
       try transport.allReduce(sum: zip(u, pulled.array).reduce(0) { $0 + $1.0 * $1.1 }))
+  }
+}
+
+private func checkReducedColumns(_ transport: any Transport) throws {
+  let recorder = RecordingTransport(transport)
+  let exchange = TokenExchange(transport: recorder)
+  let (rank, size) = (transport.rank, transport.size)
+  // No row, one, and more than a message of a few bytes; columns that are one element or several.
+  for (rowCount, ownWidth) in [(0, 3), (1, 1), (7, 3), (300, 5)] {
+    let width = ownWidth * size
+    let own = (0..<rowCount).flatMap { row in
+      (0..<ownWidth).map { row * width + rank * ownWidth + $0 }
+    }
+    let terms = (0..<size).map { gradientLikeVector(rowCount * width, of: $0) }
+    let expected = own.map { index in
+      terms.dropFirst().reduce(terms[0][index]) { $0 + $1[index] }
+    }
+    let sum = Buffer([Float](repeating: .nan, count: own.count))
+    let sentBefore = recorder.log.sentByteCount
+    try exchange.reduceColumns(
+      Buffer(terms[rank]), rowCount: rowCount, into: sum,
+      room: Buffer([Float](repeating: .nan, count: own.count)))
+    try expectEqual(sum.array, expected, "\(rowCount) rows of \(width)")
+    try expectEqual(recorder.log.sentByteCount - sentBefore, 4 * own.count * (size - 1))
+
+    let whole = (0..<rowCount * width).map { Double($0 % 13) - 6 }
+    let gathered = Buffer([Double](repeating: .nan, count: whole.count))
+    try exchange.gatherColumns(
+      Buffer(own.map { whole[$0] }), rowCount: rowCount, into: gathered)
+    try expectEqual(gathered.array, whole, "\(rowCount) rows of \(width)")
   }
 }
 

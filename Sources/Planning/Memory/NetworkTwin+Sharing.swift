@@ -170,4 +170,26 @@ extension NetworkTwin {
     return tape.addBias(
       tape.scatterSum(sums, to: count, peerCount: cut - 1), isTrainable: isTrainable)
   }
+
+  /// A sum of row-parallel layers, each from and to the width.
+  func rowLinears(
+    _ tape: TapeTwin, _ inputs: [ValueTwin], to count: Int, _ partials: Int
+  ) -> ValueTwin {
+    let terms = inputs.map {
+      adapted(tape, $0, from: width / cut, to: width, partials: partials)
+    }
+    let sum = terms.dropFirst().reduce(terms[0]) { tape.add($0, $1) }
+    if cut == 1 { return sum }
+    return inputs.reduce(tape.scatterSum(sum, to: count, peerCount: cut - 1)) { sum, _ in
+      tape.addBias(sum, isTrainable: isTrainable)
+    }
+  }
+
+  /// A layer whose inputs and outputs are cut: its terms are summed by columns.
+  func innerLinear(_ tape: TapeTwin, _ x: ValueTwin, _ partials: Int) -> ValueTwin {
+    let terms = adapted(tape, x, from: width / cut, to: width, partials: partials)
+    if cut == 1 { return terms }
+    return tape.addBias(
+      tape.scatterSum(terms, to: x.count, peerCount: cut - 1), isTrainable: isTrainable)
+  }
 }

@@ -241,13 +241,6 @@ extension RunConfiguration {
         "is spatial, with which gradients of the text's keys are not summed in blocks of tokens, as mesh.sums "
           + "canonical wants them: set it to all, mesh.sp to 1, or mesh.sums to fast")
     }
-    for (key, degree) in [("tp", mesh.tp), ("generatorTp", mesh.generatorTp)] {
-      guard transformer.architecture == .vchitect, case .fixed(let tp) = degree else { continue }
-      check.require(
-        "mesh.\(key)", tp <= 1,
-        "is \(tp), but weights of vchitect's blocks are not cut: leave it auto or 1, and share tokens by "
-          + "mesh.sp")
-    }
     return check.problems
   }
 

@@ -30,6 +30,8 @@ package final class TensorSequence<Scalar: KernelScalar>: TensorParallel {
   }
 
   package var tensor: (any TensorParallel<Scalar>)? { self }
+  /// Of the heads that the rank has of the group's tokens.
+  package var headExchange: (any HeadExchange<Scalar>)? { outer?.headExchange }
   package var degree: Int { group.degree }
 
   package func groupRange(of tokenCount: Int) -> Range<Int> {
@@ -91,6 +93,20 @@ package final class TensorSequence<Scalar: KernelScalar>: TensorParallel {
   ) -> Value<Scalar> {
     group.sumTokens(
       x, group.layout(x, groupSegments(segments), width: x.shape[2]), on: tape)
+  }
+
+  package func scatterColumns(_ x: Value<Scalar>, on tape: Tape<Scalar>) -> Value<Scalar> {
+    let width = x.shape[2]
+    let rowCount = x.shape[0] * x.shape[1]
+    return group.record(
+      x, [x.shape[0], x.shape[1], width / degree], on: tape,
+      forward: { [group] in
+        try group.exchange.reduceColumns(
+          $0, rowCount: rowCount, into: $1, room: tape.scratch([$1.count]).buffer)
+      },
+      backward: { [group] in
+        try group.exchange.gatherColumns($0, rowCount: rowCount, into: $1)
+      })
   }
 
   /// Columns of a sample travel as if each part of them were a token.

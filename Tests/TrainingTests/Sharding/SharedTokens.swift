@@ -108,7 +108,7 @@ struct SharedTokensExample: SharedTokensCase {
 }
 
 /// Parameters that are whole in memory, or cut among ranks and loaded as they run, and their gradients.
-private struct CutNetwork {
+struct CutNetwork {
   let parameters: ParameterSet<Double>
   private let gradients: Buffer<Double>
 

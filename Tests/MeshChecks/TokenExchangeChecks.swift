@@ -10,6 +10,7 @@ import ProcessMesh
 package let tokenExchangeChecks: [MeshCheck] = [
   MeshCheck("scattered heads are all tokens of the own heads", checkScatteredHeads),
   MeshCheck("gathering heads undoes scattering them and is its adjoint", checkInverseAndAdjoint),
+  MeshCheck("operands that travel together arrive as if alone", checkTravelingTogether),
   MeshCheck("gathered tokens are the whole on every rank", checkGatheredTokens),
   MeshCheck("reduced tokens are the sums of all ranks in their order", checkReducedTokens),
   MeshCheck("reduced columns are the sums of all ranks in their order", checkReducedColumns),
@@ -80,6 +81,48 @@ private func checkInverseAndAdjoint(_ transport: any Transport) throws {
       sum: zip(tokens, pulled.array).reduce(0) { $0 + $1.0 * $1.1 })
     try expect(
       abs(left - right) <= 1e-12 * max(abs(left), 1), "⟨Au, w⟩ \(left), ⟨u, Aᵀw⟩ \(right)")
+  }
+}
+
+/// Three operands leave, something else is exchanged, then they arrive; and their gradients likewise.
+private func checkTravelingTogether(_ transport: any Transport) throws {
+  let alone = TokenExchange(transport: transport)
+  for overlaps in [false, true] {
+    let exchange = TokenExchange(transport: transport, overlaps: overlaps)
+    for segments in segmentLists {
+      let layout = layout(segments, transport)
+      let operands = (0..<3).map { operand in
+        ownTokens(layout, of: transport.rank).map { $0 + Double(operand) / 4 }
+      }
+      let counts = (own: operands[0].count, heads: ownHeads(layout, of: transport.rank).count)
+      let sent = Buffer<Double>(zeroed: counts.own)
+      let transfers = try operands.map { operand in
+        // What is sent may change behind the start.
+        sent.copy(from: Buffer(operand))
+        return try exchange.startScatterHeads(sent, layout: layout)
+      }
+      try exchange.advance()
+      let whole = Buffer([Double](repeating: .nan, count: counts.heads * transport.size))
+      try exchange.gatherTokens(Buffer(operands[0]), layout: layout, into: whole)
+      let arrived = try transfers.map { transfer in
+        let heads = Buffer([Double](repeating: .nan, count: counts.heads))
+        try exchange.finishScatterHeads(transfer, layout: layout, into: heads)
+        return heads
+      }
+      let back = try arrived.reversed().map { heads in
+        try exchange.startGatherHeads(heads, layout: layout)
+      }
+      for (operand, heads) in zip(operands, arrived) {
+        let expected = Buffer([Double](repeating: .nan, count: counts.heads))
+        try alone.scatterHeads(Buffer(operand), layout: layout, into: expected)
+        try expectEqual(heads.array, expected.array, "segments \(segments)")
+      }
+      for (operand, transfer) in zip(operands.reversed(), back) {
+        let tokens = Buffer([Double](repeating: .nan, count: counts.own))
+        try exchange.finishGatherHeads(transfer, layout: layout, into: tokens)
+        try expectEqual(tokens.array, operand, "segments \(segments)")
+      }
+    }
   }
 }
 

@@ -20,17 +20,18 @@ struct SingleStreamBlock<Scalar: KernelScalar> {
     let normalized = tape.layerNorm(
       joint, scale: modulation[1], shift: modulation[0], epsilon: epsilon, sums: scope.sums)
     let x = scope.gathered(normalized, stem.segments)
-    let query = tape.headNorm(
-      scope.linear("attn.to_q", x), gain: scope.parameter("attn.norm_q.weight"),
-      rotation: stem.rotation, headCount: headCount, epsilon: epsilon,
-      sums: scope.sums)
-    let key = tape.headNorm(
-      scope.linear("attn.to_k", x), gain: scope.parameter("attn.norm_k.weight"),
-      rotation: stem.rotation, headCount: headCount, epsilon: epsilon,
-      sums: scope.sums)
-    let attended = stem.attention(
-      tape, query: query, key: key, value: scope.linear("attn.to_v", x))
+    func normed(_ name: String, _ x: Value<Scalar>) -> Value<Scalar> {
+      tape.headNorm(
+        x, gain: scope.parameter(name + ".weight"), rotation: stem.rotation, headCount: headCount,
+        epsilon: epsilon, sums: scope.sums)
+    }
+    let query = stem.attention.operand(
+      tape, normed("attn.norm_q", scope.linear("attn.to_q", x)))
+    let key = stem.attention.operand(tape, normed("attn.norm_k", scope.linear("attn.to_k", x)))
+    let value = stem.attention.operand(tape, scope.linear("attn.to_v", x))
+    // Meanwhile operands travel, and their gradients on the way back.
     let mlp = tape.apply(.geluTanh, to: scope.linear("proj_mlp", x))
+    let attended = stem.attention(tape, query: query, key: key, value: value)
     return tape.gatedResidual(
       joint, gate: modulation[2],
       scope.rowLinear("proj_out", parts: [attended, mlp], stem.segments), sums: scope.sums)

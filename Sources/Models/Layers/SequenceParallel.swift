@@ -29,12 +29,20 @@ package protocol SequenceParallel<Scalar>: AnyObject {
   /// Own tokens of a segment of `tokenCount`: contiguous, perhaps none.
   func ownRange(of tokenCount: Int) -> Range<Int>
 
-  /// Attention of the own queries to the keys of all parts.
+  /// An operand of the next attention, as soon as it is made: what it exchanges for that begins here, and goes on
+  /// beside what is computed until it arrives.
+  /// - Parameter segments: tokens of each segment; own tokens are the own ranges one after the other.
+  /// - Shapes: x [B, l, N·K] → what `attention` takes.
+  func operand(
+    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
+  ) -> AttentionOperand<Scalar>
+
+  /// Attention of the own queries to the keys of all parts. Its operands have arrived.
   /// - Parameters:
   ///   - query: of own tokens; of the first segments alone where the others have no queries.
   ///   - mask: of the keys of all parts.
   ///   - segments: tokens of each segment; own tokens are the own ranges one after the other.
-  /// - Shapes: query, key, value [B, l, N·K] → the same.
+  /// - Shapes: query, key, value as `operand` gives them → [B, l, N·K].
   func attention(
     query: Value<Scalar>, key: Value<Scalar>, value: Value<Scalar>, headCount: Int,
     mask: AttentionMask?, segments: [Int], on tape: Tape<Scalar>
@@ -52,6 +60,17 @@ package protocol SequenceParallel<Scalar>: AnyObject {
 
   /// Who has the other pieces of the tokens; nil: nobody.
   var keyRing: (any KeyRing<Scalar>)? { get }
+}
+
+/// Something that an attention needs; it may be on its way.
+package struct AttentionOperand<Scalar: KernelScalar> {
+  /// Called once, and for query, key and value in the order in which they were made.
+  package let arrive: () -> Value<Scalar>
+
+  package init(arrive: @escaping () -> Value<Scalar>) { self.arrive = arrive }
+
+  /// What is there already.
+  package init(_ x: Value<Scalar>) { self.init { x } }
 }
 
 /// A sequence whose parts keep their queries, while the keys and values of all of them come by; for networks with
@@ -99,6 +118,10 @@ extension SequenceParallel {
   package var isWhole: Bool { false }
 
   package var tokens: (any SequenceParallel<Scalar>)? { self }
+
+  package func operand(
+    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
+  ) -> AttentionOperand<Scalar> { AttentionOperand(x) }
 
   /// How much of the parameters of blocks these ranks compute with.
   package var extent: UnitExtent {

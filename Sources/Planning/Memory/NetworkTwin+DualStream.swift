@@ -112,16 +112,19 @@ extension NetworkTwin {
         text, width: width, scale: textModulation[1], shift: textModulation[0],
         partials: textPartials),
       textCount, sampleCount)
-    func normedHeads() -> ValueTwin {
-      tape.concatenate([
+    let ownCount = x.count / cut + y.count / cut
+    func operand(_ parts: ValueTwin...) -> () -> ValueTwin {
+      self.operand(tape, tape.concatenate(parts), sampleCount: sampleCount)
+    }
+    func normedHeads() -> () -> ValueTwin {
+      operand(
         normed(tape, heads(tape, x, videoPartials), videoPartials),
-        normed(tape, heads(tape, y, textPartials), textPartials),
-      ])
+        normed(tape, heads(tape, y, textPartials), textPartials))
     }
     let (query, key) = (normedHeads(), normedHeads())
-    let value = tape.concatenate([heads(tape, x, videoPartials), heads(tape, y, textPartials)])
+    let value = operand(heads(tape, x, videoPartials), heads(tape, y, textPartials))
     let attended = jointAttention(
-      tape, query: query, key: key, value: value, sampleCount: sampleCount)
+      tape, query: query, key: key, value: value, ownCount: ownCount, sampleCount: sampleCount)
     let videoPart = tape.slice(attended, count: x.count / cut)
     let textPart = tape.slice(attended, count: y.count / cut)
     let videoMiddle = tape.gatedResidual(
@@ -136,7 +139,7 @@ extension NetworkTwin {
       mlp(tape, videoMiddle, videoModulation, videoCount, sampleCount),
       mlp(tape, textMiddle, textModulation, textCount, sampleCount),
     ]
-    withExtendedLifetime((x, y, query, key, value, attended)) {}
+    withExtendedLifetime((x, y, attended)) {}
     withExtendedLifetime((videoModulation, textModulation, videoPart, textPart)) {}
     return results
   }
@@ -152,17 +155,22 @@ extension NetworkTwin {
       tape.layerNorm(
         joint, width: width, scale: modulation[1], shift: modulation[0], partials: partials),
       segments, sampleCount)
-    let query = normed(tape, heads(tape, x, partials), partials)
-    let key = normed(tape, heads(tape, x, partials), partials)
-    let attended = jointAttention(
-      tape, query: query, key: key, value: heads(tape, x, partials), sampleCount: sampleCount)
+    func operand(_ x: ValueTwin) -> () -> ValueTwin {
+      self.operand(tape, x, sampleCount: sampleCount)
+    }
+    let query = operand(normed(tape, heads(tape, x, partials), partials))
+    let key = operand(normed(tape, heads(tape, x, partials), partials))
+    let value = operand(heads(tape, x, partials))
     let mlp = tape.apply(
       adapted(tape, x, from: width, to: sizes.mlpWidth / cut, partials: partials))
+    let attended = jointAttention(
+      tape, query: query, key: key, value: value, ownCount: x.count / cut,
+      sampleCount: sampleCount)
     let result = tape.gatedResidual(
       joint, gate: modulation[2],
       rowLinear(tape, [attended, mlp], from: width + sizes.mlpWidth, to: joint.count, partials),
       partials: partials)
-    withExtendedLifetime((modulation, x, query, key, attended, mlp)) {}
+    withExtendedLifetime((modulation, x, attended, mlp)) {}
     return result
   }
 

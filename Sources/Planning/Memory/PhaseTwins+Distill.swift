@@ -96,6 +96,7 @@ extension PhaseTwins {
       _ = network.velocity(tape, noisy: noisy, sampleCount: sampleCount)
     }
     (silentPass.updateByteCount, silentPass.updateMessageCount) = (0, 0)
+    (silentPass.besideUpdateByteCount, silentPass.besideUpdateMessageCount) = (0, 0)
     return Double(microbatchCount)
       * (Double(depth) / 2 * silentPass + loads(of: generator, ledger))
   }

@@ -45,7 +45,13 @@ package final class TensorSequence<Scalar: KernelScalar>: TensorParallel {
     return range.lowerBound + own.lowerBound..<range.lowerBound + own.upperBound
   }
 
-  /// - Shapes: query, key, value [B, group's tokens, own heads · K] → the same.
+  package func operand(
+    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
+  ) -> AttentionOperand<Scalar> {
+    outer?.operand(x, segments: segments, on: tape) ?? AttentionOperand(x)
+  }
+
+  /// - Shapes: operands of [B, group's tokens, own heads · K] → the same.
   package func attention(
     query: Value<Scalar>, key: Value<Scalar>, value: Value<Scalar>, headCount: Int,
     mask: AttentionMask?, segments: [Int], on tape: Tape<Scalar>

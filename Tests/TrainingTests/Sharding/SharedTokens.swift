@@ -238,7 +238,8 @@ extension SharedTokensCase {
     _ transport: any Transport, attempt: @escaping (() throws -> Void) -> Void
   ) throws -> any SequenceParallel<Double> {
     func exchange(color: Int) throws -> TokenExchange {
-      TokenExchange(transport: try transport.split(color: color, key: transport.rank))
+      TokenExchange(
+        transport: try transport.split(color: color, key: transport.rank), overlaps: true)
     }
     let (piece, tensorRank) = transport.rank.quotientAndRemainder(dividingBy: tp ?? 1)
     var sequence: (any SequenceParallel<Double>)?

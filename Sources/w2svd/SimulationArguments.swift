@@ -140,10 +140,6 @@ struct SimulationArguments: ParsableArguments {
     study.rules.usesLocalBlocks = localBlocks
     study.rules.onlyToday = layouts == .today
     study.rules.fixed = model == nil ? configuration.fixedDegrees : [:]
-    // The discriminator's head cannot share tokens yet.
-    if layouts == .today && sizes.headElementCount > 0 {
-      (study.rules.fixed[.sp], study.rules.fixed[.ring]) = (1, 1)
-    }
     let report = SimulationReport(
       study, model: model?.name ?? "the configuration's model", origins: origins)
     if report.curves.allSatisfy(\.points.isEmpty) {

@@ -25,6 +25,8 @@ package final class RingSequence<Scalar: KernelScalar>: SequenceParallel {
     group = TokenGroup(exchange: exchange, attempt: attempt)
   }
 
+  package var partCount: Int { group.degree }
+
   package func ownRange(of tokenCount: Int) -> Range<Int> { group.ownRange(of: tokenCount) }
 
   package func gatherTokens(

@@ -43,6 +43,8 @@ package final class UlyssesSequence<Scalar: KernelScalar>: HeadExchange {
 
   package var headExchange: (any HeadExchange<Scalar>)? { ring == nil ? self : nil }
 
+  package var partCount: Int { group.degree * (ring?.partCount ?? 1) }
+
   package func ownRange(of tokenCount: Int) -> Range<Int> {
     let part = partRange(of: tokenCount)
     let own = group.ownRange(of: part.count)

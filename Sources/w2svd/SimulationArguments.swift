@@ -139,7 +139,10 @@ struct SimulationArguments: ParsableArguments {
     study.rules.overlaps = !noOverlap
     study.rules.usesLocalBlocks = localBlocks
     study.rules.onlyToday = layouts == .today
-    study.rules.fixed = model == nil ? configuration.fixedDegrees : [:]
+    if model == nil {
+      study.rules.fixed = configuration.fixedDegrees
+      study.rules.fixedZeroStage = configuration.fixedZeroStage
+    }
     let report = SimulationReport(
       study, model: model?.name ?? "the configuration's model", origins: origins)
     if report.curves.allSatisfy(\.points.isEmpty) {

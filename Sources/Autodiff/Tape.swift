@@ -175,6 +175,20 @@ package final class Tape<Scalar: KernelScalar> {
     }
   }
 
+  /// The same elements, whose gradient is completed when the way back has come to this place, also where nothing has
+  /// reached it here.
+  /// - Parameter complete: takes the gradient that was found, and gives the one that x gets.
+  package func completingGradient(
+    of x: Value<Scalar>, _ complete: @escaping (_ found: Tensor<Scalar>?) -> Tensor<Scalar>
+  ) -> Value<Scalar> {
+    guard isRecording, let node = x.node else { return x }
+    let (found, whole) = (Gradient<Scalar>(shape: x.shape), nodes[node].gradient)
+    onWayBack { [arena, role] in
+      _ = whole.adopt(complete(found.take()), arena: arena, role: role)
+    }
+    return leaf(x.tensor, gradient: found)
+  }
+
   private func leaf(_ tensor: Tensor<Scalar>, gradient: Gradient<Scalar>) -> Value<Scalar> {
     nodes.append(Node(gradient: gradient, step: .leaf))
     return Value(tensor, node: nodes.count - 1)

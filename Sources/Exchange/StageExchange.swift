@@ -1,5 +1,6 @@
 // Token states between the stages of a pipeline: forward to the next stage, gradients back to the one before,
-// the velocity from the last stage to all others.
+// the velocity from the last stage to all others; likewise features from the stage that has them, and the gradient at
+// latents from the first.
 //
 // Messages are posted, not waited for: a stage goes on with another microbatch. Those of one kind between two
 // stages arrive in the order of sending, which is that of receiving. Words travel as they are, as in
@@ -18,7 +19,7 @@ package final class StageExchange {
 
   private enum Tag: Int {
     case state = 1
-    case gradient, velocity
+    case gradient, velocity, features, latentGradient
   }
 
   package init(transport: any Transport) { self.transport = transport }
@@ -80,18 +81,34 @@ package final class StageExchange {
 
   /// The last stage sends a velocity to all others.
   package func sendVelocity<Scalar: KernelScalar>(_ velocity: Buffer<Scalar>) throws {
-    let payload = Payload(capacity: velocity.count * MemoryLayout<Scalar>.stride) { bytes in
-      velocity.packRows(
-        1, width: velocity.count, stride: velocity.count, into: &bytes, at: 0)
-    }
-    for stage in 0..<transport.size - 1 { try post(payload, to: stage, .velocity) }
+    try publish(velocity, .velocity)
   }
 
   package func receiveVelocity<Scalar: KernelScalar>(into velocity: Buffer<Scalar>) throws {
-    let last = transport.size - 1
-    let payload = try receive(from: last, .velocity)
-    try check(payload, from: last, velocity.count * MemoryLayout<Scalar>.stride)
-    payload.withBytes { _ = Self.unpack($0, at: 0, into: velocity) }
+    try receive(into: velocity, from: transport.size - 1, .velocity)
+  }
+
+  // MARK: Features
+
+  /// A stage sends features to all others.
+  package func sendFeatures<Scalar: KernelScalar>(_ features: Buffer<Scalar>) throws {
+    try publish(features, .features)
+  }
+
+  /// Those that a stage has sent.
+  package func receiveFeatures<Scalar: KernelScalar>(
+    of stage: Int, into features: Buffer<Scalar>
+  ) throws {
+    try receive(into: features, from: stage, .features)
+  }
+
+  /// The first stage sends the gradient at latents to all others.
+  package func sendLatentGradient<Scalar: KernelScalar>(_ gradient: Buffer<Scalar>) throws {
+    try publish(gradient, .latentGradient)
+  }
+
+  package func receiveLatentGradient<Scalar: KernelScalar>(into gradient: Buffer<Scalar>) throws {
+    try receive(into: gradient, from: 0, .latentGradient)
   }
 
   // MARK: Parts
@@ -116,6 +133,24 @@ package final class StageExchange {
     statistics[.activations].wireByteCount += payload.count
     statistics[.activations].messageCount += 1
     try transport.post(payload, to: peer, tag: tag.rawValue)
+  }
+
+  /// Sends words to all other stages.
+  private func publish<Scalar: KernelScalar>(_ words: Buffer<Scalar>, _ tag: Tag) throws {
+    let payload = Payload(capacity: words.count * MemoryLayout<Scalar>.stride) { bytes in
+      words.packRows(1, width: words.count, stride: words.count, into: &bytes, at: 0)
+    }
+    for stage in 0..<transport.size where stage != transport.rank {
+      try post(payload, to: stage, tag)
+    }
+  }
+
+  private func receive<Scalar: KernelScalar>(
+    into words: Buffer<Scalar>, from peer: Int, _ tag: Tag
+  ) throws {
+    let payload = try receive(from: peer, tag)
+    try check(payload, from: peer, words.count * MemoryLayout<Scalar>.stride)
+    payload.withBytes { _ = Self.unpack($0, at: 0, into: words) }
   }
 
   private func receive(from peer: Int, _ tag: Tag) throws -> Payload {

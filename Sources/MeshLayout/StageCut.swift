@@ -26,14 +26,15 @@ package struct StageCut: Hashable, Sendable {
   }
 
   /// The stage of each unit of a network: of its blocks in their order, of what is outside of them by
-  /// whether it comes behind them.
+  /// whether it comes behind them. A network may have no blocks.
   package static func stages(
     of units: [(isBlock: Bool, isOutput: Bool)], stageCount: Int
   ) -> [Int] {
-    let cut = StageCut(blockCount: units.count(where: \.isBlock), stageCount: stageCount)
+    let blockCount = units.count(where: \.isBlock)
+    let cut = blockCount == 0 ? nil : StageCut(blockCount: blockCount, stageCount: stageCount)
     var block = 0
     return units.map { unit in
-      guard unit.isBlock else { return unit.isOutput ? stageCount - 1 : 0 }
+      guard unit.isBlock, let cut else { return unit.isOutput ? stageCount - 1 : 0 }
       defer { block += 1 }
       return cut.stage(ofBlock: block)
     }

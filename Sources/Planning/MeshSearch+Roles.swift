@@ -44,8 +44,6 @@ extension MeshSearch {
       return set
     }
     set.rankCount = generatorRankCount
-    // What reads features is on the ranks that score.
-    set.sequenceProblem = nil
     set.dp = generatorDegrees[.dp] ?? set.dp
     set.ring = generatorDegrees[.ring] ?? set.ring
     set.sp = generatorDegrees[.sp] ?? set.sp

@@ -26,8 +26,6 @@ package struct MeshSearch: Equatable, Sendable {
   /// Blocks of the network; 0: not known yet, they suffice for any number of stages.
   package var blockCount: Int
   package var stage: ZeroStage?
-  /// Why tokens cannot be shared in this run; nil where they can.
-  package var sequenceProblem: String?
   /// Whether sums over tokens are to have the bits of one rank.
   package var hasCanonicalSums = false
   /// Whether the generator is to be distilled on ranks of its own.
@@ -43,7 +41,7 @@ package struct MeshSearch: Equatable, Sendable {
   package init(
     rankCount: Int, microbatchCount: Int, headCount: Int, mlpWidth: Int = 0, dp: Int = 1,
     zero: Int? = nil, ring: Int = 1, sp: Int? = nil, tp: Int = 1, stages: Int = 1,
-    blockCount: Int = 0, stage: ZeroStage? = nil, sequenceProblem: String? = nil
+    blockCount: Int = 0, stage: ZeroStage? = nil
   ) {
     self.rankCount = rankCount
     self.microbatchCount = microbatchCount
@@ -57,7 +55,6 @@ package struct MeshSearch: Equatable, Sendable {
     self.stages = stages
     self.blockCount = blockCount
     self.stage = stage
-    self.sequenceProblem = sequenceProblem
   }
 
   /// Legal layouts, those with the least `sp` first, of these the lowest stage.
@@ -244,10 +241,6 @@ package struct MeshSearch: Equatable, Sendable {
         + "every round of microbatches, but they do not divide the \(microbatchCount) of "
         + "batch.microbatches")
     if hasCanonicalSums { problems += canonicalProblems(of: shape) }
-    if shape.sequenceDegree > 1, let sequenceProblem {
-      require(
-        false, degree > 1 ? "mesh.sp" : ring > 1 ? "mesh.ring" : "mesh.tp", sequenceProblem)
-    }
     return problems
   }
 

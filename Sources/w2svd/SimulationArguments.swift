@@ -131,10 +131,9 @@ struct SimulationArguments: ParsableArguments {
     study.rules.overlaps = !noOverlap
     study.rules.usesLocalBlocks = localBlocks
     study.rules.onlyToday = layouts == .today
-    study.rules.fixed = model == nil ? configuration.fixedDegrees : [:]
-    // The discriminator's head cannot share tokens yet.
-    if layouts == .today && sizes.headElementCount > 0 {
-      (study.rules.fixed[.sp], study.rules.fixed[.ring]) = (1, 1)
+    if model == nil {
+      study.rules.fixed = configuration.fixedDegrees
+      study.rules.fixedZeroStage = configuration.fixedZeroStage
     }
     let report = SimulationReport(
       study, model: model?.name ?? "the configuration's model", origins: origins)

@@ -152,7 +152,7 @@ struct HunyuanVideoTransformerTests {
     }
   }
 
-  @Test func `the features are the video tokens before the single blocks`() throws {
+  @Test func `the features are the mean of the video tokens before the single blocks`() throws {
     let fixture = try Fixture("masks")
     let arena = Arena()
     let model = try fixture.model(in: arena, as: Float.self)
@@ -160,15 +160,40 @@ struct HunyuanVideoTransformerTests {
     let input = tape.input(try fixture.tensor("hidden_states", in: arena))
     let inputs = try fixture.transformerInputs(hiddenStates: input, in: arena)
     let features = model.features(tape: tape, inputs)
-    #expect(features.shape == [2, 18, 24])
+    #expect(features.shape == [2, 24])
     tape.backward([(features, features.tensor)])
     #expect(tape.gradient(of: input)?.array.contains { $0 != 0 } == true)
 
-    // Without single blocks, the output is the projection of these features.
+    // Without single blocks the output is a projection of the same tokens, with the modulation of the output at zero
+    // one of the normalized token: of a clip of one token it is that of the features.
     var configuration = model.configuration
     configuration.singleBlockCount = 0
     let short = HunyuanVideoTransformer(configuration, parameters: model.parameters)
     #expect(short.features(tape: tape, inputs).tensor.array == features.tensor.array)
+    for tensor in ["weight", "bias"] {
+      model.parameters["norm_out.linear.\(tensor)"].value.buffer.fill(with: 0)
+    }
+    let (patch, channels) = (configuration.patchSize, configuration.inChannels)
+    let small = TransformerInputs(
+      hiddenStates: Value(
+        constant: Tensor<Float>(
+          (0..<2 * channels * patch * patch * configuration.temporalPatchSize).map {
+            Float($0 % 7) - 3
+          }, shape: [2, channels, configuration.temporalPatchSize, patch, patch], in: arena,
+          booking: Booking(.base, .activations))), timestep: inputs.timestep,
+      encoderHiddenStates: inputs.encoderHiddenStates,
+      encoderAttentionMask: inputs.encoderAttentionMask,
+      pooledProjections: inputs.pooledProjections, guidance: inputs.guidance)
+    let token = short.features(tape: tape, small)
+    let normalized = tape.layerNorm(
+      token.reshaped([2, 1, 24]), epsilon: 1e-6)
+    let projected = tape.linear(
+      parts: [normalized], weight: model.parameters["proj_out.weight"],
+      bias: model.parameters["proj_out.bias"], update: nil
+    ).tensor.array
+    let output = short.forward(tape: tape, small).tensor.array
+    #expect(
+      difference(output.sorted(), projected.sorted(), absolute: 1e-5, relative: 1e-5) == nil)
   }
 
   @Test func `inputs that do not fit are all named`() throws {

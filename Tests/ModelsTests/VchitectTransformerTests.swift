@@ -229,39 +229,44 @@ struct VchitectTransformerTests {
     #expect(values("to_q.weight") != values("to_k.weight"))
   }
 
-  @Test func `features are the image tokens before the output, clip by clip`() {
-    let example = VchitectExample<Double>(.tiny())
-    let tape = Tape<Double>(arena: example.arena, role: .base, isRecording: false)
-    let inputs = example.inputs(Value(constant: example.latents))
-    let features = example.model.features(
-      tape: tape,
-      TransformerInputs(
-        hiddenStates: inputs.hiddenStates, timestep: inputs.timestep,
-        encoderHiddenStates: inputs.encoderHiddenStates,
-        encoderAttentionMask: Array(repeating: 1, count: 2 * 5),
-        pooledProjections: inputs.pooledProjections), adapter: nil, recomputedShare: 0)
-    #expect(features.shape == [2, 3 * 6, 8])
-    // With the modulation of the output at zero it is a LayerNorm and one projection of them.
+  @Test func `features are the mean of the image tokens before the output, clip by clip`() {
+    func features(_ example: VchitectExample<Double>, _ clips: Range<Int>) -> [Double] {
+      let tape = Tape<Double>(arena: example.arena, role: .base, isRecording: false)
+      func rows(_ tensor: Tensor<Double>) -> Value<Double> { Value(constant: tensor.rows(clips)) }
+      let features = example.model.features(
+        tape: tape,
+        TransformerInputs(
+          hiddenStates: rows(example.latents), timestep: Array(example.times[clips]),
+          encoderHiddenStates: rows(example.text),
+          encoderAttentionMask: Array(repeating: 1, count: clips.count * 5),
+          pooledProjections: rows(example.pooled)), adapter: nil, recomputedShare: 0,
+        sequence: nil)
+      #expect(features.shape == [clips.count, 8])
+      return features.tensor.array
+    }
+    let several = VchitectExample<Double>(.tiny())
+    let together = features(several, 0..<2)
+    #expect(
+      difference(features(several, 0..<1) + features(several, 1..<2), together, absolute: 1e-12)
+        == nil)
+
+    // Of one token; with the modulation of the output at zero that is a LayerNorm and one projection of it.
+    let example = VchitectExample<Double>(.tiny(), frames: 1, size: [2, 2])
+    let rows = features(example, 0..<2)
     for tensor in ["weight", "bias"] {
       example.parameters["norm_out.linear.\(tensor)"].value.buffer.fill(with: 0)
     }
-    let rows = features.tensor.array
     let weight = example.parameters["proj_out.weight"].value.array
     let bias = example.parameters["proj_out.bias"].value.array
     let output = example.output().array
     for clip in 0..<2 {
-      for (frame, token) in [(0, 0), (1, 4), (2, 5)] {
-        let start = ((clip * 3 + frame) * 6 + token) * 8
-        let row = Array(rows[start..<(start + 8)])
-        let mean = row.reduce(0, +) / 8
-        let variance = row.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / 8
-        let normed = row.map { ($0 - mean) / (variance + 1e-6).squareRoot() }
-        // The first element of a patch is that of channel 0.
-        let expected = (0..<8).reduce(bias[0]) { $0 + weight[$1] * normed[$1] }
-        let (y, x) = (token / 3 * 2, token % 3 * 2)
-        let place = (((clip * 3) * 3 + frame) * 4 + y) * 6 + x
-        #expect(abs(output[place] - expected) < 1e-12)
-      }
+      let row = Array(rows[clip * 8..<(clip + 1) * 8])
+      let mean = row.reduce(0, +) / 8
+      let variance = row.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / 8
+      let normed = row.map { ($0 - mean) / (variance + 1e-6).squareRoot() }
+      // The first element of a patch is that of channel 0.
+      let expected = (0..<8).reduce(bias[0]) { $0 + weight[$1] * normed[$1] }
+      #expect(abs(output[clip * 3 * 4] - expected) < 1e-12)
     }
   }
 

@@ -60,16 +60,6 @@ struct MeshSearchRolesTests {
       ])
     // Nobody shares tokens who was not asked to.
     #expect(search(8).shapes.allSatisfy { $0.sequenceDegree == 1 })
-    // The discriminator's head is where scores are made.
-    func discriminated(_ change: @escaping (inout MeshSearch) -> Void) -> [String] {
-      search(8) {
-        $0.sequenceProblem = "shares tokens"
-        $0.generatorRankCount = 4
-        change(&$0)
-      }.problems.map(\.key)
-    }
-    #expect(discriminated { $0.generatorDegrees = [.sp: 2] } == [])
-    #expect(discriminated { $0.sp = 2 } == ["mesh.sp"])
   }
 
   @Test func `what is illegal names the rule and what is legal`() {

@@ -6,11 +6,11 @@ import Testing
 struct MeshSearchTests {
   private func search(
     _ ranks: Int, microbatches: Int = 8, heads: Int = 6, dp: Int = 1, zero: Int? = nil,
-    ring: Int = 1, sp: Int? = nil, stage: ZeroStage? = .optimizer, sequenceProblem: String? = nil
+    ring: Int = 1, sp: Int? = nil, stage: ZeroStage? = .optimizer
   ) -> MeshSearch {
     MeshSearch(
       rankCount: ranks, microbatchCount: microbatches, headCount: heads, dp: dp, zero: zero,
-      ring: ring, sp: sp, stage: stage, sequenceProblem: sequenceProblem)
+      ring: ring, sp: sp, stage: stage)
   }
 
   @Test func `lower stages come first, and stages above 1 want full rounds`() {
@@ -96,7 +96,6 @@ struct MeshSearchTests {
     #expect(search(8, zero: 4).shapes == [MeshShape([.zero: 4, .sp: 2])])
     #expect(search(8, sp: 2).shapes == [MeshShape([.zero: 4, .sp: 2])])
     #expect(search(8, zero: 8, sp: 2).shapes.isEmpty)
-    #expect(search(8, sequenceProblem: "no").shapes == [MeshShape([.zero: 8])])
   }
 
   @Test func `a ring is as long as it was asked for, whatever the heads`() {
@@ -107,16 +106,15 @@ struct MeshSearchTests {
     #expect(search(5, ring: 5).shapes == [MeshShape([.ring: 5])])
     #expect(search(12, zero: 1, ring: 4).shapes == [MeshShape([.ring: 4, .sp: 3])])
     #expect(search(32, ring: 2).shapes.first == MeshShape([.zero: 8, .ring: 2, .sp: 2]))
-    #expect(search(8, ring: 2, sequenceProblem: "no").shapes.isEmpty)
   }
 
   private func cut(
     _ ranks: Int, tp: Int, heads: Int = 6, mlpWidth: Int = 24, ring: Int = 1, sp: Int? = nil,
-    stage: ZeroStage? = nil, sequenceProblem: String? = nil
+    stage: ZeroStage? = nil
   ) -> MeshSearch {
     MeshSearch(
       rankCount: ranks, microbatchCount: 8, headCount: heads, mlpWidth: mlpWidth, ring: ring,
-      sp: sp, tp: tp, stage: stage, sequenceProblem: sequenceProblem)
+      sp: sp, tp: tp, stage: stage)
   }
 
   @Test func `weights are cut as often as it was asked for, at stage 3`() {
@@ -158,7 +156,6 @@ struct MeshSearchTests {
           "mesh.ring 2, mesh.sp 1, mesh.tp 2",
         ]
       ),
-      (cut(2, tp: 2, sequenceProblem: "cannot"), "mesh.tp", ["cannot", "mesh.zero 2, mesh.sp 1"]),
     ]
     for (search, key, parts) in cases {
       #expect(search.problems.map(\.key) == [key], "\(search.problems)")
@@ -176,7 +173,6 @@ struct MeshSearchTests {
       (search(8, zero: 3), "mesh.zero", ["does not divide the 8 ranks"]),
       (search(8, zero: 8, sp: 2), "mesh.zero", ["with mesh.sp 2 leave 4"]),
       (search(11), "batch.microbatches", ["is 8, but 11", "is 10 (mesh.zero 5, mesh.sp 2)"]),
-      (search(4, sp: 2, sequenceProblem: "cannot"), "mesh.sp", ["cannot", "mesh.zero 4"]),
       (
         search(8, ring: 3), "mesh.ring",
         [
@@ -199,10 +195,6 @@ struct MeshSearchTests {
       (search(8, zero: 3, ring: 2), "mesh.zero", ["the 4 ranks that mesh.ring 2 leaves"]),
       (
         search(8, zero: 8, ring: 2, sp: 2), "mesh.zero", ["with mesh.ring 2, mesh.sp 2 leave 2"]
-      ),
-      (
-        search(4, ring: 2, sequenceProblem: "cannot"), "mesh.ring",
-        ["cannot", "mesh.zero 4, mesh.sp 1"]
       ),
     ]
     for (search, key, parts) in cases {

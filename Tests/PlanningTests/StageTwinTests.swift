@@ -14,7 +14,7 @@ private func turns(
     return stage.run(microbatches, passes == 1 ? .one : .several, ledger) { _ in
       for _ in 0..<passes {
         ledger.operationCount += forward
-        stage.onWait()
+        stage.wait(for: .velocity)
       }
       ledger.operationCount += backward
     }
@@ -77,5 +77,28 @@ struct StageTwinTests {
         }
       }
     }
+  }
+  /// A pass, features that the middle stage makes, their way back to the latents, and the way back of the pass.
+  @Test func `features and the gradient at latents come from the stages that make them`() {
+    let durations: [[Double]] = [[1, 2, 4, 1], [1, 3, 5, 1], [1, 0, 0, 1]]
+    func turns(_ microbatches: Int) -> [[StageTurn]] {
+      durations.enumerated().map { index, durations in
+        let ledger = PlannedLedger()
+        let stage = StageTwin(index: index, count: 3, schedule: .gPipe)
+        return stage.run(microbatches, .several, ledger) { _ in
+          let awaited: [StageTurn.Awaited] = [.velocity, .features(stage: 1), .latentGradient]
+          for (duration, awaited) in zip(durations, awaited) {
+            ledger.operationCount += duration
+            stage.wait(for: awaited)
+          }
+          ledger.operationCount += durations[3]
+        }
+      }
+    }
+    // 3 forward, 2 + 3 for the features, 5 + 4 back to the latents, 3 back.
+    #expect(StageTwin.makespan(turns(1)) == 3 + 5 + 9 + 3)
+    // Of six in flight the middle stage begins the features at 8 and goes on with them and their way back without a
+    // gap; then the first has a way to latents left, and six ways back.
+    #expect(StageTwin.makespan(turns(6)) == 8 + 6 * (3 + 5) + 4 + 6)
   }
 }

@@ -22,12 +22,13 @@ package protocol DiffusionTransformer<Scalar>: AnyObject {
     recomputedShare: Double, sequence: (any SequenceParallel<Scalar>)?
   ) -> Value<Scalar>
 
-  /// Video tokens after the last block of two streams; the rest of the network is not run.
-  /// - Shapes: → [B, L, D].
+  /// The mean of the video tokens after the last block of two streams; the rest of the network is not run.
+  /// - Shapes: → [B, D].
+  /// - Parameter sequence: as for `forward`; the result is whole.
   /// - Source: the W2SVD figure's tap for the discriminator.
   func features(
     tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>?,
-    recomputedShare: Double
+    recomputedShare: Double, sequence: (any SequenceParallel<Scalar>)?
   ) -> Value<Scalar>
 }
 

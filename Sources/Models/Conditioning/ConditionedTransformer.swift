@@ -56,16 +56,12 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
     guidance: Double = 1, adapter: Adapter<Scalar>? = nil, recomputedShare: Double = 0,
     sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
-    let isFirst = sequence?.stage?.isFirst ?? true
-    let extent = sequence?.extent.outsideOfBlocks ?? .whole
-    let output = inPass(tape, noisy, adapter, extent) {
+    let output = inPass(tape, noisy, adapter, sequence) {
       transformer.forward(
         tape: tape,
-        isFirst
-          ? inputs(
-            tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance,
-            isCounted: sequence?.canonical?.ofShared.isCounted ?? true)
-          : outline(tape: tape, noisy: noisy, times: times, conditions: conditions),
+        inputs(
+          tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance,
+          sequence),
         adapter: adapter, recomputedShare: recomputedShare, sequence: sequence)
     }
     precondition(
@@ -75,28 +71,47 @@ package final class ConditionedTransformer<Scalar: KernelScalar> {
     return output
   }
 
-  /// Video tokens after the last double block, [B, L, D].
+  /// The mean of the video tokens after the last double block, [B, D].
+  /// - Parameter sequence: as for `velocity`. All its ranks have the features, and on the way back the gradient at
+  ///   `noisy`, whole.
   package func features(
     tape: Tape<Scalar>, noisy: Value<Scalar>, times: [Double], conditions: [Condition<Scalar>],
-    guidance: Double = 1, adapter: Adapter<Scalar>? = nil, recomputedShare: Double = 0
+    guidance: Double = 1, adapter: Adapter<Scalar>? = nil, recomputedShare: Double = 0,
+    sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
-    inPass(tape, noisy, adapter, .whole) {
+    let noisy = sequence?.stage?.sharingGradient(of: noisy, on: tape) ?? noisy
+    return inPass(tape, noisy, adapter, sequence) {
       transformer.features(
         tape: tape,
-        inputs(tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance),
-        adapter: adapter, recomputedShare: recomputedShare)
+        inputs(
+          tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance,
+          sequence),
+        adapter: adapter, recomputedShare: recomputedShare, sequence: sequence)
     }
   }
 
   /// Runs a pass with the parameters outside of blocks in memory.
   private func inPass(
     _ tape: Tape<Scalar>, _ noisy: Value<Scalar>, _ adapter: Adapter<Scalar>?,
-    _ extent: UnitExtent, _ body: () -> Value<Scalar>
+    _ sequence: (any SequenceParallel<Scalar>)?, _ body: () -> Value<Scalar>
   ) -> Value<Scalar> {
     let sets = [parameters] + (adapter.map { [$0.set.parameters] } ?? [])
     return tape.inBlock(
-      "", of: sets, extent: extent,
+      "", of: sets, extent: sequence?.extent.outsideOfBlocks ?? .whole,
       isDifferentiated: noisy.isTracked || sets.contains(where: \.isTrainable), body)
+  }
+
+  /// What a pass needs to know of a batch.
+  private func inputs(
+    tape: Tape<Scalar>, noisy: Value<Scalar>, times: [Double], conditions: [Condition<Scalar>],
+    guidance: Double, _ sequence: (any SequenceParallel<Scalar>)?
+  ) -> TransformerInputs<Scalar> {
+    guard sequence?.stage?.isFirst ?? true else {
+      return outline(tape: tape, noisy: noisy, times: times, conditions: conditions)
+    }
+    return inputs(
+      tape: tape, noisy: noisy, times: times, conditions: conditions, guidance: guidance,
+      isCounted: sequence?.canonical?.ofShared.isCounted ?? true)
   }
 
   /// The transformer's inputs for a batch.

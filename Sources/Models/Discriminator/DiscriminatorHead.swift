@@ -1,6 +1,8 @@
-// The trainable head of the discriminator: mean over video tokens, LayerNorm, D → hidden → 1 with SiLU.
-// Its trunk is the frozen transformer up to the last double block (`features`).
+// The trainable head of the discriminator: LayerNorm, D → hidden → 1 with SiLU. Its trunk is the frozen transformer
+// up to the last double block, and the mean over its video tokens (`features`).
 //
+// Ranks that compute a pass together all have the features and run the head alike, and one of them counts the
+// gradients of its parameters.
 // Source: spec §1.7, eq. 19.
 
 package import Autodiff
@@ -23,16 +25,26 @@ package final class DiscriminatorHead<Scalar: KernelScalar> {
       .specifications
   }
 
+  /// Has `body` run the head, once or more, on features of passes with a sequence.
+  package func inUse<Result>(
+    tape: Tape<Scalar>, sequence: (any SequenceParallel<Scalar>)?, _ body: () -> Result
+  ) -> Result {
+    // The ranks that own it sum its gradients.
+    guard sequence?.stage?.isFirst ?? true else { return body() }
+    return tape.inBlock(
+      "", of: [parameters], isDifferentiated: parameters.isTrainable, body)
+  }
+
   /// One logit per sample, positive for real.
-  /// - Shapes: features [B, L, D] → [B].
-  package func forward(tape: Tape<Scalar>, features: Value<Scalar>) -> Value<Scalar> {
+  /// - Shapes: features [B, D] → [B].
+  package func forward(
+    tape: Tape<Scalar>, features: Value<Scalar>,
+    sequence: (any SequenceParallel<Scalar>)? = nil
+  ) -> Value<Scalar> {
     let scope = LayerScope(tape, parameters, path: "discriminator")
-    let (batch, tokenCount) = (features.shape[0], features.shape[1])
-    let mean = tape.weightedTokenSum(
-      features,
-      weights: Array(repeating: 1 / Scalar(tokenCount), count: batch * tokenCount))  // [B, D]
+      .with(sequence?.countsShared ?? true ? .whole : .countedElsewhere)
     let normalized = scope.layerNorm(
-      "norm", mean, epsilon: HunyuanVideoConfiguration.epsilon)
-    return scope.mlp("linear_1", .silu, "linear_2", normalized).reshaped([batch])
+      "norm", features, epsilon: HunyuanVideoConfiguration.epsilon)
+    return scope.mlp("linear_1", .silu, "linear_2", normalized).reshaped([features.shape[0]])
   }
 }

@@ -44,18 +44,10 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
   ) -> Value<Scalar> {
     let stage = sequence?.stage
     let blocks = stage?.blocks(of: blockCount) ?? 0..<blockCount
-    let scope = LayerScope(
-      tape, parameters, adapter: adapter, tensor: sequence?.tensor,
-      extent: sequence?.extent ?? .whole, canonical: sequence?.canonical)
-    let stem = stem(inputs, tensor: scope.tensor, sequence: sequence?.tokens)
-    var state =
-      if let stage, !stage.isFirst {
-        TokenState(
-          stage.receive(stem.stateShapes(before: blocks.lowerBound, configuration), on: tape))
-      } else {
-        embed(scope, inputs, stem)
-      }
-    state = runBlocks(blocks, scope, stem, state, recomputedShare: recomputedShare)
+    let (scope, stem) = place(tape, inputs, adapter, sequence)
+    let state = runBlocks(
+      blocks, scope, stem, firstState(before: blocks, scope, inputs, stem, stage),
+      recomputedShare: recomputedShare)
     if let stage, !stage.isLast {
       return stage.handOn(
         state.values, velocityShape: stem.grid.latentShape(configuration.outChannels), on: tape)
@@ -68,24 +60,61 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
     return velocity
   }
 
-  /// Video tokens after the last double block; the rest of the network is not run.
-  /// - Shapes: → [B, L, D].
+  /// The mean of the video tokens after the last double block; the rest of the network is not run.
+  /// - Shapes: → [B, D].
   /// - Source: the W2SVD figure's tap for the discriminator.
   package func features(
     tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
-    recomputedShare: Double = 0
+    recomputedShare: Double = 0, sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
-    let scope = LayerScope(tape, parameters, adapter: adapter)
-    let stem = stem(inputs, tensor: nil, sequence: nil)
-    return runBlocks(
-      0..<configuration.doubleBlockCount, scope, stem, embed(scope, inputs, stem),
-      recomputedShare: recomputedShare
-    ).streams[0]
+    let stage = sequence?.stage
+    let (scope, stem) = place(tape, inputs, adapter, sequence)
+    let shape = [stem.grid.sampleCount, configuration.width]
+    func run(_ blocks: Range<Int>) -> TokenState<Scalar> {
+      runBlocks(
+        blocks, scope, stem, firstState(before: blocks, scope, inputs, stem, stage),
+        recomputedShare: recomputedShare)
+    }
+    let role = FeaturesRole(
+      stage, featureBlockCount: configuration.doubleBlockCount, blockCount: blockCount)
+    switch role {
+    case .before(let stage, let source, let blocks):
+      return stage.handOn(run(blocks).values, featuresShape: shape, of: source, on: tape)
+    case .source(let blocks):
+      let features = scope.tokenMean(
+        run(blocks).streams[0], sampleCount: shape[0], segment: stem.grid.tokenCount,
+        sequence: sequence)
+      stage?.publish(features: features)
+      return features
+    case .behind(let stage, let source):
+      return stage.receiveFeatures(shape, of: source, on: tape)
+    }
   }
 
   // MARK: Parts
 
   private var blockCount: Int { configuration.doubleBlockCount + configuration.singleBlockCount }
+
+  private func place(
+    _ tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, _ adapter: Adapter<Scalar>?,
+    _ sequence: (any SequenceParallel<Scalar>)?
+  ) -> (LayerScope<Scalar>, TransformerStem<Scalar>) {
+    let scope = LayerScope(
+      tape, parameters, adapter: adapter, tensor: sequence?.tensor,
+      extent: sequence?.extent ?? .whole, canonical: sequence?.canonical)
+    return (scope, stem(inputs, tensor: scope.tensor, sequence: sequence?.tokens))
+  }
+
+  /// What blocks begin with: from the stage before, or embedded here.
+  private func firstState(
+    before blocks: Range<Int>, _ scope: LayerScope<Scalar>, _ inputs: TransformerInputs<Scalar>,
+    _ stem: TransformerStem<Scalar>, _ stage: (any PipelineStage<Scalar>)?
+  ) -> TokenState<Scalar> {
+    guard let stage, !stage.isFirst else { return embed(scope, inputs, stem) }
+    return TokenState(
+      stage.receive(
+        stem.stateShapes(before: blocks.lowerBound, configuration), on: scope.tape))
+  }
 
   private func stem(
     _ inputs: TransformerInputs<Scalar>, tensor: (any TensorParallel<Scalar>)?,
@@ -125,7 +154,13 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
       if let canonical = scope.canonical { return canonical.ownTokens(tokens, on: tape) }
       return tape.slice(tokens, along: 1, sequence.ownRange(of: tokens.shape[1]))
     }
-    let patches = own(stem.grid.patches(of: inputs.hiddenStates, on: tape))
+    let all = stem.grid.patches(of: inputs.hiddenStates, on: tape)
+    let patches =
+      if scope.canonical == nil, all.isTracked, let sequence = stem.attention.sequence {
+        sequence.ownTokens(all, on: tape)
+      } else {
+        own(all)
+      }
     let video = scope.over([stem.segments[0]]).linear("x_embedder.proj", patches)
     return TokenState(
       streams: [video, own(text)], condition: tape.apply(.silu, to: condition))

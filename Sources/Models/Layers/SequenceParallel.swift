@@ -6,6 +6,7 @@
 
 package import Autodiff
 package import DenseKernels
+import Tensors
 
 /// One part's view of a sequence that is cut among several. All operations differentiate.
 package protocol SequenceParallel<Scalar>: AnyObject {
@@ -25,6 +26,9 @@ package protocol SequenceParallel<Scalar>: AnyObject {
 
   /// Whether nobody has other tokens: then it is here for its sums alone.
   var isWhole: Bool { get }
+
+  /// Among how many the tokens are cut; of as many each has one.
+  var partCount: Int { get }
 
   /// Own tokens of a segment of `tokenCount`: contiguous, perhaps none.
   func ownRange(of tokenCount: Int) -> Range<Int>
@@ -122,6 +126,37 @@ extension SequenceParallel {
   package func operand(
     _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
   ) -> AttentionOperand<Scalar> { AttentionOperand(x) }
+
+  /// Whether the gradients that all parts and stages have alike are counted here: by the first part, in the stage
+  /// that owns what is outside of blocks.
+  package var countsShared: Bool {
+    (stage?.isFirst ?? true) && ownRange(of: partCount).lowerBound == 0
+  }
+
+  /// All tokens → own tokens. On the way back the gradients of all come together again: for what all parts have, as
+  /// a sample that was not made by a network, whose parameters would be counted by each.
+  /// - Shapes: [B, L, C] → [B, l, C].
+  func ownTokens(_ x: Value<Scalar>, on tape: Tape<Scalar>) -> Value<Scalar> {
+    let tokenCount = x.shape[1]
+    let own = tape.slice(x.detached, along: 1, ownRange(of: tokenCount)).tensor
+    return tape.record(own, from: [x]) { [self, unowned tape] outputGradient, gradients in
+      guard let dx = gradients.place(of: 0) else { return }
+      let all = gatherTokens(
+        Value(constant: outputGradient), tokenCount: tokenCount, on: tape
+      ).tensor.buffer
+      if dx.accumulates { Scalar.add(1, all, to: dx.buffer) } else { dx.buffer.copy(from: all) }
+    }
+  }
+
+  /// What each part adds to a sum → the sum, on every part, in the one tree over the parts. On the way back a part
+  /// gets the gradient of the sum: the same loss is taken of it by all parts.
+  func sumOfParts(_ x: Value<Scalar>, on tape: Tape<Scalar>) -> Value<Scalar> {
+    guard partCount > 1 else { return x }
+    // A token of each part.
+    let own = x.tensor.reshaped([1, 1, x.tensor.count])
+    let parts = gatherTokens(Value(constant: own), tokenCount: partCount, on: tape)
+    return tape.completed(x, by: parts.tensor)
+  }
 
   /// How much of the parameters of blocks these ranks compute with.
   package var extent: UnitExtent {

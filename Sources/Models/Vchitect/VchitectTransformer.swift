@@ -46,17 +46,9 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   ) -> Value<Scalar> {
     let stage = sequence?.stage
     let blocks = stage?.blocks(of: configuration.blockCount) ?? 0..<configuration.blockCount
-    let scope = LayerScope(
-      tape, parameters, adapter: adapter, tensor: sequence?.tensor,
-      extent: sequence?.extent ?? .whole, canonical: sequence?.canonical)
-    let stem = stem(scope, inputs, sequence: sequence?.tokens)
-    var state =
-      if let stage, !stage.isFirst {
-        TokenState(stage.receive(stem.stateShapes(width: configuration.width), on: tape))
-      } else {
-        embed(scope, inputs, stem)
-      }
-    state = runBlocks(blocks, scope, stem, state, recomputedShare: recomputedShare)
+    let (scope, stem) = place(tape, inputs, adapter, sequence)
+    let state = runBlocks(
+      blocks, scope, stem, firstState(scope, inputs, stem, stage), recomputedShare: recomputedShare)
     if let stage, !stage.isLast {
       return stage.handOn(
         state.values, velocityShape: stem.grid.latentShape(configuration.outChannels), on: tape)
@@ -66,7 +58,56 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
     return velocity
   }
 
+  /// The mean of the image tokens after the last block, over all frames of a clip: all blocks have two streams.
+  /// - Shapes: → [B, D].
+  package func features(
+    tape: Tape<Scalar>, _ inputs: VchitectInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
+    recomputedShare: Double = 0, sequence: (any SequenceParallel<Scalar>)? = nil
+  ) -> Value<Scalar> {
+    let stage = sequence?.stage
+    let (scope, stem) = place(tape, inputs, adapter, sequence)
+    let shape = [stem.clipCount, configuration.width]
+    func run(_ blocks: Range<Int>) -> TokenState<Scalar> {
+      runBlocks(
+        blocks, scope, stem, firstState(scope, inputs, stem, stage),
+        recomputedShare: recomputedShare)
+    }
+    let count = configuration.blockCount
+    switch FeaturesRole(stage, featureBlockCount: count, blockCount: count) {
+    case .before(let stage, let source, let blocks):
+      return stage.handOn(run(blocks).values, featuresShape: shape, of: source, on: tape)
+    case .source(let blocks):
+      let features = scope.tokenMean(
+        run(blocks).streams[0], sampleCount: shape[0], segment: stem.tokenCounts[0],
+        sequence: sequence)
+      stage?.publish(features: features)
+      return features
+    case .behind(let stage, let source):
+      return stage.receiveFeatures(shape, of: source, on: tape)
+    }
+  }
+
   // MARK: Parts
+
+  private func place(
+    _ tape: Tape<Scalar>, _ inputs: VchitectInputs<Scalar>, _ adapter: Adapter<Scalar>?,
+    _ sequence: (any SequenceParallel<Scalar>)?
+  ) -> (LayerScope<Scalar>, VchitectStem<Scalar>) {
+    let scope = LayerScope(
+      tape, parameters, adapter: adapter, tensor: sequence?.tensor,
+      extent: sequence?.extent ?? .whole, canonical: sequence?.canonical)
+    return (scope, stem(scope, inputs, sequence: sequence?.tokens))
+  }
+
+  /// What blocks begin with: from the stage before, or embedded here.
+  private func firstState(
+    _ scope: LayerScope<Scalar>, _ inputs: VchitectInputs<Scalar>, _ stem: VchitectStem<Scalar>,
+    _ stage: (any PipelineStage<Scalar>)?
+  ) -> TokenState<Scalar> {
+    guard let stage, !stage.isFirst else { return embed(scope, inputs, stem) }
+    return TokenState(
+      stage.receive(stem.stateShapes(width: configuration.width), on: scope.tape))
+  }
 
   private func stem(
     _ scope: LayerScope<Scalar>, _ inputs: VchitectInputs<Scalar>,
@@ -153,8 +194,13 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
     let patches = grid.patches(of: latents, on: tape)  // [B, F·S, C·p·p]
     let frames = patches.reshaped([samples, count, patches.shape[2]])
     let own = sequence?.ownRange(of: count) ?? 0..<count
-    let tokens = scope.over([count]).linear(
-      "pos_embed.proj", ownTokens(scope, frames, sequence))
+    let ownFrames =
+      if scope.canonical == nil, frames.isTracked, let sequence {
+        sequence.ownTokens(frames, on: tape)
+      } else {
+        ownTokens(scope, frames, sequence)
+      }
+    let tokens = scope.over([count]).linear("pos_embed.proj", ownFrames)
     let table = tape.result([own.count, configuration.width])
     let elements: [Scalar] = positions.cropped(rows: grid.sizes[1], columns: grid.sizes[2])
     let width = configuration.width
@@ -194,18 +240,13 @@ extension VchitectTransformer: DiffusionTransformer {
       adapter: adapter, recomputedShare: recomputedShare, sequence: sequence)
   }
 
-  /// Image tokens after the last block, those of a clip's frames in a row: all blocks have two streams.
   package func features(
     tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>?,
-    recomputedShare: Double
+    recomputedShare: Double, sequence: (any SequenceParallel<Scalar>)?
   ) -> Value<Scalar> {
-    let scope = LayerScope(tape, parameters, adapter: adapter)
-    let inputs = checked(inputs)
-    let stem = stem(scope, inputs, sequence: nil)
-    return runBlocks(
-      0..<configuration.blockCount, scope, stem, embed(scope, inputs, stem),
-      recomputedShare: recomputedShare
-    ).streams[0].reshaped([stem.clipCount, stem.grid.tokenCount, configuration.width])
+    features(
+      tape: tape, sequence?.stage?.isFirst ?? true ? checked(inputs) : VchitectInputs(inputs),
+      adapter: adapter, recomputedShare: recomputedShare, sequence: sequence)
   }
 
   private func checked(_ inputs: TransformerInputs<Scalar>) -> VchitectInputs<Scalar> {

@@ -13,7 +13,7 @@ extension NetworkTwin {
     state = runBlocks(
       blocks, tape, state, sampleCount: sampleCount, recomputedShare: recomputedShare)
     if let stage, !stage.isLast {
-      return handOn(tape, state, stage, velocityCount: sampleCount * sizes.latentCount)
+      return handOn(tape, state, stage, count: sampleCount * sizes.latentCount)
     }
     let videoCount = part?.count(of: sizes.videoTokenCount) ?? sizes.videoTokenCount
     let video =
@@ -38,7 +38,7 @@ extension NetworkTwin {
       tape, pooled: inputs.pooled, pooledWidth: sizes.pooledWidth, sampleCount: sampleCount,
       hasGuidance: sizes.hasGuidanceEmbedding)
     let text = refine(tape, inputs, sampleCount: sampleCount)
-    let patches = own(
+    let patches = ownPatches(
       tape, tape.permuted(inputs.hiddenStates), tokenCount: sizes.videoTokenCount)
     let video = linear(
       tape, patches, from: sizes.inChannels * sizes.patchVolume, to: width,

@@ -21,7 +21,7 @@ extension NetworkTwin {
     state = runMultimodalBlocks(
       blocks, tape, state, form, sampleCount: sampleCount, recomputedShare: recomputedShare)
     if let stage, !stage.isLast {
-      return handOn(tape, state, stage, velocityCount: sampleCount * sizes.latentCount)
+      return handOn(tape, state, stage, count: sampleCount * sizes.latentCount)
     }
     let output = multimodalProjection(tape, state, sampleCount: sampleCount)
     if let stage { publish(output, tape, stage) }
@@ -49,20 +49,7 @@ extension NetworkTwin {
     return output
   }
 
-  func multimodalFeatures(
-    _ tape: TapeTwin, _ inputs: Inputs, _ form: MultimodalForm, sampleCount: Int,
-    recomputedShare: Double
-  ) -> ValueTwin {
-    let state = multimodalState(tape, inputs, sampleCount: sampleCount)
-    let image = runMultimodalBlocks(
-      0..<sizes.doubleBlockCount, tape, state, form, sampleCount: sampleCount,
-      recomputedShare: recomputedShare
-    ).streams[0]
-    withExtendedLifetime(state) {}
-    return image
-  }
-
-  private func multimodalState(
+  func multimodalState(
     _ tape: TapeTwin, _ inputs: Inputs, sampleCount: Int
   ) -> StateTwin {
     let condition = tape.apply(
@@ -84,7 +71,7 @@ extension NetworkTwin {
     let patchWidth = sizes.inChannels * sizes.patchVolume
     let patches = tape.permuted(latents)
     let tokens = linear(
-      tape, self.own(tape, patches, tokenCount: tokenCount(.image)), from: patchWidth, to: width,
+      tape, ownPatches(tape, patches, tokenCount: tokenCount(.image)), from: patchWidth, to: width,
       partials: partials(.image))
     let table = tape.result(own * width)
     let repeated = ValueTwin(constant: tape.result(frameCount * own * width))
@@ -99,7 +86,7 @@ extension NetworkTwin {
     return tape.concatenate(Array(repeating: projected, count: sizes.latentFrames))
   }
 
-  private func runMultimodalBlocks(
+  func runMultimodalBlocks(
     _ blocks: Range<Int>, _ tape: TapeTwin, _ state: StateTwin, _ form: MultimodalForm,
     sampleCount: Int, recomputedShare: Double
   ) -> StateTwin {

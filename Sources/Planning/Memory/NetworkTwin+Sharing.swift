@@ -13,6 +13,17 @@ extension NetworkTwin {
       : tape.slice(tokens, count: count)
   }
 
+  /// The same of latents, whose gradient comes together again where it is wanted.
+  func ownPatches(_ tape: TapeTwin, _ tokens: ValueTwin, tokenCount: Int) -> ValueTwin {
+    guard let part, tokens.isTracked, !sizes.sumsInBlocks else {
+      return own(tape, tokens, tokenCount: tokenCount)
+    }
+    let tokenSize = tokens.count / tokenCount
+    return tape.ownTokens(
+      tokens, count: tokenSize * part.count(of: tokenCount),
+      rounds: part.gatherRounds(of: tokenCount).map { (tokenSize * $0.count, $0.peerCount) })
+  }
+
   // MARK: Sums in blocks
 
   /// Partial sums that a gradient over the own tokens of these segments holds beside itself.
@@ -35,12 +46,8 @@ extension NetworkTwin {
     _ tape: TapeTwin, _ x: ValueTwin, of tokenCount: Int, tokenSize: Int
   ) -> ValueTwin {
     guard let part else { return x }
-    let rounds = [
-      (part.tensorDegree, part.groupCount(of: tokenCount)),
-      (part.degree, part.ringCount(of: tokenCount)), (part.ringDegree, tokenCount),
-    ]
-    return rounds.filter { $0.0 > 1 }.reduce(x) { x, round in
-      tape.gatherTokens(x, to: tokenSize * round.1, peerCount: round.0 - 1)
+    return part.gatherRounds(of: tokenCount).reduce(x) { x, round in
+      tape.gatherTokens(x, to: tokenSize * round.count, peerCount: round.peerCount)
     }
   }
 
@@ -51,6 +58,15 @@ extension NetworkTwin {
     return tape.travel(
       x, to: counts.all, sentCount: counts.own, sentBackCount: counts.others,
       peerCount: part.degree - 1)
+  }
+
+  /// What every rank adds to a sum, on all of them.
+  func sumOfParts(_ tape: TapeTwin, _ x: ValueTwin) -> ValueTwin {
+    guard let part else { return x }
+    let parts = allTokens(tape, x.detached, of: part.partCount, tokenSize: x.count)
+    let sum = tape.record(tape.result(x.count), from: [x], passingTo: [0])
+    withExtendedLifetime(parts) {}
+    return sum
   }
 
   /// Attention over video and text, with its exchanges where the sequence is cut.

@@ -48,25 +48,53 @@ struct NetworkTwin {
     }
   }
 
-  /// Video tokens after the last double block.
+  /// The mean of the video tokens after the last block of two streams.
   func features(
     _ tape: TapeTwin, noisy: ValueTwin, sampleCount: Int, recomputedShare: Double
   ) -> ValueTwin {
-    inPass(tape, noisy) {
-      let inputs = inputs(tape, noisy: noisy, sampleCount: sampleCount)
-      if case .multimodal(let form) = sizes.form {
-        let features = multimodalFeatures(
-          tape, inputs, form, sampleCount: sampleCount, recomputedShare: recomputedShare)
-        withExtendedLifetime(inputs) {}
-        return features
+    let noisy = stage.map { sharingGradient(of: noisy, tape, $0) } ?? noisy
+    return inPass(tape, noisy) {
+      let wanted = 0..<sizes.doubleBlockCount
+      let count = sampleCount * width
+      let source = stage?.featuresSource(behind: wanted.count, of: sizes.blockCount) ?? 0
+      if let stage, stage.index > source {
+        stage.wait(for: .features(stage: source))
+        return ValueTwin(constant: tape.result(count))
       }
-      let state = embed(tape, inputs, sampleCount: sampleCount)
-      let video = runBlocks(
-        0..<sizes.doubleBlockCount, tape, state, sampleCount: sampleCount,
-        recomputedShare: recomputedShare
-      ).streams[0]
-      withExtendedLifetime((inputs, state)) {}
-      return video
+      let state = featureState(
+        stage?.blocks(of: sizes.blockCount).clamped(to: wanted) ?? wanted, tape, noisy,
+        sampleCount: sampleCount, recomputedShare: recomputedShare)
+      if let stage, stage.index < source {
+        return handOn(tape, state, stage, awaiting: .features(stage: source), count: count)
+      }
+      let mean = sumOfParts(tape, tape.weightedTokenSum(state.streams[0], to: count))
+      if let stage { publish(mean, tape, stage, as: .features(stage: source)) }
+      withExtendedLifetime(state) {}
+      return mean
+    }
+  }
+
+  private func featureState(
+    _ blocks: Range<Int>, _ tape: TapeTwin, _ noisy: ValueTwin, sampleCount: Int,
+    recomputedShare: Double
+  ) -> StateTwin {
+    let isFirst = stage?.isFirst ?? true
+    let inputs = isFirst ? inputs(tape, noisy: noisy, sampleCount: sampleCount) : nil
+    defer { withExtendedLifetime(inputs) {} }
+    func received() -> StateTwin {
+      receive(
+        tape, before: blocks.lowerBound, sampleCount: sampleCount, isTracked: noisy.isTracked)
+    }
+    switch sizes.form {
+    case .doubleAndSingleStream:
+      let state = inputs.map { embed(tape, $0, sampleCount: sampleCount) } ?? received()
+      return runBlocks(
+        blocks, tape, state, sampleCount: sampleCount, recomputedShare: recomputedShare)
+    case .multimodal(let form):
+      let state =
+        inputs.map { multimodalState(tape, $0, sampleCount: sampleCount) } ?? received()
+      return runMultimodalBlocks(
+        blocks, tape, state, form, sampleCount: sampleCount, recomputedShare: recomputedShare)
     }
   }
 

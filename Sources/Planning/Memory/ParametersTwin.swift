@@ -71,14 +71,15 @@ final class ParametersTwin {
     self.elementCount = elementCount
     isBlock = units.map(\.isBlock)
     // As `ShardGroup.stage(of:)`.
+    let comesAsPart = group.tensorDegree > 1 && units.contains(where: \.isBlock)
     stage =
-      units.count > 1 || group.tensorDegree > 1 ? group.zeroStage : min(group.zeroStage, .gradients)
+      units.count > 1 || comesAsPart ? group.zeroStage : min(group.zeroStage, .gradients)
     let sharding = Self.sharding(
       of: units, rankCount: group.rankCount, zeroStage: group.zeroStage,
       stageCount: group.stage?.count ?? 1)
     self.sharding = sharding
     slicedUnits =
-      group.tensorDegree == 1
+      group.tensorDegree == 1 || stage != .parameters
       ? []
       : zip(units, sharding.partitions).map {
         SlicedUnit($0.tensors, partition: $1.amongOwners, degree: group.tensorDegree)
@@ -106,8 +107,7 @@ final class ParametersTwin {
       defer { end += unit.elementCount }
       return end..<end + unit.elementCount
     }
-    // A network without blocks is no part of a pipeline.
-    guard stageCount > 1, units.contains(where: \.isBlock) else {
+    guard stageCount > 1 else {
       return UnitSharding(units: ranges, shardCount: rankCount)
     }
     let size = rankCount / stageCount
@@ -329,7 +329,7 @@ final class ParametersTwin {
 
   private func reduceScatter(_ unit: Int, by beside: ExchangeTwin?) {
     let partition = sharding.partitions[unit]
-    if group.tensorDegree > 1 {
+    if !slicedUnits.isEmpty {
       let (exchange, rank, rankCount) = sharers
       (beside ?? exchange).reducePart(
         slicedUnits[unit].partition, neighborhoodCount: rankCount / group.tensorDegree)

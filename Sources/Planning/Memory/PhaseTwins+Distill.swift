@@ -10,16 +10,19 @@ extension PhaseTwins {
     let head: ParametersTwin?
 
     var all: [ParametersTwin] { [adapter] + (head.map { [$0] } ?? []) }
+
+    /// Of a microbatch of its turn: features for the head are passes of their own.
+    func passCount(hasSample: Bool) -> PassCount { hasSample && head == nil ? .one : .several }
   }
 
   func critic(_ state: State) -> Critic {
-    let critic = Critic(
-      adapter: weights(state, .fake, sizes.adapterUnits),
+    let adapter = weights(state, .fake, sizes.adapterUnits)
+    adapter.initialize()
+    return Critic(
+      adapter: adapter,
       head: sizes.headElementCount > 0
         ? weights(state, .fake, [PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)])
         : nil)
-    critic.adapter.initialize()
-    return critic
   }
 
   func distributionMatching() -> RankPhase {
@@ -52,7 +55,8 @@ extension PhaseTwins {
     }
     func criticTurn(_ generated: [Int: PlannedLedger.Block], depth: Int) {
       let gradients = gradients(
-        ledger, of: critic.all, generated.isEmpty ? .several : .one, turns: &criticTurns
+        ledger, of: critic.all, critic.passCount(hasSample: !generated.isEmpty),
+        turns: &criticTurns
       ) { microbatch in
         let batch = batch(ledger)
         let silent = TapeTwin(ledger, role: .generator, isRecording: false)
@@ -204,10 +208,11 @@ extension PhaseTwins {
       recomputedShare: sizes.recomputedShare)
     var terms = [velocity]
     var seeds = [tape.result(latentCount)]
-    if critic.head != nil {
-      for _ in 0..<2 {
-        terms.append(
-          discriminate(ValueTwin(constant: x), state, isTrainable: true, on: tape))
+    if let head = critic.head {
+      terms += inUse(head, on: tape) {
+        (0..<2).map { _ in
+          discriminate(ValueTwin(constant: x), state, isTrainable: true, on: tape)
+        }
       }
       seeds += (0..<2).map { _ in tape.result(sampleCount) }
     }
@@ -216,23 +221,31 @@ extension PhaseTwins {
     withExtendedLifetime((noise, noisy, velocity, terms, seeds, scaled)) {}
   }
 
+  /// As `DiscriminatorHead.inUse`.
+  private func inUse<Result>(
+    _ head: ParametersTwin, on tape: TapeTwin, _ body: () -> Result
+  ) -> Result {
+    guard stage?.isFirst ?? true else { return body() }
+    return ParametersTwin.inBlock(
+      nil, of: [head], on: tape, isDifferentiated: true, body)
+  }
+
   /// The head on features of W at a noised x.
   private func discriminate(
     _ x: ValueTwin, _ state: State, isTrainable: Bool, on tape: TapeTwin
   ) -> ValueTwin {
     let noise = state.ledger.allocate(latentCount, .common, .activations)
     let noisy = tape.combine(x, ValueTwin(constant: noise))
-    let features = NetworkTwin(sizes: network, parameters: state.base)
+    let features = NetworkTwin(sizes: network, parameters: state.base, part: part, stage: stage)
       .features(
         tape, noisy: noisy, sampleCount: sampleCount, recomputedShare: sizes.recomputedShare)
     let width = network.width
-    let mean = tape.weightedTokenSum(features, to: sampleCount * width)
-    let normalized = tape.layerNorm(mean, width: width, isTrainable: isTrainable)
+    let normalized = tape.layerNorm(features, width: width, isTrainable: isTrainable)
     let hidden = tape.apply(
       tape.linear(normalized, from: width, to: sizes.discriminatorWidth, isTrainable: isTrainable))
     let logits = tape.linear(
       hidden, from: sizes.discriminatorWidth, to: 1, isTrainable: isTrainable)
-    withExtendedLifetime((noise, noisy, features, mean, normalized)) {}
+    withExtendedLifetime((noise, noisy, features, normalized)) {}
     return logits
   }
 }

@@ -103,8 +103,9 @@ extension PhaseTwins {
       }
     }
     func train(_ samples: [PlannedLedger.Block]) {
-      let gradients = gradients(ledger, of: critic.all, .one, turns: &trainingTurns) {
-        microbatch in
+      let gradients = gradients(
+        ledger, of: critic.all, critic.passCount(hasSample: true), turns: &trainingTurns
+      ) { microbatch in
         let batch = batch(ledger)
         differentiateCritic(samples[microbatch], state, critic)
         withExtendedLifetime(batch) {}

@@ -24,6 +24,18 @@ struct SequencePart: Hashable {
     evenRange(of: groupCount(of: tokenCount), part: tensorRank, partCount: tensorDegree).count
   }
 
+  /// All that have parts.
+  var partCount: Int { ringDegree * degree * tensorDegree }
+
+  /// How the tokens of a segment come to all ranks: from those who cut weights together, the group's part of the
+  /// ring, then all of it.
+  func gatherRounds(of tokenCount: Int) -> [(count: Int, peerCount: Int)] {
+    [
+      (groupCount(of: tokenCount), tensorDegree - 1), (ringCount(of: tokenCount), degree - 1),
+      (tokenCount, ringDegree - 1),
+    ].filter { $0.1 > 0 }
+  }
+
   /// Tokens of a segment that those have who cut weights among them.
   func groupCount(of tokenCount: Int) -> Int {
     evenRange(of: ringCount(of: tokenCount), part: rank, partCount: degree).count

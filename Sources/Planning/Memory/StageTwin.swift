@@ -13,10 +13,24 @@ enum ExtentTwin {
 
 /// What a rank runs in a row for a microbatch.
 struct StageTurn {
+  /// What other stages tell.
+  enum Awaited: Equatable {
+    /// By the last stage, at the end of a pass.
+    case velocity
+    /// By this one, likewise.
+    case features(stage: Int)
+    /// By the first, at the end of a way back.
+    case latentGradient
+  }
+
   let microbatch: Int
-  /// Whether the microbatch is through with it: its way back. Else it ends where a velocity is waited for.
-  let isLast: Bool
+  /// What it ends with; nil: the microbatch is through, after its way back.
+  let awaited: Awaited?
   let operationCount: Double
+
+  var isLast: Bool { awaited == nil }
+  /// Whether it comes from the next stage.
+  var isWayBack: Bool { isLast || awaited == .latentGradient }
 }
 
 /// One stage, and what its microbatches have done in turns.
@@ -24,8 +38,9 @@ final class StageTwin {
   let index: Int
   let count: Int
   let schedule: PipelineSchedule
-  /// Called where a microbatch waits for a velocity.
-  private(set) var onWait: () -> Void = {}
+  /// Called where a microbatch waits.
+  private var onWait: () -> Void = {}
+  private var awaited = StageTurn.Awaited.velocity
 
   init(index: Int, count: Int, schedule: PipelineSchedule) {
     self.index = index
@@ -38,6 +53,18 @@ final class StageTwin {
 
   func blocks(of blockCount: Int) -> Range<Int> {
     StageCut(blockCount: blockCount, stageCount: count).blocks(of: index)
+  }
+
+  /// Which stage makes features behind so many blocks.
+  func featuresSource(behind featureBlockCount: Int, of blockCount: Int) -> Int {
+    StageCut(blockCount: blockCount, stageCount: count)
+      .stage(ofBlock: max(featureBlockCount - 1, 0))
+  }
+
+  /// Other microbatches go on.
+  func wait(for awaited: StageTurn.Awaited) {
+    self.awaited = awaited
+    onWait()
   }
 
   /// - Returns: the turns, in order.
@@ -56,7 +83,7 @@ final class StageTwin {
         body.resume()
         turns.append(
           StageTurn(
-            microbatch: microbatch, isLast: body.isFinished,
+            microbatch: microbatch, awaited: body.isFinished ? nil : awaited,
             operationCount: ledger.operationCount - before))
       }, body)
     return turns
@@ -73,6 +100,8 @@ final class StageTwin {
     var next = turns.map { _ in 0 }
     var times = turns.map { _ in 0.0 }
     var passes = turns.map { _ in [Int: Int]() }
+    /// By stage and microbatch, who tells what it waits for.
+    var tellers = turns.map { _ in [Int: Int]() }
     var hasMoved = true
     while hasMoved {
       hasMoved = false
@@ -83,15 +112,16 @@ final class StageTwin {
           func place(_ stage: Int, _ pass: Int) -> Place {
             Place(stage: stage, microbatch: turn.microbatch, pass: pass)
           }
-          // A pass comes from the stage before, a way back from the next one; both follow a velocity.
-          var sources = pass > 0 ? [place(last, pass - 1)] : []
-          if turn.isLast, stage < last { sources.append(place(stage + 1, pass)) }
-          if !turn.isLast, stage > 0 { sources.append(place(stage - 1, pass)) }
+          // A pass comes from the stage before, a way back from the next one; both follow what was waited for.
+          var sources = tellers[stage][turn.microbatch].map { [place($0, pass - 1)] } ?? []
+          if turn.isWayBack, stage < last { sources.append(place(stage + 1, pass)) }
+          if !turn.isWayBack, stage > 0 { sources.append(place(stage - 1, pass)) }
           let arrivals = sources.compactMap { ends[$0] }
           guard arrivals.count == sources.count else { break }
           times[stage] = max(times[stage], arrivals.max() ?? 0) + turn.operationCount
           ends[place(stage, pass)] = times[stage]
           passes[stage][turn.microbatch] = pass + 1
+          tellers[stage][turn.microbatch] = turn.awaited.map { $0.teller(last: last) }
           next[stage] += 1
           hasMoved = true
         }
@@ -100,6 +130,17 @@ final class StageTwin {
     require(
       zip(next, turns).allSatisfy { $0 == $1.count }, "stages wait for each other: \(next)")
     return times.max() ?? 0
+  }
+}
+
+extension StageTurn.Awaited {
+  /// The stage that tells it.
+  func teller(last: Int) -> Int {
+    switch self {
+    case .velocity: last
+    case .features(let stage): stage
+    case .latentGradient: 0
+    }
   }
 }
 
@@ -120,9 +161,12 @@ extension NetworkTwin {
   }
 
   /// What the stage before has handed on. Its gradients go back as soon as they are there.
-  func receive(_ tape: TapeTwin, before block: Int, sampleCount: Int) -> StateTwin {
+  /// - Parameter isTracked: whether the latents want a gradient.
+  func receive(
+    _ tape: TapeTwin, before block: Int, sampleCount: Int, isTracked: Bool = false
+  ) -> StateTwin {
     let counts = stateCounts(before: block, sampleCount: sampleCount)
-    let wantsGradient = isTrainable || adapter?.isTrainable == true
+    let wantsGradient = isTrainable || adapter?.isTrainable == true || isTracked
     let values = tape.inputs(
       counts.enumerated().map { index, count in
         // The condition depends on nothing that an adapter changes.
@@ -135,23 +179,48 @@ extension NetworkTwin {
     return StateTwin(streams: Array(values.dropLast()), condition: values[values.count - 1])
   }
 
-  /// Hands a state on, waits for the velocity.
+  /// Hands a state on, waits for what is made of it.
   func handOn(
-    _ tape: TapeTwin, _ state: StateTwin, _ stage: StageTwin, velocityCount: Int
+    _ tape: TapeTwin, _ state: StateTwin, _ stage: StageTwin,
+    awaiting awaited: StageTurn.Awaited = .velocity, count resultCount: Int
   ) -> ValueTwin {
     let count = state.values.reduce(0) { $0 + $1.count } + state.values.count
     tape.ledger.sentByteCount += Double(4 * count)
     tape.ledger.messageCount += 1
-    stage.onWait()
-    let velocity = tape.handedOn(state.values, velocityCount: velocityCount)
+    stage.wait(for: awaited)
+    let result = tape.handedOn(state.values, resultCount: resultCount)
     withExtendedLifetime(state) {}
-    return velocity
+    return result
   }
 
-  /// Tells all other stages the velocity.
-  func publish(_ velocity: ValueTwin, _ tape: TapeTwin, _ stage: StageTwin) {
-    tape.ledger.sentByteCount += Double(4 * velocity.count * (stage.count - 1))
-    tape.ledger.messageCount += Double(stage.count - 1)
-    stage.onWait()
+  /// Tells all other stages a velocity, or features.
+  func publish(
+    _ result: ValueTwin, _ tape: TapeTwin, _ stage: StageTwin,
+    as awaited: StageTurn.Awaited = .velocity
+  ) {
+    stage.countPublished(result.count, tape.ledger)
+    stage.wait(for: awaited)
+  }
+
+  /// Latents whose gradient the first stage tells all others.
+  func sharingGradient(
+    of latents: ValueTwin, _ tape: TapeTwin, _ stage: StageTwin
+  ) -> ValueTwin {
+    tape.completingGradient(of: latents) { found in
+      guard stage.isFirst else {
+        stage.wait(for: .latentGradient)
+        return tape.result(latents.count)
+      }
+      stage.countPublished(latents.count, tape.ledger)
+      stage.wait(for: .latentGradient)
+      return found ?? latents.block
+    }
+  }
+}
+
+extension StageTwin {
+  fileprivate func countPublished(_ elementCount: Int, _ ledger: PlannedLedger) {
+    ledger.sentByteCount += Double(4 * elementCount * (count - 1))
+    ledger.messageCount += Double(count - 1)
   }
 }

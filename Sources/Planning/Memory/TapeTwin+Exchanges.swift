@@ -147,6 +147,18 @@ extension TapeTwin {
       output, from: [x], scratchToAdd: x.count, sentByteCount: 4 * Double(peerCount * count))
   }
 
+  /// All tokens, which all ranks have, to own ones; on the way back the gradients of all come together again.
+  /// - Parameter rounds: to how many elements, from how many others, they are gathered one after the other.
+  func ownTokens(_ x: ValueTwin, count: Int, rounds: [(count: Int, peerCount: Int)]) -> ValueTwin {
+    let output = result(count)
+    let sent = rounds.reduce((bytes: 0, count: count)) { sent, round in
+      (sent.bytes + 4 * round.peerCount * sent.count, round.count)
+    }
+    return record(
+      output, from: [x], scratch: rounds.map(\.count), sentByteCount: Double(sent.bytes),
+      messageCount: rounds.reduce(0) { $0 + $1.peerCount })
+  }
+
   /// What all ranks have alike; on the way back their gradients are summed on every rank.
   func shared(_ x: ValueTwin, peerCount: Int) -> ValueTwin {
     record(
@@ -178,9 +190,9 @@ extension TapeTwin {
     }
   }
 
-  /// A velocity that other stages make of a state, whose gradients come from them.
-  func handedOn(_ state: [ValueTwin], velocityCount: Int) -> ValueTwin {
-    let velocity = result(velocityCount)
-    return record(velocity, from: state)
+  /// What other stages make of a state, whose gradients come from them.
+  func handedOn(_ state: [ValueTwin], resultCount: Int) -> ValueTwin {
+    let result = result(resultCount)
+    return record(result, from: state)
   }
 }

@@ -210,6 +210,20 @@ final class TapeTwin {
     nodes.append(Node(gradient: Gradient(0), step: .event(body)))
   }
 
+  /// The same elements, whose gradient is completed on the way back.
+  func completingGradient(
+    of x: ValueTwin, _ complete: @escaping (_ found: PlannedLedger.Block?) -> PlannedLedger.Block
+  ) -> ValueTwin {
+    guard isRecording, let node = x.node else { return x }
+    let (found, whole) = (Gradient(x.count), nodes[node].gradient)
+    onWayBack { [unowned self] in
+      let block = found.block
+      found.block = nil
+      contribute(complete(block), to: whole)
+    }
+    return leaf(x.block, gradient: found)
+  }
+
   func leaf(_ block: PlannedLedger.Block, gradient: Gradient) -> ValueTwin {
     nodes.append(Node(gradient: gradient, step: .leaf))
     return ValueTwin(block, node: nodes.count - 1)

@@ -95,12 +95,6 @@ extension RunConfiguration {
     check.require("log.everySeconds", log.everySeconds > 0, "must be positive")
     check.problems += exchange.validate().map { ConfigurationProblem("", $0) }
 
-    if case .fixed(let stages) = mesh.stages, stages > 1 {
-      check.require(
-        "mesh.stages", distill.lambdaAdversarial == 0,
-        "is \(stages), but the discriminator's features are not run in stages: set "
-          + "distill.lambdaAdversarial to 0")
-    }
     let hasStages = [mesh.stages, mesh.generatorStages].contains { $0 != .auto && $0 != .fixed(1) }
     if hasStages {
       check.require(
@@ -277,10 +271,7 @@ extension RunConfiguration {
       mlpWidth: mlpWidth, dp: fixed(mesh.dp) ?? 1, zero: fixed(mesh.zero),
       ring: fixed(mesh.ring) ?? 1, sp: fixed(mesh.sp), tp: fixed(mesh.tp) ?? 1,
       stages: fixed(mesh.stages) ?? 1, blockCount: blockCount,
-      stage: fixed(mesh.zeroStage).flatMap(ZeroStage.init(rawValue:)),
-      sequenceProblem: distill.lambdaAdversarial > 0
-        ? "shares tokens, which the discriminator's head cannot in this version: "
-          + "set distill.lambdaAdversarial to 0" : nil)
+      stage: fixed(mesh.zeroStage).flatMap(ZeroStage.init(rawValue:)))
     search.hasCanonicalSums = mesh.sums == .canonical
     search.splitsRoles = mesh.placement == .split
     search.generatorRankCount = fixed(mesh.generatorRanks)

@@ -122,6 +122,8 @@ package struct ScoreRole {
   ) throws -> [Double] {
     let targets = [adapterOptimizer, headOptimizer].compactMap(\.self)
       .map { GradientTarget($0.weights) }
+    // The head's features are passes of their own.
+    let passes = head == nil ? passes : .several
     let (gradients, losses) = context.gradients(of: targets, in: ranks, passes) { microbatch in
       let batch = batches.batch(step: step, microbatch: microbatch, in: context.arena)
       return differentiate(sample(microbatch, batch), batch: batch, step: step)
@@ -148,12 +150,13 @@ package struct ScoreRole {
       prediction: velocity, clean: x, noise: noise, on: tape)
     var terms: [(weight: Double, term: ObjectiveTerm<Float>)] = [(1, flow)]
     if let head {
-      let fakeLogits = discriminate(
-        Value(constant: x), batch: batch, step: step, head: head, on: tape)
-      let realLogits = discriminate(
-        Value(constant: batch.latents), batch: batch, step: step, head: head, on: tape)
+      let logits = head.inUse(tape: tape, sequence: ranks.sequence) {
+        [x, batch.latents].map {
+          discriminate(Value(constant: $0), batch: batch, step: step, head: head, on: tape)
+        }
+      }
       terms += AdversarialObjective().discriminator(
-        fakeLogits: fakeLogits, realLogits: realLogits, on: tape
+        fakeLogits: logits[0], realLogits: logits[1], on: tape
       ).map { (options.lambdaDiscriminator, $0) }
     }
     ObjectiveTerm.backward(terms, on: tape)
@@ -180,8 +183,8 @@ package struct ScoreRole {
     let noisy = tape.combineSamples(times.map { 1 - $0 }, x, times, noise)
     let features = networks.base.features(
       tape: tape, noisy: noisy, times: times, conditions: batch.conditions,
-      recomputedShare: recomputedShare)
-    return head.forward(tape: tape, features: features)
+      recomputedShare: recomputedShare, sequence: ranks.sequence)
+    return head.forward(tape: tape, features: features, sequence: ranks.sequence)
   }
 
   private func scoreTimes(

@@ -73,6 +73,7 @@ package final class WholeSequence<Scalar: KernelScalar>: SequenceParallel {
   package init() {}
 
   package var isWhole: Bool { true }
+  package var partCount: Int { 1 }
 
   package func ownRange(of tokenCount: Int) -> Range<Int> { 0..<tokenCount }
 

@@ -26,6 +26,7 @@ package final class RingSequence<Scalar: KernelScalar>: KeyRing {
   }
 
   package var keyRing: (any KeyRing<Scalar>)? { self }
+  package var partCount: Int { group.degree }
 
   package func ownRange(of tokenCount: Int) -> Range<Int> { group.ownRange(of: tokenCount) }
 

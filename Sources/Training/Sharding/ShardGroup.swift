@@ -74,9 +74,10 @@ package struct ShardGroup {
       source: ParameterShard(FlatLayout(specifications), role: role, group: self))
   }
 
-  /// A network of one unit is small, and is never brought in by blocks, unless as a part.
+  /// A network of one unit is small, and is never brought in by blocks, unless it is one and comes as a part.
   func stage(of layout: FlatLayout) -> ZeroStage {
-    layout.units.count > 1 || tensorDegree > 1 ? stage : min(stage, .gradients)
+    let comesAsPart = tensorDegree > 1 && layout.units.contains { !$0.block.isEmpty }
+    return layout.units.count > 1 || comesAsPart ? stage : min(stage, .gradients)
   }
 
   /// Who owns what: at stage 1 contiguous ranges of the whole vector, later a part of each unit; in a pipeline

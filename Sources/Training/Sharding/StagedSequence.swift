@@ -8,6 +8,7 @@
 // another one. The way back of a microbatch runs to its end once it has begun.
 
 package import Autodiff
+import Basics
 package import DenseKernels
 package import Exchange
 import MeshLayout
@@ -62,15 +63,25 @@ package final class StagedSequence<Scalar: KernelScalar>: SequenceParallel, Pipe
   package func handOn(
     _ state: [Value<Scalar>], velocityShape: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar> {
+    handOn(state, velocityShape, on: tape) { [exchange] in
+      try exchange.receiveVelocity(into: $0)
+    }
+  }
+
+  /// - Parameter receive: gets what a later stage makes of the state, of this shape.
+  private func handOn(
+    _ state: [Value<Scalar>], _ shape: [Int], on tape: Tape<Scalar>,
+    receive: (Buffer<Scalar>) throws -> Void
+  ) -> Value<Scalar> {
     attempt {
       try exchange.sendState(
         state.map(\.tensor.buffer), isTracked: state.map { tape.isRecording && $0.isTracked })
     }
     onWait()
-    let velocity = tape.result(velocityShape)
-    attempt { try exchange.receiveVelocity(into: velocity.buffer) }
-    // What the seed says of the velocity, the last stage knows as well.
-    return tape.record(velocity, from: state) {
+    let result = tape.result(shape)
+    attempt { try receive(result.buffer) }
+    // What the seed says of the result, the stage that has made it knows as well.
+    return tape.record(result, from: state) {
       [exchange, attempt, count = state.count] _, gradients in
       attempt {
         try exchange.receiveGradients(count: count) {
@@ -88,7 +99,56 @@ package final class StagedSequence<Scalar: KernelScalar>: SequenceParallel, Pipe
     onWait()
   }
 
+  // MARK: Features
+
+  package func stage(ofBlock block: Int, of count: Int) -> Int {
+    StageCut(blockCount: count, stageCount: stageCount).stage(ofBlock: block)
+  }
+
+  package func handOn(
+    _ state: [Value<Scalar>], featuresShape: [Int], of stage: Int, on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    handOn(state, featuresShape, on: tape) { [exchange] in
+      try exchange.receiveFeatures(of: stage, into: $0)
+    }
+  }
+
+  package func receiveFeatures(
+    _ shape: [Int], of stage: Int, on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    onWait()
+    let features = tape.result(shape)
+    attempt { try exchange.receiveFeatures(of: stage, into: features.buffer) }
+    return Value(constant: features)
+  }
+
+  package func publish(features: Value<Scalar>) {
+    attempt { try exchange.sendFeatures(features.tensor.buffer) }
+    onWait()
+  }
+
+  /// The stages wait for it as for a velocity, so that others in flight go on meanwhile.
+  package func sharingGradient(
+    of latents: Value<Scalar>, on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    tape.completingGradient(of: latents) {
+      [self, exchange, attempt, shape = latents.shape, unowned tape] found in
+      if exchange.isFirst {
+        guard let found else { trap("nothing reached the latents") }
+        attempt { try exchange.sendLatentGradient(found.buffer) }
+        onWait()
+        return found
+      }
+      onWait()
+      let gradient = tape.result(shape)
+      attempt { try exchange.receiveLatentGradient(into: gradient.buffer) }
+      return gradient
+    }
+  }
+
   // MARK: Tokens
+
+  package var partCount: Int { tokens?.partCount ?? 1 }
 
   package var tensor: (any TensorParallel<Scalar>)? { tokens?.tensor }
   package var headExchange: (any HeadExchange<Scalar>)? { tokens?.headExchange }

@@ -39,6 +39,8 @@ package final class TensorSequence<Scalar: KernelScalar>: TensorParallel {
     outer?.ownRange(of: tokenCount) ?? 0..<tokenCount
   }
 
+  package var partCount: Int { group.degree * (outer?.partCount ?? 1) }
+
   package func ownRange(of tokenCount: Int) -> Range<Int> {
     let range = groupRange(of: tokenCount)
     let own = group.ownRange(of: range.count)

@@ -44,6 +44,8 @@ package final class UlyssesSequence<Scalar: KernelScalar>: HeadExchange {
   package var headExchange: (any HeadExchange<Scalar>)? { self }
   package var keyRing: (any KeyRing<Scalar>)? { ring?.keyRing }
 
+  package var partCount: Int { group.degree * (ring?.partCount ?? 1) }
+
   package func ownRange(of tokenCount: Int) -> Range<Int> {
     let part = partRange(of: tokenCount)
     let own = group.ownRange(of: part.count)

@@ -8,10 +8,19 @@ extension RunConfiguration {
   /// Degrees of the mesh that are not left to the coordinator.
   package var fixedDegrees: [Axis: Int] {
     var degrees: [Axis: Int] = [:]
-    for (axis, degree) in [(Axis.zero, mesh.zero), (.sp, mesh.sp)] {
+    let given: [(axis: Axis, degree: Degree)] = [
+      (.dp, mesh.dp), (.zero, mesh.zero), (.ring, mesh.ring), (.sp, mesh.sp), (.tp, mesh.tp),
+      (.stages, mesh.stages),
+    ]
+    for (axis, degree) in given {
       if case .fixed(let count) = degree { degrees[axis] = count }
     }
     return degrees
+  }
+
+  /// The stage of ZeRO that is not left to the coordinator.
+  package var fixedZeroStage: Int? {
+    if case .fixed(let stage) = mesh.zeroStage { stage } else { nil }
   }
 
   /// How products read their operands; `auto` as on this machine.

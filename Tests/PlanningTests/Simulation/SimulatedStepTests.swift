@@ -179,6 +179,36 @@ struct SimulatedStepTests {
     #expect(best.map(\.nodeSeconds) == Array(all.prefix(3)))
   }
 
+  @Test func `what is fixed stays as it is, also a degree that is not looked at else`() {
+    let run = run()
+    func layouts(_ fixed: [Axis: Int], _ zeroStage: Int? = nil) -> [SimulatedLayout] {
+      var rules = LayoutRules()
+      (rules.fixed, rules.fixedZeroStage) = (fixed, zeroStage)
+      return run.layouts(rankCount: 24, microbatchCount: 48, rules)
+    }
+    let cases: [[Axis: Int]] = [
+      [.stages: 2], [.stages: 3], [.tp: 4], [.ring: 3], [.sp: 4], [.zero: 8], [.dp: 3], [.dp: 4],
+      [.stages: 1, .tp: 1, .dp: 1, .ring: 1, .sp: 1], [.stages: 2, .dp: 3, .tp: 2],
+    ]
+    for fixed in cases {
+      let found = layouts(fixed)
+      #expect(!found.isEmpty, "\(fixed)")
+      #expect(found.allSatisfy { $0.rankCount == 24 })
+      #expect(
+        found.allSatisfy { layout in fixed.allSatisfy { layout.shape[$0.key] == $0.value } },
+        "\(fixed)")
+    }
+    for fixed: [Axis: Int] in [[.zero: 7], [.dp: 5], [.tp: 3], [.zero: 4, .dp: 4], [.stages: 24]] {
+      #expect(layouts(fixed).isEmpty, "\(fixed)")
+    }
+    let all = layouts([:])
+    for stage in 1...3 {
+      // Where nothing is shared there is no stage.
+      #expect(
+        Set(layouts([:], stage)) == Set(all.filter { $0.shardCount == 1 || $0.zeroStage == stage }))
+    }
+  }
+
   @Test func `more memory never gives a dearer plan`() {
     let study = ScalingStudy(run(), rankCounts: [8, 32], nodeMemories: [5e7, 2e8, 1e9])
     for kind in ScalingCurve.Kind.allCases {

@@ -233,7 +233,7 @@ import VideoData
       (["mesh.stages=2", "mesh.ring=2"], 4, []),
       (["mesh.stages=2", "mesh.ring=2"], 6, ["mesh.stages"]),
       (["mesh.stages=2", "mesh.ring=2", "mesh.zeroStage=2"], 4, ["mesh.stages"]),
-      (["mesh.stages=2", "distill.lambdaAdversarial=1"], 2, ["mesh.stages"]),
+      (["mesh.stages=2", "distill.lambdaAdversarial=1"], 2, []),
       (["mesh.stages=2", "model.recompute=true", "model.offload=true"], 2, []),
       (
         ["mesh.stages=2", "model.recompute=true", "model.offload=true", "mesh.schedule=gpipe"], 2,
@@ -245,7 +245,7 @@ import VideoData
         ["mesh.stages"]
       ),
       (["mesh.stages=2", "mesh.sp=3", "model.architecture=vchitect"], 6, []),
-      (["mesh.tp=3", "distill.lambdaAdversarial=1"], 3, ["mesh.tp"]),
+      (["mesh.tp=3", "distill.lambdaAdversarial=1"], 3, []),
       (["mesh.sp=3", "mesh.zero=2"], 3, ["mesh.zero"]),
       (["mesh.placement=split", "mesh.generatorRanks=2", "mesh.generatorStages=2"], 4, []),
       (["mesh.placement=split", "mesh.generatorRanks=3", "mesh.generatorSp=3"], 4, []),
@@ -267,8 +267,8 @@ import VideoData
       (["mesh.ring=2"], 4, []), (["mesh.ring=4", "mesh.zero=1"], 4, []),
       (["mesh.ring=2", "mesh.sp=3"], 6, []), (["mesh.ring=3"], 4, ["mesh.ring"]),
       (["mesh.ring=0"], 4, ["mesh.ring"]),
-      (["mesh.ring=2", "distill.lambdaAdversarial=1"], 2, ["mesh.ring"]),
-      (["mesh.sp=3", "distill.lambdaAdversarial=1"], 3, ["mesh.sp"]),
+      (["mesh.ring=2", "distill.lambdaAdversarial=1"], 2, []),
+      (["mesh.sp=3", "distill.lambdaAdversarial=1"], 3, []),
       (["model.architecture=vchitect", "mesh.sp=3"], 6, []),
       (["model.architecture=vchitect", "mesh.sp=2"], 4, ["mesh.sp"]),
       (["model.architecture=vchitect", "mesh.ring=2"], 4, []),
@@ -295,9 +295,7 @@ import VideoData
         ["model.architecture=vchitect", "mesh.tp=3", "mesh.sp=1", "mesh.sums=canonical"], 3,
         ["mesh.tp"]
       ),
-      (
-        ["model.architecture=vchitect", "mesh.sp=3", "distill.lambdaAdversarial=1"], 3, ["mesh.sp"]
-      ),
+      (["model.architecture=vchitect", "mesh.sp=3", "distill.lambdaAdversarial=1"], 3, []),
       (["model.architecture=vchitect", "data.size=768", "data.shortSide=768"], 1, []),
       (["model.architecture=vchitect", "data.size=776", "data.shortSide=776"], 1, ["data.size"]),
       (["data.size=776", "data.shortSide=776"], 1, []),

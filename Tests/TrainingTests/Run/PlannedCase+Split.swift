@@ -99,6 +99,15 @@ extension PlannedCase {
       $0.model.recompute = true
       $0.distill.lambdaAdversarial = 0.1
     },
+    split("split roles that share tokens, with a discriminator", ranks: 4, generators: 2) {
+      $0.mesh.sp = .fixed(2)
+      $0.distill.lambdaAdversarial = 0.1
+    },
+    split("split roles in stages, with a discriminator", ranks: 4, generators: 2, stage: 3) {
+      $0.mesh.stages = .fixed(2)
+      $0.distill.lambdaAdversarial = 0.1
+      $0.distill.guidance = 3
+    },
     split("split roles, weights not packed, many samples", ranks: 2, generators: 1) {
       $0.compute.packedWeights = .off
       $0.batch.samples = 3

@@ -1,3 +1,4 @@
+import Diffusion
 import Models
 
 @testable import Training
@@ -80,6 +81,11 @@ extension PlannedCase {
         $0.distill.guidance = 3
       },
       planned("stages that share tokens", ranks: 4, sp: 2) { $0.mesh.stages = .fixed(2) },
+      planned("stages with a discriminator, from data", ranks: 2) {
+        $0.mesh.stages = .fixed(2)
+        $0.distill.lambdaAdversarial = 0.1
+        ($0.distill.rollout, $0.distill.steps) = (.data, 4)
+      },
       planned("stages that share tokens, all branches", ranks: 8, sp: 4, .all) {
         $0.mesh.stages = .fixed(2)
         $0.model.textTokens = 2
@@ -89,6 +95,10 @@ extension PlannedCase {
     let shared = SequencePlan.allCases.flatMap { plan in
       [
         planned("shared tokens, \(plan)", ranks: 2, sp: 2, plan),
+        planned("shared tokens, \(plan), a discriminator, from data", ranks: 4, sp: 2, plan) {
+          $0.distill.lambdaAdversarial = 0.1
+          ($0.distill.rollout, $0.distill.steps) = (.data, 4)
+        },
         planned("shared tokens, \(plan)", ranks: 4, sp: 2, plan) { $0.distill.guidance = 3 },
         planned("shared tokens, \(plan), form v1, recomputed", ranks: 4, sp: 2, plan) {
           $0.model.variant = .v1

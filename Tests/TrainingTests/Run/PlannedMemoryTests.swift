@@ -109,10 +109,12 @@ private func byteCounts(
 }
 
 @Suite struct PlannedMemoryTests {
-  @Test(arguments: PlannedCase.all + PlannedCase.vchitect + PlannedCase.split)
+  @Test(
+    arguments: PlannedCase.all + PlannedCase.vchitect + PlannedCase.split
+      + PlannedCase.discriminated)
   func `the plan tells what the ledger books`(_ planned: PlannedCase) throws {
     let configuration = planned.configuration
-    let (measured, sentByStep, activationsByStep) = try withTemporaryFolder { folder in
+    let (measured, sentByStep, activationsByStep, distilled) = try withTemporaryFolder { folder in
       var options = configuration.preparationOptions
       options.proceduralPeople = 1
       options.proceduralFrames = 24
@@ -125,7 +127,8 @@ private func byteCounts(
       let metrics = RunFolder(runFolder).metrics
       return (
         measured, try byteCounts(["gradients", "parameters"], of: "teach", in: metrics),
-        try byteCounts(["activations"], of: "teach", in: metrics)
+        try byteCounts(["activations"], of: "teach", in: metrics),
+        try byteCounts(["activations"], of: "distill", in: metrics)
       )
     }
     let plan = try Coordinator.plan(configuration, rankCount: planned.rankCount)
@@ -160,6 +163,18 @@ private func byteCounts(
       #expect(
         activationsByStep
           == Array(repeating: teach.activationByteCountPerStep, count: teach.stepCount))
+    }
+    // Rollouts from data are all as deep, and generator turns come as often as the mean says.
+    let distill = plan.costs.phases[1]
+    if configuration.distill.rollout == .data, plan.shape.generatorRanks == nil,
+      distill.stepCount % configuration.distill.criticRatio == 0
+    {
+      let (sent, planned) = (
+        distilled.reduce(0, +), distill.stepCount * distill.activationByteCountPerStep
+      )
+      // The mean is rounded to a whole number.
+      #expect(abs(sent - planned) <= distill.stepCount, "\(sent) sent, \(planned) planned")
+      #expect((sent > 0) == (plan.shape.sequenceDegree * plan.shape[.stages] > 1))
     }
     let degrees = [plan.shape[.ring], plan.shape[.sp], plan.shape[.tp]]
     guard degrees.contains(where: { $0 > 1 }), !degrees.contains(planned.rankCount),

@@ -51,6 +51,23 @@ import Testing
         }
       ),
       (
+        "a discriminator, two samples",
+        {
+          $0.distill.lambdaAdversarial = 0.5
+          $0.distill.lambdaDiscriminator = 1
+          $0.batch.samples = 2
+        }
+      ),
+      (
+        "Vchitect with a discriminator, recomputed",
+        {
+          vchitect(&$0, .v2)
+          $0.distill.lambdaAdversarial = 0.5
+          $0.distill.lambdaDiscriminator = 1
+          $0.model.recompute = true
+        }
+      ),
+      (
         "LCM, two samples",
         {
           $0.distill.method = .lcm
@@ -129,6 +146,15 @@ import Testing
         deep(&$0)
         $0.mesh.placement = .split
       }, toEqual: alone, "split roles")
+    func discriminated(_ configuration: inout RunConfiguration) {
+      deep(&configuration)
+      configuration.distill.lambdaAdversarial = 0.5
+    }
+    expect(
+      try run(4, sp: 2, stage: 3) {
+        discriminated(&$0)
+        $0.mesh.stages = .fixed(2)
+      }, toEqual: try run(1, discriminated), "two stages that share tokens, with a discriminator")
   }
 
   /// The same sums in another order: right, and not the same bits, or there were nothing to prove.

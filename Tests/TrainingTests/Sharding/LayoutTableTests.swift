@@ -24,6 +24,7 @@ struct TableLayout: Sendable, CustomStringConvertible {
   /// Half of the ranks hold the generator alone, with the same axes.
   var isSplit = false
   var sums = RunConfiguration.SumOrder.fast
+  var hasDiscriminator = false
 
   var description: String {
     "\(architecture.rawValue) on \(rankCount) ranks: stage \(stage), dp \(dp), ring \(ring), sp \(sp) "
@@ -50,6 +51,9 @@ struct TableLayout: Sendable, CustomStringConvertible {
       $0.mesh.sums = sums
       $0.mesh.placement = isSplit ? .split : .colocated
       if isSplit { $0.mesh.generatorRanks = .fixed(rankCount / 2) }
+      guard hasDiscriminator else { return }
+      // Large, so that it moves weights by more than rounding does.
+      ($0.distill.lambdaAdversarial, $0.distill.lambdaDiscriminator) = (1, 1)
     }
   }
 
@@ -142,8 +146,30 @@ struct TableLayout: Sendable, CustomStringConvertible {
     #expect(alone.readings.count == 2 + 4 + 2 && alone.weights[0].allSatisfy(\.isFinite))
     let layouts = TableLayout.all(architecture, ranks: ranks)
     #expect(layouts.contains(where: \.keepsBits) && !layouts.allSatisfy(\.keepsBits))
+    try expect(layouts, toFollow: alone)
+  }
+
+  @Test(arguments: Architecture.allCases)
+  func `so does every one of four ranks with a discriminator`(architecture: Architecture) throws {
+    var whole = TableLayout(rankCount: 1, architecture: architecture)
+    whole.hasDiscriminator = true
+    let alone = try TrainedRun(whole.configuration, ranks: 1)
+    // The discriminator's norm is read in both steps of distillation.
+    #expect(alone.readings.count == 2 + 5 + 3 && alone.weights[0].allSatisfy(\.isFinite))
+    let layouts = TableLayout.all(architecture, ranks: 4)
+    try expect(
+      layouts.map {
+        var layout = $0
+        layout.hasDiscriminator = true
+        return layout
+      }, toFollow: alone)
+  }
+
+  private func expect(_ layouts: [TableLayout], toFollow whole: TrainedRun) throws {
     for layout in layouts {
-      let found = try TrainedRun(layout.configuration, ranks: ranks)
+      let found = try TrainedRun(layout.configuration, ranks: layout.rankCount)
+      // Networks that are joined again have no head.
+      let alone = layout.isSplit ? whole.cut(to: found.weights[0].count) : whole
       // Compared outside of the expectations: a failure would print every weight.
       let agree = found.weights.allSatisfy { $0 == found.weights[0] }
       #expect(agree, "\(layout): ranks differ in weights")

@@ -38,12 +38,12 @@ struct SharedTokensExample: SharedTokensCase {
   /// - Parameter latentShape: default: 3 × 3 × 5 patches, which no number of parts divides.
   init(
     sampleCount: Int, textCount: Int, masked: Bool, recompute: Bool, adapted: Bool = false,
-    heads: Int = 6, latentShape: [Int] = [3, 3, 6, 10]
+    heads: Int = 6, latentShape: [Int] = [3, 3, 6, 10], blocks: (double: Int, single: Int) = (1, 2)
   ) {
     var configuration = HunyuanVideoConfiguration()
     (configuration.inChannels, configuration.outChannels) = (3, 3)
     (configuration.attentionHeadCount, configuration.attentionHeadWidth) = (heads, 8)
-    (configuration.doubleBlockCount, configuration.singleBlockCount) = (1, 2)
+    (configuration.doubleBlockCount, configuration.singleBlockCount) = blocks
     configuration.refinerBlockCount = 1
     (configuration.textEmbeddingWidth, configuration.pooledProjectionWidth) = (5, 4)
     configuration.ropeAxesWidths = [2, 2, 4]
@@ -102,7 +102,7 @@ struct SharedTokensExample: SharedTokensCase {
     return (output.tensor.array, base.gradient() + factors.gradient())
   }
 
-  private func draws(_ number: Int, _ count: Int) -> [Double] {
+  func draws(_ number: Int, _ count: Int) -> [Double] {
     RandomStream(seed: 11, purpose: .tests, step: number).normals(count: count).map(Double.init)
   }
 }
@@ -233,7 +233,7 @@ extension SharedTokensCase {
   }
 
   /// The sequence of a rank: `tp` is the fastest axis, then `sp`.
-  private static func sequence(
+  static func sequence(
     ring: Int, sp: Int, tp: Int?, _ plan: SequencePlan, isCanonical: Bool,
     _ transport: any Transport, attempt: @escaping (() throws -> Void) -> Void
   ) throws -> any SequenceParallel<Double> {
@@ -259,7 +259,7 @@ extension SharedTokensCase {
     return try #require(sequence)
   }
 
-  private static func distance(_ found: [Double], _ expected: [Double]) -> Double {
+  static func distance(_ found: [Double], _ expected: [Double]) -> Double {
     let scale = expected.map(abs).max() ?? 1
     // A number that is none is as far as can be.
     return zip(found, expected).reduce(0) {

@@ -65,6 +65,17 @@ struct TrainedRun: Sendable {
     }
   }
 
+  private init(weights: [[Float]], readings: [Reading], microbatches: [Double]) {
+    (self.weights, self.readings, self.microbatches) = (weights, readings, microbatches)
+  }
+
+  /// The same with the first so many weights.
+  func cut(to count: Int) -> TrainedRun {
+    TrainedRun(
+      weights: weights.map { Array($0.prefix(count)) }, readings: readings,
+      microbatches: microbatches)
+  }
+
   /// All networks as all ranks hold them; without the head where roles are split.
   private static func distill(
     _ networks: Networks, _ context: RunContext, _ batches: TrainingBatches

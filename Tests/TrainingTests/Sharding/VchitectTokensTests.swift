@@ -48,7 +48,7 @@ struct VchitectTokens: SharedTokensCase {
   }
 
   var tokensPerFrame: Int { size[0] / 2 * (size[1] / 2) }
-  private var latents: [Int] { [clipCount, 2, frameCount] + size }
+  var latents: [Int] { [clipCount, 2, frameCount] + size }
 
   func run(
     sequence: (any SequenceParallel<Double>)?, tensorRank: Int
@@ -108,7 +108,7 @@ struct VchitectTokens: SharedTokensCase {
       booking: Booking(.base, .activations))
   }
 
-  private func draws(_ number: Int, _ count: Int) -> [Double] {
+  func draws(_ number: Int, _ count: Int) -> [Double] {
     RandomStream(seed: 11, purpose: .tests, step: number).normals(count: count).map(Double.init)
   }
 

@@ -1,5 +1,6 @@
 import Evaluation
 import Foundation
+import MeshLayout
 import Planning
 import TestSupport
 import Testing
@@ -49,6 +50,18 @@ struct MachineReaderTests {
       "latencyInside: expected a number, found a list", "memoryPerNode: write it as key=value",
       "found 'fast'", "stepEfficiency: is 2.0, it must be 0.01 to 1.0",
     ] { #expect(error?.message.contains(part) == true, "\(part): \(error?.message ?? "")") }
+  }
+
+  @Test func `a simulation keeps every axis that a configuration fixes`() {
+    var configuration = RunConfiguration()
+    #expect(configuration.fixedDegrees == [:] && configuration.fixedZeroStage == nil)
+    (configuration.mesh.dp, configuration.mesh.zero) = (.fixed(2), .fixed(3))
+    (configuration.mesh.ring, configuration.mesh.sp) = (.fixed(5), .fixed(7))
+    (configuration.mesh.tp, configuration.mesh.stages) = (.fixed(11), .fixed(1))
+    configuration.mesh.zeroStage = .fixed(3)
+    #expect(
+      configuration.fixedDegrees == [.dp: 2, .zero: 3, .ring: 5, .sp: 7, .tp: 11, .stages: 1])
+    #expect(configuration.fixedZeroStage == 3)
   }
 
   @Test func `a file that is not there is the user's to mend`() {

@@ -5,7 +5,8 @@
 // 2, 3; 1F1B, GPipe and two chunks a stage where microbatches divide; ZeRO-1 with and without overlap, since sums
 // of small blocks pay for it in messages. A node takes as many ranks of a layout as its bytes allow, at
 // most the machine's, or half, a quarter … of them: few ranks have the node's link for themselves, but need
-// more nodes. Best is what takes the fewest node-seconds a step.
+// more nodes. Of an axis whose degree is given no other is looked at. Best is what takes the fewest
+// node-seconds a step.
 
 package import MeshLayout
 
@@ -19,8 +20,21 @@ package struct LayoutRules: Equatable, Sendable {
   package var onlyToday = false
   /// Degrees that must be as they are here; others are free.
   package var fixed: [Axis: Int] = [:]
+  /// Which stage of ZeRO it must be, where ranks share state at all; nil: any.
+  package var fixedZeroStage: Int?
 
   package init() {}
+
+  /// The degrees of an axis that are looked at: those given, or the one that must be.
+  fileprivate func degrees(of axis: Axis, _ usual: [Int]) -> [Int] {
+    fixed[axis].map { [$0] } ?? usual
+  }
+
+  /// Whether a layout is as it must be.
+  fileprivate func allow(_ layout: SimulatedLayout) -> Bool {
+    fixed.allSatisfy { layout.shape[$0.key] == $0.value }
+      && (layout.shardCount == 1 || layout.zeroStage == fixedZeroStage ?? layout.zeroStage)
+  }
 }
 
 extension SimulatedRun {
@@ -30,14 +44,15 @@ extension SimulatedRun {
   ) -> [SimulatedLayout] {
     let model = work.model
     var layouts: [SimulatedLayout] = []
-    for stages in [1, 2, 4, 8, 16, 32] where rules.onlyToday ? stages == 1 : true {
+    for stages in rules.degrees(of: .stages, [1, 2, 4, 8, 16, 32])
+    where rules.onlyToday ? stages == 1 : true {
       guard stages <= model.blocks.count, rankCount.isMultiple(of: stages) else { continue }
-      for tp in [1, 2, 4, 8] where rules.onlyToday ? tp == 1 : true {
+      for tp in rules.degrees(of: .tp, [1, 2, 4, 8]) where rules.onlyToday ? tp == 1 : true {
         let rest = rankCount / stages
         guard model.headCount.isMultiple(of: tp), rest.isMultiple(of: tp) else { continue }
         let heads = model.headCount / tp
         for sp in 1...heads where heads.isMultiple(of: sp) && (rest / tp).isMultiple(of: sp) {
-          for ring in [1, 2, 4, 8, 16] {
+          for ring in rules.degrees(of: .ring, [1, 2, 4, 8, 16]) {
             let dataDegree = rest / tp / sp / ring
             guard dataDegree * ring * sp * tp == rest, dataDegree <= microbatchCount else {
               continue
@@ -51,7 +66,7 @@ extension SimulatedRun {
     }
     return layouts.filter { layout in
       (!rules.onlyToday || layout.runsToday(microbatchCount: microbatchCount))
-        && rules.fixed.allSatisfy { layout.shape[$0.key] == $0.value }
+        && rules.allow(layout)
     }
   }
 
@@ -64,6 +79,8 @@ extension SimulatedRun {
     while let last = zeros.last, last.isMultiple(of: 2) {
       zeros.append(last / 2)
     }
+    let degrees = rules.fixed[.zero].map { [$0] } ?? rules.fixed[.dp].map { [dataDegree / $0] }
+    if let degrees { zeros = degrees.filter { $0 > 0 && dataDegree.isMultiple(of: $0) } }
     return zeros.flatMap { zero -> [SimulatedLayout] in
       var shape = shape
       (shape[.dp], shape[.zero]) = (dataDegree / zero, zero)

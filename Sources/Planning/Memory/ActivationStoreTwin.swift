@@ -11,6 +11,8 @@ final class ActivationStoreTwin {
     fileprivate let role: PlannedRole
     /// Nil: it is in the file.
     fileprivate var block: PlannedLedger.Block?
+    /// Whether it was brought back: then it stays.
+    fileprivate var hasArrived = false
 
     fileprivate init(_ block: PlannedLedger.Block, of microbatch: Int, role: PlannedRole) {
       count = block.count
@@ -28,7 +30,7 @@ final class ActivationStoreTwin {
   init(_ ledger: PlannedLedger) { self.ledger = ledger }
 
   fileprivate func store(_ block: PlannedLedger.Block, role: PlannedRole) -> Entry {
-    for entry in entries.dropLast() { entry.block = nil }
+    for entry in entries.dropLast() where !entry.hasArrived { entry.block = nil }
     let entry = Entry(block, of: microbatch, role: role)
     entries.append(entry)
     return entry
@@ -45,8 +47,9 @@ final class ActivationStoreTwin {
   }
 
   private func fetch(_ entry: Entry) -> PlannedLedger.Block {
-    let block = entry.block ?? ledger.allocate(entry.count, entry.role, .activations)
-    entry.block = block
+    if let block = entry.block { return block }
+    let block = ledger.allocate(entry.count, entry.role, .activations)
+    (entry.block, entry.hasArrived) = (block, true)
     return block
   }
 

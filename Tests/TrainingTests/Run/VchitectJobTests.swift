@@ -81,25 +81,41 @@ import Testing
     }
   }
 
+  /// How two groups of ranks share the work of a microbatch.
+  struct Sharing: Sendable {
+    var sp = 1
+    var plan = SequencePlan.spatial
+    var ring = 1
+    var tp = 1
+
+    static let all = [
+      Sharing(sp: 2), Sharing(sp: 2, plan: .all), Sharing(ring: 2), Sharing(tp: 2),
+    ]
+  }
+
   /// Two layouts of the whole job, samples and table included, give the same teacher and student up to the
   /// order of sums.
-  @Test(arguments: SequencePlan.allCases)
-  func `a job with shared tokens at stage 3 runs to its end`(plan: SequencePlan) throws {
-    func shared(_ sp: Int, stage: Int) -> RunConfiguration {
+  @Test(arguments: Sharing.all)
+  func `a job that shares tokens or cuts weights at stage 3 runs to its end`(
+    sharing: Sharing
+  ) throws {
+    func shared(_ sharing: Sharing, stage: Int) -> RunConfiguration {
       configuration {
         $0.model.heads = 2
         $0.compute.precision = .fp32
-        $0.mesh.sp = .fixed(sp)
-        $0.mesh.sequencePlan = plan
+        $0.mesh.sp = .fixed(sharing.sp)
+        $0.mesh.sequencePlan = sharing.plan
+        $0.mesh.ring = .fixed(sharing.ring)
+        $0.mesh.tp = .fixed(sharing.tp)
         $0.mesh.zeroStage = .fixed(stage)
         $0.evaluate.samples = 5
       }
     }
     try withTemporaryFolder { folder in
       let (alone, cut) = (folder.appending(path: "alone"), folder.appending(path: "cut"))
-      for (place, sp, ranks) in [(alone, 1, 1), (cut, 2, 4)] {
+      for (place, sharing, ranks) in [(alone, Sharing(), 1), (cut, sharing, 4)] {
         let end = try TinyRun.start(
-          shared(sp, stage: sp == 1 ? 1 : 3), in: place, ranks: ranks, stopAt: 0)
+          shared(sharing, stage: ranks == 1 ? 1 : 3), in: place, ranks: ranks, stopAt: 0)
         #expect(try end.outcome.get() == .done, "\(end.words)")
       }
       let (expected, found) = (

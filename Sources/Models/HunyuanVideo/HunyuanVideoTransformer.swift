@@ -46,7 +46,9 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
     let blocks = stage?.blocks(of: blockCount) ?? 0..<blockCount
     let scope = LayerScope(
       tape, parameters, adapter: adapter, tensor: sequence?.tensor,
-      extent: sequence?.extent ?? .whole, canonical: sequence?.canonical)
+      extent: sequence?.extent ?? .whole, canonical: sequence?.canonical,
+      slices: sequence?.canonical?.sliceCount(
+        heads: configuration.attentionHeadCount, hiddenUnits: configuration.mlpWidth))
     let stem = stem(inputs, tensor: scope.tensor, sequence: sequence?.tokens)
     var state =
       if let stage, !stage.isFirst {

@@ -29,6 +29,12 @@ package protocol SequenceParallel<Scalar>: AnyObject {
   /// Own tokens of a segment of `tokenCount`: contiguous, perhaps none.
   func ownRange(of tokenCount: Int) -> Range<Int>
 
+  /// The part of a segment that the ranks have together which exchange tokens against heads.
+  func stretch(of tokenCount: Int) -> Range<Int>
+
+  /// Which of those ranks this is.
+  var headShare: (part: Int, partCount: Int) { get }
+
   /// Attention of the own queries to the keys of all parts.
   /// - Parameters:
   ///   - mask: of the keys of all parts.
@@ -81,6 +87,9 @@ extension SequenceParallel {
   package var stage: (any PipelineStage<Scalar>)? { nil }
   package var canonical: (any CanonicalSums<Scalar>)? { nil }
   package var isWhole: Bool { false }
+
+  package func stretch(of tokenCount: Int) -> Range<Int> { ownRange(of: tokenCount) }
+  package var headShare: (part: Int, partCount: Int) { (0, 1) }
 
   package var tokens: (any SequenceParallel<Scalar>)? { self }
 

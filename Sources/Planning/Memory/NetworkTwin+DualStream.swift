@@ -112,25 +112,26 @@ extension NetworkTwin {
         text, width: width, scale: textModulation[1], shift: textModulation[0],
         partials: textPartials),
       textCount, sampleCount)
+    let (videoGroup, textGroup) = (groupPartials(videoCount), groupPartials(textCount))
     func normedHeads() -> ValueTwin {
       tape.concatenate([
-        normed(tape, heads(tape, x, videoPartials), videoPartials),
-        normed(tape, heads(tape, y, textPartials), textPartials),
+        normed(tape, heads(tape, x, videoGroup), videoCount, sampleCount),
+        normed(tape, heads(tape, y, textGroup), textCount, sampleCount),
       ])
     }
     let (query, key) = (normedHeads(), normedHeads())
-    let value = tape.concatenate([heads(tape, x, videoPartials), heads(tape, y, textPartials)])
+    let value = tape.concatenate([heads(tape, x, videoGroup), heads(tape, y, textGroup)])
     let attended = jointAttention(
       tape, query: query, key: key, value: value, sampleCount: sampleCount)
     let videoPart = tape.slice(attended, count: x.count / cut)
     let textPart = tape.slice(attended, count: y.count / cut)
     let videoMiddle = tape.gatedResidual(
       video, gate: videoModulation[2],
-      rowLinear(tape, [videoPart], from: width, to: video.count, videoPartials),
+      rowLinear(tape, [videoPart], from: width, to: video.count, videoCount, sampleCount),
       partials: videoPartials)
     let textMiddle = tape.gatedResidual(
       text, gate: textModulation[2],
-      rowLinear(tape, [textPart], from: width, to: text.count, textPartials),
+      rowLinear(tape, [textPart], from: width, to: text.count, textCount, sampleCount),
       partials: textPartials)
     let results = [
       mlp(tape, videoMiddle, videoModulation, videoCount, sampleCount),
@@ -152,21 +153,19 @@ extension NetworkTwin {
       tape.layerNorm(
         joint, width: width, scale: modulation[1], shift: modulation[0], partials: partials),
       segments, sampleCount)
-    let query = normed(tape, heads(tape, x, partials), partials)
-    let key = normed(tape, heads(tape, x, partials), partials)
+    let group = groupPartials(segments)
+    let query = normed(tape, heads(tape, x, group), segments, sampleCount)
+    let key = normed(tape, heads(tape, x, group), segments, sampleCount)
     let attended = jointAttention(
-      tape, query: query, key: key, value: heads(tape, x, partials), sampleCount: sampleCount)
+      tape, query: query, key: key, value: heads(tape, x, group), sampleCount: sampleCount)
     let mlp = tape.apply(
-      adapted(tape, x, from: width, to: sizes.mlpWidth / cut, partials: partials))
+      adapted(tape, x, from: width, to: sizes.mlpWidth / cut, partials: group))
     let result = tape.gatedResidual(
       joint, gate: modulation[2],
-      rowLinear(tape, [attended, mlp], from: width + sizes.mlpWidth, to: joint.count, partials),
-      partials: partials)
+      rowLinear(
+        tape, [attended, mlp], from: width + sizes.mlpWidth, to: joint.count, segments,
+        sampleCount), partials: partials)
     withExtendedLifetime((modulation, x, query, key, attended, mlp)) {}
     return result
-  }
-
-  private func normed(_ tape: TapeTwin, _ x: ValueTwin, _ partials: Int) -> ValueTwin {
-    tape.headNorm(x, headWidth: sizes.headWidth, isTrainable: isTrainable, partials: partials)
   }
 }

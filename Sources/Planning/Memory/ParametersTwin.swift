@@ -320,7 +320,7 @@ final class ParametersTwin {
     if group.tensorDegree > 1 {
       let (exchange, rank, rankCount) = sharers
       (beside ?? exchange).reducePart(
-        slicedUnits[unit].partition, neighborhoodCount: rankCount / group.tensorDegree)
+        slicedUnits[unit].partition, rankCount: rankCount, degree: group.tensorDegree)
       ledger.updateByteCount += Double(4 * slicedUnits[unit].gradientCount(from: rank))
       countMessages(unit, peerCount: rankCount - 1)
       return

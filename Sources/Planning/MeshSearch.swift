@@ -268,7 +268,8 @@ package struct MeshSearch: Equatable, Sendable {
     require(
       !TokenBlocks.partCounts.contains(degree) || slices % shape[.tp] == 0, "mesh.tp",
       "is \(shape[.tp]), but with mesh.sums canonical each rank has whole ones of \(slices) slices of heads and "
-        + "hidden units, as many as the largest power of two up to 8 that divides both: take a divisor of \(slices)")
+        + "hidden units, as many as the largest power of two up to 8 that divides both: take a divisor of \(slices)"
+    )
     require(
       shape[.sp] == 1 || shape.zeroStage != .optimizer, "mesh.zeroStage",
       "is 1, but with mesh.sums canonical ranks that share tokens (mesh.sp \(shape[.sp])) sum gradients of every "

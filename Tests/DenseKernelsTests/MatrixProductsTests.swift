@@ -196,7 +196,9 @@ struct MatrixProductsTests {
   /// columns likewise. Slices of one block along k and of several, of two terms, of odd length.
   @Test(
     .enabled(if: BLASRuntime.hasAVX512), arguments: [ProductPrecision.float32, .bfloat16],
-    [(40, [8], 33), (13, [48, 16], 70), (300, [264], 40), (1000, [600, 10], 1100), (7, [5, 3], 9)])
+    [
+      (40, [8], 33), (13, [48, 16], 70), (300, [264], 40), (1000, [600, 10], 1100), (7, [5, 3], 9),
+    ])
   func `products of slices are a tree of products`(
     precision: ProductPrecision, sizes: (rows: Int, inners: [Int], columns: Int)
   ) {

@@ -198,7 +198,8 @@ extension HeadNormShape {
     return (
       HeadNormShape(
         sampleCount: 1, tokenCount: rows.count, headCount: headCount, headWidth: headWidth,
-        rotatedCount: rotated.count, sliceCount: sliceCount), rows.lowerBound * width..<rows.upperBound * width,
+        rotatedCount: rotated.count, sliceCount: sliceCount),
+      rows.lowerBound * width..<rows.upperBound * width,
       rotated.lowerBound * (headWidth / 2)..<rotated.upperBound * (headWidth / 2),
       rows.lowerBound * headCount..<rows.upperBound * headCount
     )

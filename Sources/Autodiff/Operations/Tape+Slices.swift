@@ -129,7 +129,8 @@ extension Tape {
       term.update.flatMap { update -> Tensor<Scalar>? in
         guard gradients.isWanted(0) || term.wantsDown else { return nil }
         let rank = update.up.value.shape[1]
-        return sum(of: rank, slices, rows: (ownCount, count), scale: Scalar(update.scale)) { slice in
+        return sum(of: rank, slices, rows: (ownCount, count), scale: Scalar(update.scale)) {
+          slice in
           [slice.product(of: term.outputGradient, rows: count, by: update.up.value)]
         }
       }

@@ -163,7 +163,8 @@ final class TapeTwin {
           Operation(
             inputs: inputs.map { input in input.node.map { nodes[$0].gradient } },
             passed: passed, saved: saved, remakings: remakings,
-            needsRemaking: needsRemaking ?? wantsParameterGradient, scratch: scratch, scratchToAdd: scratchToAdd,
+            needsRemaking: needsRemaking ?? wantsParameterGradient, scratch: scratch,
+            scratchToAdd: scratchToAdd,
             operationCount: operationCount,
             attentionOperationCount: isAttention ? operationCount : 0,
             sentByteCount: sentByteCount,

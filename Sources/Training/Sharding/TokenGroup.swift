@@ -124,6 +124,10 @@ struct TokenGroup<Scalar: KernelScalar> {
         Scalar.add(1, right, to: left)
         return left
       })
-    if sum.accumulates { Scalar.add(1, total, to: sum.buffer) } else { sum.buffer.copy(from: total) }
+    if sum.accumulates {
+      Scalar.add(1, total, to: sum.buffer)
+    } else {
+      sum.buffer.copy(from: total)
+    }
   }
 }

@@ -168,9 +168,11 @@ struct TableLayout: Sendable, CustomStringConvertible {
   }
 
   @Test(.enabled(if: BLASRuntime.hasAVX512), arguments: Architecture.allCases)
-  func `with canonical sums every legal layout that shares tokens or cuts weights has the bits of one rank`(
-    architecture: Architecture
-  ) throws {
+  func
+    `with canonical sums every legal layout that shares tokens or cuts weights has the bits of one rank`(
+      architecture: Architecture
+    ) throws
+  {
     let alone = try TrainedRun(
       TableLayout(rankCount: 1, architecture: architecture, sums: .canonical).configuration,
       ranks: 1)

@@ -193,7 +193,7 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
       $0.batch.samples = 3
       $0.distill.guidance = 3
     },
-    PlannedCase("canonical sums, cut weights and shared tokens", ranks: 4) {
+    PlannedCase("canonical sums, cut weights and shared tokens", ranks: 8) {
       $0.model.heads = 4
       $0.mesh.sums = .canonical
       ($0.mesh.sp, $0.mesh.tp) = (.fixed(2), .fixed(2))

@@ -27,7 +27,8 @@ package struct ExchangeConfiguration: Codable, Equatable, Sendable {
   }
 
   /// Default: `on`. Effect: at ZeRO stages 2 and 3 the parameters of the next block come, and the gradients of the
-  /// last one leave, while a block is computed, which takes memory for one more block of each; never the result.
+  /// last one leave, while a block is computed, which takes memory for one more block of each; where ranks share
+  /// tokens by all-to-all, queries, keys and values travel while the others are computed. Never the result.
   /// All ranks must have the same value.
   package var overlap: Overlap = .on
 

@@ -1,5 +1,6 @@
 // Activations between the ranks of a sequence-parallel group: own tokens of all heads become all tokens
-// of own heads, and back, by one all-to-all each. How keys and values go round: TokenExchange+Ring.swift.
+// of own heads, and back, by one all-to-all each. How keys and values go round: TokenExchange+Ring.swift; columns
+// in place of tokens: TokenExchange+Columns.swift.
 //
 // Goals: 1 nothing is copied but into and out of messages, 2 any number of tokens. Words travel as they
 // are, without header or checksum: MPI delivers them or ends the job, and every rank knows how many come.
@@ -18,7 +19,23 @@ package final class TokenExchange {
   /// What has been sent since the last `take()`.
   package var statistics = ExchangeStatistics()
 
-  package init(transport: any Transport) { self.transport = transport }
+  /// Whether what has been started is left to travel until it is needed; else a start waits for it.
+  private let overlaps: Bool
+  /// What has left and has not arrived, in this order.
+  private var traveling: [TokenTransfer] = []
+
+  package init(transport: any Transport, overlaps: Bool = false) {
+    self.transport = transport
+    self.overlaps = overlaps && transport.size > 1
+  }
+
+  /// Whether anything goes on beside the computation.
+  package var hasWorkBeside: Bool { overlaps }
+
+  /// Moves on what has left.
+  package func advance() throws {
+    for transfer in traveling { try transfer.advance() }
+  }
 
   /// Own tokens of all heads → all tokens of own heads.
   ///
@@ -29,20 +46,8 @@ package final class TokenExchange {
   package func scatterHeads<Scalar: KernelScalar>(
     _ x: Buffer<Scalar>, layout: TokenLayout, into y: Buffer<Scalar>
   ) throws {
-    let ownCount = requireSizes(own: x, all: y, layout)
-    let (width, partWidth) = (layout.width, layout.partWidth)
-    try exchange(Scalar.self) { peer, bytes in
-      Self.columns(of: peer, in: x, layout).packRows(
-        layout.sampleCount * ownCount, width: partWidth, stride: width, into: &bytes, at: 0)
-    } receive: { peer, bytes in
-      var offset = 0
-      for place in Self.places(of: peer, layout) {
-        offset += y[place].unpackRows(
-          1, width: place.count, stride: place.count, from: bytes, at: offset)
-      }
-    } elementCount: { from, _ in
-      layout.sampleCount * layout.tokenCount(of: from) * partWidth
-    }
+    let transfer = try startScatterHeads(x, layout: layout)
+    try finishScatterHeads(transfer, layout: layout, into: y)
   }
 
   /// All tokens of own heads → own tokens of all heads: the inverse of `scatterHeads`, and its adjoint.
@@ -54,21 +59,8 @@ package final class TokenExchange {
   package func gatherHeads<Scalar: KernelScalar>(
     _ y: Buffer<Scalar>, layout: TokenLayout, into x: Buffer<Scalar>
   ) throws {
-    let ownCount = requireSizes(own: x, all: y, layout)
-    let (width, partWidth) = (layout.width, layout.partWidth)
-    try exchange(Scalar.self) { peer, bytes in
-      var offset = 0
-      for place in Self.places(of: peer, layout) {
-        offset += y[place].packRows(
-          1, width: place.count, stride: place.count, into: &bytes, at: offset)
-      }
-      return offset
-    } receive: { peer, bytes in
-      _ = Self.columns(of: peer, in: x, layout).unpackRows(
-        layout.sampleCount * ownCount, width: partWidth, stride: width, from: bytes, at: 0)
-    } elementCount: { _, to in
-      layout.sampleCount * layout.tokenCount(of: to) * partWidth
-    }
+    let transfer = try startGatherHeads(y, layout: layout)
+    try finishGatherHeads(transfer, layout: layout, into: x)
   }
 
   /// Own tokens → all tokens, on every rank.
@@ -80,27 +72,16 @@ package final class TokenExchange {
   package func gatherTokens<Scalar: KernelScalar>(
     _ x: Buffer<Scalar>, layout: TokenLayout, into y: Buffer<Scalar>
   ) throws {
-    let size = transport.size
     requireCounts(
       own: x.count, layout.sampleCount * layout.tokenCount(of: transport.rank) * layout.width,
       all: y.count, layout.sampleCount * layout.tokenCount * layout.width, layout)
-    let length = x.count * MemoryLayout<Scalar>.stride
-    let payload = Payload(capacity: length) { bytes in
-      x.packRows(1, width: x.count, stride: x.count, into: &bytes, at: 0)
-    }
-    note(byteCount: (size - 1) * length, messageCount: size - 1)
-    let payloads = try waiting { try transport.startAllGather(payload).wait() }
-    for (peer, payload) in payloads.enumerated() {
-      try check(
-        payload, from: peer,
-        layout.sampleCount * layout.tokenCount(of: peer) * layout.width
-          * MemoryLayout<Scalar>.stride)
-      payload.withBytes { bytes in
-        var offset = 0
-        for place in Self.places(of: peer, layout, width: layout.width) {
-          offset += y[place].unpackRows(
-            1, width: place.count, stride: place.count, from: bytes, at: offset)
-        }
+    try gather(x) { peer in
+      layout.sampleCount * layout.tokenCount(of: peer) * layout.width
+    } receive: { peer, bytes in
+      var offset = 0
+      for place in Self.places(of: peer, layout, width: layout.width) {
+        offset += y[place].unpackRows(
+          1, width: place.count, stride: place.count, from: bytes, at: offset)
       }
     }
   }
@@ -165,7 +146,7 @@ package final class TokenExchange {
   // MARK: Parts
 
   /// Where the tokens of a part lie in a tensor of all tokens, as ranges of elements, sample by sample.
-  private static func places(
+  static func places(
     of part: Int, _ layout: TokenLayout, width: Int? = nil
   ) -> [Range<Int>] {
     let width = width ?? layout.partWidth
@@ -178,28 +159,69 @@ package final class TokenExchange {
   }
 
   /// A part's heads, from those of the first own token on; nothing where there is no own token.
-  private static func columns<Scalar: KernelScalar>(
+  static func columns<Scalar: KernelScalar>(
     of part: Int, in x: Buffer<Scalar>, _ layout: TokenLayout
   ) -> Buffer<Scalar> {
     x[min(part * layout.partWidth, x.count)..<x.count]
   }
 
+  /// One all-gather of x; `elementCount` tells how much a rank sends.
+  func gather<Scalar: KernelScalar>(
+    _ x: Buffer<Scalar>, elementCount: (_ from: Int) -> Int,
+    receive: (_ peer: Int, RawSpan) -> Void
+  ) throws {
+    let size = MemoryLayout<Scalar>.stride
+    let payload = Payload(capacity: x.count * size) { bytes in
+      x.packRows(1, width: x.count, stride: x.count, into: &bytes, at: 0)
+    }
+    let peerCount = transport.size - 1
+    note(byteCount: peerCount * x.count * size, messageCount: peerCount)
+    let payloads = try waiting { try transport.startAllGather(payload).wait() }
+    for (peer, payload) in payloads.enumerated() {
+      try check(payload, from: peer, elementCount(peer) * size)
+      payload.withBytes { receive(peer, $0) }
+    }
+  }
+
   /// One all-to-all; `elementCount` tells how much a rank sends another.
-  private func exchange<Scalar: KernelScalar>(
+  func exchange<Scalar: KernelScalar>(
     _: Scalar.Type, send: (_ peer: Int, inout MutableRawSpan) -> Int,
     receive: (_ peer: Int, RawSpan) -> Void, elementCount: (_ from: Int, _ to: Int) -> Int
   ) throws {
     let rank = transport.rank
-    let size = MemoryLayout<Scalar>.stride
+    let transfer = try start(Scalar.self, send: send) { elementCount(rank, $0) }
+    try finish(transfer, Scalar.self, receive: receive) { elementCount($0, rank) }
+  }
+
+  /// Starts one all-to-all; `elementCount` tells how much each peer gets.
+  func start<Scalar: KernelScalar>(
+    _: Scalar.Type, send: (_ peer: Int, inout MutableRawSpan) -> Int,
+    elementCount: (_ peer: Int) -> Int
+  ) throws -> TokenTransfer {
+    let rank = transport.rank
     let payloads = (0..<transport.size).map { peer in
-      Payload(capacity: elementCount(rank, peer) * size) { bytes in send(peer, &bytes) }
+      Payload(capacity: elementCount(peer) * MemoryLayout<Scalar>.stride) { bytes in
+        send(peer, &bytes)
+      }
     }
     note(
       byteCount: payloads.indices.reduce(0) { $0 + ($1 == rank ? 0 : payloads[$1].count) },
       messageCount: payloads.count - 1)
-    let received = try waiting { try transport.startAllToAll(payloads).wait() }
+    let transfer = TokenTransfer(try transport.startAllToAll(payloads))
+    traveling.append(transfer)
+    if !overlaps { try waiting { try transfer.wait() } }
+    return transfer
+  }
+
+  /// Waits for one and hands over what came; `elementCount` tells how much each peer has sent.
+  func finish<Scalar: KernelScalar>(
+    _ transfer: TokenTransfer, _: Scalar.Type, receive: (_ peer: Int, RawSpan) -> Void,
+    elementCount: (_ peer: Int) -> Int
+  ) throws {
+    let received = try waiting { try transfer.take() }
+    traveling.removeAll { $0 === transfer }
     for (peer, payload) in received.enumerated() {
-      try check(payload, from: peer, elementCount(peer, rank) * size)
+      try check(payload, from: peer, elementCount(peer) * MemoryLayout<Scalar>.stride)
       payload.withBytes { receive(peer, $0) }
     }
   }
@@ -229,15 +251,18 @@ package final class TokenExchange {
     }
   }
 
-  /// - Returns: own tokens of a sample.
-  private func requireSizes<Scalar: KernelScalar>(
-    own x: Buffer<Scalar>, all y: Buffer<Scalar>, _ layout: TokenLayout
-  ) -> Int {
-    let ownCount = layout.tokenCount(of: transport.rank)
-    requireCounts(
-      own: x.count, layout.sampleCount * ownCount * layout.width, all: y.count,
-      layout.sampleCount * layout.tokenCount * layout.partWidth, layout)
-    return ownCount
+  func requireOwn(_ count: Int, _ layout: TokenLayout) {
+    require(
+      layout.partCount == transport.size
+        && count == layout.sampleCount * layout.tokenCount(of: transport.rank) * layout.width,
+      "\(count) own elements for \(layout) in a group of \(transport.size)")
+  }
+
+  func requireAll(_ count: Int, _ layout: TokenLayout) {
+    require(
+      layout.partCount == transport.size
+        && count == layout.sampleCount * layout.tokenCount * layout.partWidth,
+      "\(count) elements of own heads for \(layout) in a group of \(transport.size)")
   }
 
   private func requireCounts(

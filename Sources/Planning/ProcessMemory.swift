@@ -1,7 +1,7 @@
 // What a rank takes as a process: more than its tensors at their fullest moment.
 //
 //     pool       blocks of tensors, which the arena keeps by size: of each size as many as were ever in use at once
-//     messages   buckets on their way, coded and received (five of them), and an exchange of activations
+//     messages   buckets on their way, coded and received (five of them), and exchanges of activations
 //     program    the program, its libraries and MPI as they are before anything is allocated: measured at the start
 //     pieces     free pieces of the heap, packed operands, what phases hold outside of the arena
 //

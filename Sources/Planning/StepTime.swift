@@ -5,9 +5,9 @@
 //     updates    gradients and parameters: bytes · (link + coding and sums) + messages · latency
 //     tokens     activations: bytes · link + messages · latency
 //
-// One after the other, as the program runs them, but at stage 3 with `exchange.overlap`: there what travels between nodes
-// does so while blocks are computed, up to `hiddenShare` of the computing. Copies inside a node, coding and sums take the
-// rank's own core. (At stage 2 gradients travel beside too; that is not told, so it comes out too slow over a slow link.) Where ranks share tokens a product has fewer rows, and what
+// One after the other, as the program runs them, but for what may travel between nodes while something is computed
+// (`exchange.overlap`): that is hidden, up to `hiddenShare` of the computing. Copies inside a node, coding and sums take the
+// rank's own core. Where ranks share tokens a product has fewer rows, and what
 // it spends on weights alone weighs more: f = (1 − w) + w · rows of the probe / rows. Stages of a pipeline and roles on
 // ranks of their own wait for each other (`pipelineStretch`, `RoleTimeline`).
 //
@@ -109,11 +109,10 @@ package struct StepTime: Codable, Equatable, Sendable {
 
   package var seconds: Double { computing + optimizer + updates + tokens }
 
-  /// Which part of the computing exchanges can hide behind: messages move on between operations only, and the first
-  /// block of a pass is waited for. Measured over TCP: Benchmarks/results/overlap_zen4-2core_2026-11-29.md.
+  /// Which part of the computing exchanges can hide behind: messages move on between operations only. Measured over TCP: Benchmarks/results/overlap_zen4-2core_2026-11-29.md.
   package static let hiddenShare = 0.36
 
-  /// - Parameter overlaps: whether blocks are loaded, and their gradients summed, while others are computed.
+  /// - Parameter overlaps: whether messages travel while something is computed.
   init(_ phase: PhaseCosts, shape: MeshShape, rates: StepRates, overlaps: Bool) {
     func seconds(_ work: StepWork) -> Double {
       rates.computeSeconds(work, sequenceDegree: shape.sequenceDegree)
@@ -132,19 +131,31 @@ package struct StepTime: Codable, Equatable, Sendable {
         byteCount: $0.updateByteCount, messageCount: $0.updateMessageCount,
         groupSize: shape.rankCount, secondsPerByte: rates.codingSecondsPerByte)
     }
-    let between = most {
-      rates.betweenSeconds(
-        byteCount: $0.updateByteCount, messageCount: $0.updateMessageCount,
-        groupSize: shape.rankCount)
+    var hidden = overlaps ? Self.hiddenShare * computing : 0
+    /// What of `seconds` is not hidden.
+    func exposed(_ seconds: Double, besides between: Double) -> Double {
+      let share = min(between, hidden)
+      hidden -= share
+      return seconds - share
     }
-    let isHidden = overlaps && shape.zeroStage == .parameters
-    updates = sent - (isHidden ? min(between, Self.hiddenShare * computing) : 0)
+    updates = exposed(
+      sent,
+      besides: most {
+        rates.betweenSeconds(
+          byteCount: $0.besideUpdateByteCount, messageCount: $0.besideUpdateMessageCount,
+          groupSize: shape.rankCount)
+      })
     // Those who share tokens are neighbors; stages, and roles, are as far apart as ranks can be.
     let group = shape.sequenceDegree > 1 ? shape.sequenceDegree : shape.rankCount
-    tokens = most {
-      rates.sendSeconds(
-        byteCount: $0.sentByteCount, messageCount: $0.messageCount, groupSize: group)
-    }
+    tokens = exposed(
+      most {
+        rates.sendSeconds(
+          byteCount: $0.sentByteCount, messageCount: $0.messageCount, groupSize: group)
+      },
+      besides: most {
+        rates.betweenSeconds(
+          byteCount: $0.besideByteCount, messageCount: $0.besideMessageCount, groupSize: group)
+      })
   }
 }
 

@@ -16,6 +16,11 @@ package struct StepWork: Codable, Equatable, Sendable {
   /// Bytes of gradients and parameters sent to other ranks, before coding.
   package var updateByteCount = 0.0
   package var updateMessageCount = 0.0
+  /// Of both, what can travel while something is computed.
+  package var besideByteCount = 0.0
+  package var besideMessageCount = 0.0
+  package var besideUpdateByteCount = 0.0
+  package var besideUpdateMessageCount = 0.0
 
   package init() {}
 
@@ -35,6 +40,8 @@ package struct StepWork: Codable, Equatable, Sendable {
     [
       \.operationCount, \.attentionOperationCount, \.movedByteCount, \.optimizerByteCount,
       \.sentByteCount, \.messageCount, \.updateByteCount, \.updateMessageCount,
+      \.besideByteCount, \.besideMessageCount, \.besideUpdateByteCount,
+      \.besideUpdateMessageCount,
     ]
   }
 }
@@ -50,5 +57,9 @@ extension StepWork {
     messageCount = ledger.messageCount
     updateByteCount = ledger.updateByteCount
     updateMessageCount = ledger.updateMessageCount
+    besideByteCount = ledger.besideByteCount
+    besideMessageCount = ledger.besideMessageCount
+    besideUpdateByteCount = ledger.besideUpdateByteCount
+    besideUpdateMessageCount = ledger.besideUpdateMessageCount
   }
 }

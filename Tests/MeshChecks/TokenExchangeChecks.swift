@@ -10,8 +10,10 @@ import ProcessMesh
 package let tokenExchangeChecks: [MeshCheck] = [
   MeshCheck("scattered heads are all tokens of the own heads", checkScatteredHeads),
   MeshCheck("gathering heads undoes scattering them and is its adjoint", checkInverseAndAdjoint),
+  MeshCheck("operands that travel together arrive as if alone", checkTravelingTogether),
   MeshCheck("gathered tokens are the whole on every rank", checkGatheredTokens),
   MeshCheck("reduced tokens are the sums of all ranks in their order", checkReducedTokens),
+  MeshCheck("reduced columns are the sums of all ranks in their order", checkReducedColumns),
   MeshCheck("exchanged activations are as many bytes as the formula says", checkActivationTraffic),
 ]
 
@@ -82,6 +84,48 @@ private func checkInverseAndAdjoint(_ transport: any Transport) throws {
   }
 }
 
+/// Three operands leave, something else is exchanged, then they arrive; and their gradients likewise.
+private func checkTravelingTogether(_ transport: any Transport) throws {
+  let alone = TokenExchange(transport: transport)
+  for overlaps in [false, true] {
+    let exchange = TokenExchange(transport: transport, overlaps: overlaps)
+    for segments in segmentLists {
+      let layout = layout(segments, transport)
+      let operands = (0..<3).map { operand in
+        ownTokens(layout, of: transport.rank).map { $0 + Double(operand) / 4 }
+      }
+      let counts = (own: operands[0].count, heads: ownHeads(layout, of: transport.rank).count)
+      let sent = Buffer<Double>(zeroed: counts.own)
+      let transfers = try operands.map { operand in
+        // What is sent may change behind the start.
+        sent.copy(from: Buffer(operand))
+        return try exchange.startScatterHeads(sent, layout: layout)
+      }
+      try exchange.advance()
+      let whole = Buffer([Double](repeating: .nan, count: counts.heads * transport.size))
+      try exchange.gatherTokens(Buffer(operands[0]), layout: layout, into: whole)
+      let arrived = try transfers.map { transfer in
+        let heads = Buffer([Double](repeating: .nan, count: counts.heads))
+        try exchange.finishScatterHeads(transfer, layout: layout, into: heads)
+        return heads
+      }
+      let back = try arrived.reversed().map { heads in
+        try exchange.startGatherHeads(heads, layout: layout)
+      }
+      for (operand, heads) in zip(operands, arrived) {
+        let expected = Buffer([Double](repeating: .nan, count: counts.heads))
+        try alone.scatterHeads(Buffer(operand), layout: layout, into: expected)
+        try expectEqual(heads.array, expected.array, "segments \(segments)")
+      }
+      for (operand, transfer) in zip(operands.reversed(), back) {
+        let tokens = Buffer([Double](repeating: .nan, count: counts.own))
+        try exchange.finishGatherHeads(transfer, layout: layout, into: tokens)
+        try expectEqual(tokens.array, operand, "segments \(segments)")
+      }
+    }
+  }
+}
+
 private func checkGatheredTokens(_ transport: any Transport) throws {
   let exchange = TokenExchange(transport: transport)
   for count in [1, 5, 16] {
@@ -134,6 +178,36 @@ private func checkReducedTokens(_ transport: any Transport) throws {
     try expectEqual(
       try transport.allReduce(sum: zip(gathered.array, w).reduce(0) { $0 + $1.0 * $1.1 }),
       try transport.allReduce(sum: zip(u, pulled.array).reduce(0) { $0 + $1.0 * $1.1 }))
+  }
+}
+
+private func checkReducedColumns(_ transport: any Transport) throws {
+  let recorder = RecordingTransport(transport)
+  let exchange = TokenExchange(transport: recorder)
+  let (rank, size) = (transport.rank, transport.size)
+  // No row, one, and more than a message of a few bytes; columns that are one element or several.
+  for (rowCount, ownWidth) in [(0, 3), (1, 1), (7, 3), (300, 5)] {
+    let width = ownWidth * size
+    let own = (0..<rowCount).flatMap { row in
+      (0..<ownWidth).map { row * width + rank * ownWidth + $0 }
+    }
+    let terms = (0..<size).map { gradientLikeVector(rowCount * width, of: $0) }
+    let expected = own.map { index in
+      terms.dropFirst().reduce(terms[0][index]) { $0 + $1[index] }
+    }
+    let sum = Buffer([Float](repeating: .nan, count: own.count))
+    let sentBefore = recorder.log.sentByteCount
+    try exchange.reduceColumns(
+      Buffer(terms[rank]), rowCount: rowCount, into: sum,
+      room: Buffer([Float](repeating: .nan, count: own.count)))
+    try expectEqual(sum.array, expected, "\(rowCount) rows of \(width)")
+    try expectEqual(recorder.log.sentByteCount - sentBefore, 4 * own.count * (size - 1))
+
+    let whole = (0..<rowCount * width).map { Double($0 % 13) - 6 }
+    let gathered = Buffer([Double](repeating: .nan, count: whole.count))
+    try exchange.gatherColumns(
+      Buffer(own.map { whole[$0] }), rowCount: rowCount, into: gathered)
+    try expectEqual(gathered.array, whole, "\(rowCount) rows of \(width)")
   }
 }
 

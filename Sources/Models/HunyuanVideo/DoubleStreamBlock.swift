@@ -22,20 +22,19 @@ struct DoubleStreamBlock<Scalar: KernelScalar> {
     let (videoScope, textScope) = (scope.overGroup(videoSegment), scope.overGroup(textSegment))
     let x = scope.gathered(videoModulation.enterAttention(video), videoSegment)
     let y = scope.gathered(textModulation.enterAttention(text), textSegment)
-    let query = tape.concatenate(
-      [
-        normed(videoScope, "attn.norm_q", videoScope.linear("attn.to_q", x), isVideo: true),
-        normed(
-          textScope, "attn.norm_added_q", textScope.linear("attn.add_q_proj", y), isVideo: false),
-      ], along: 1)  // [B, L+T, D]
-    let key = tape.concatenate(
-      [
-        normed(videoScope, "attn.norm_k", videoScope.linear("attn.to_k", x), isVideo: true),
-        normed(
-          textScope, "attn.norm_added_k", textScope.linear("attn.add_k_proj", y), isVideo: false),
-      ], along: 1)
-    let value = tape.concatenate(
-      [videoScope.linear("attn.to_v", x), textScope.linear("attn.add_v_proj", y)], along: 1)
+    func operand(_ parts: Value<Scalar>...) -> AttentionOperand<Scalar> {
+      stem.attention.operand(tape, tape.concatenate(parts, along: 1))  // [B, L+T, D]
+    }
+    let query = operand(
+      normed(videoScope, "attn.norm_q", videoScope.linear("attn.to_q", x), isVideo: true),
+      normed(textScope, "attn.norm_added_q", textScope.linear("attn.add_q_proj", y), isVideo: false)
+    )
+    let key = operand(
+      normed(videoScope, "attn.norm_k", videoScope.linear("attn.to_k", x), isVideo: true),
+      normed(textScope, "attn.norm_added_k", textScope.linear("attn.add_k_proj", y), isVideo: false)
+    )
+    let value = operand(
+      videoScope.linear("attn.to_v", x), textScope.linear("attn.add_v_proj", y))
     let attended = stem.attention(tape, query: query, key: key, value: value)
 
     let videoCount = x.shape[1]

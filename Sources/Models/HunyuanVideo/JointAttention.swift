@@ -11,10 +11,18 @@ struct JointAttention<Scalar: KernelScalar> {
   let segments: [Int]
   let sequence: (any SequenceParallel<Scalar>)?
 
-  /// - Shapes: query, key, value [B, L+T, N·K], or own tokens of both, or own heads of the group's → the same.
+  /// A query, key or value as soon as it is made.
+  /// - Shapes: [B, L+T, N·K], or own tokens of both, or own heads of the group's.
+  func operand(_ tape: Tape<Scalar>, _ x: Value<Scalar>) -> AttentionOperand<Scalar> {
+    sequence?.operand(x, segments: segments, on: tape) ?? AttentionOperand(x)
+  }
+
+  /// - Shapes: → as what the operands were made of.
   func callAsFunction(
-    _ tape: Tape<Scalar>, query: Value<Scalar>, key: Value<Scalar>, value: Value<Scalar>
+    _ tape: Tape<Scalar>, query: AttentionOperand<Scalar>, key: AttentionOperand<Scalar>,
+    value: AttentionOperand<Scalar>
   ) -> Value<Scalar> {
+    let (query, key, value) = (query.arrive(), key.arrive(), value.arrive())
     guard let sequence else {
       return tape.attention(
         query: query, key: key, value: value, headCount: headCount, mask: mask)

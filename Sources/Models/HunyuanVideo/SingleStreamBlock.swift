@@ -22,17 +22,18 @@ struct SingleStreamBlock<Scalar: KernelScalar> {
       joint, scale: modulation[1], shift: modulation[0], epsilon: epsilon, sums: ownSums)
     let x = scope.gathered(normalized, stem.segments)
     let slices = scope.tokenSlices(x.shape[0], stem.segments)
-    let query = tape.headNorm(
-      scope.linear("attn.to_q", x), gain: scope.parameter("attn.norm_q.weight"),
-      rotation: stem.rotation, headCount: headCount, epsilon: epsilon,
-      slices: slices, sums: scope.sums)
-    let key = tape.headNorm(
-      scope.linear("attn.to_k", x), gain: scope.parameter("attn.norm_k.weight"),
-      rotation: stem.rotation, headCount: headCount, epsilon: epsilon,
-      slices: slices, sums: scope.sums)
-    let attended = stem.attention(
-      tape, query: query, key: key, value: scope.linear("attn.to_v", x))
+    func normed(_ name: String, _ x: Value<Scalar>) -> Value<Scalar> {
+      tape.headNorm(
+        x, gain: scope.parameter(name + ".weight"), rotation: stem.rotation, headCount: headCount,
+        epsilon: epsilon, slices: slices, sums: scope.sums)
+    }
+    let query = stem.attention.operand(
+      tape, normed("attn.norm_q", scope.linear("attn.to_q", x)))
+    let key = stem.attention.operand(tape, normed("attn.norm_k", scope.linear("attn.to_k", x)))
+    let value = stem.attention.operand(tape, scope.linear("attn.to_v", x))
+    // Meanwhile operands travel, and their gradients on the way back.
     let mlp = tape.apply(.geluTanh, to: scope.linear("proj_mlp", x))
+    let attended = stem.attention(tape, query: query, key: key, value: value)
     return tape.gatedResidual(
       joint, gate: modulation[2],
       scope.rowLinear("proj_out", parts: [attended, mlp], stem.segments), sums: ownSums)

@@ -129,13 +129,16 @@ struct LayerScope<Scalar: KernelScalar> {
 
   /// LayerNorm whose scale and shift (in this order, unlike in a block's `Modulation`) are a linear
   /// layer of the condition.
-  /// - Parameter segments: of x, all ranks together; needed for canonical sums.
+  /// - Parameters:
+  ///   - segments: of x, all ranks together; needed for canonical sums.
+  ///   - isCut: whether ranks that cut weights have cut this layer, which is one of a block then.
   /// - Source: diffusers, `AdaLayerNormContinuous`.
   func modulatedLayerNorm(
     _ name: String, _ x: Value<Scalar>, condition: Value<Scalar>, epsilon: Double,
-    _ segments: [Int] = []
+    _ segments: [Int] = [], isCut: Bool = false
   ) -> Value<Scalar> {
-    let parts = tape.chunks(shared(linear(name, condition)), count: 2)
+    let columns = linear(name, condition)
+    let parts = tape.chunks(shared(isCut ? joined(columns) : columns), count: 2)
     return tape.layerNorm(
       x, scale: parts[0], shift: parts[1], epsilon: epsilon, sums: over(segments).sums)
   }

@@ -11,9 +11,12 @@ struct Layout {
   init(_ path: String) { self.path = path }
 
   /// Weight and bias of a linear or patch layer; the first size is the output width.
-  /// - Parameter cut: of the weight; a bias is cut with the rows, and whole otherwise.
+  /// - Parameters:
+  ///   - cut: of the weight; a bias is cut with the rows, and whole otherwise.
+  ///   - cutsOutputs: whether outputs are cut as well as inputs (`innerLinear`), and so the bias.
   func linear(
-    _ name: String, _ shape: [Int], zero: Bool = false, cut: ParameterCut = .whole
+    _ name: String, _ shape: [Int], zero: Bool = false, cut: ParameterCut = .whole,
+    cutsOutputs: Bool = false
   ) -> Layout {
     let inputWidth = shape.dropFirst().reduce(1, *)
     let start: Initialization =
@@ -21,7 +24,8 @@ struct Layout {
     return adding([
       ParameterSpecification(full(name, "weight"), shape, start, cut: cut),
       ParameterSpecification(
-        full(name, "bias"), [shape[0]], start, cut: cut == .rows ? .rows : .whole),
+        full(name, "bias"), [shape[0]], start,
+        cut: cut == .rows || cutsOutputs ? .rows : .whole),
     ])
   }
 

@@ -35,11 +35,19 @@ package protocol SequenceParallel<Scalar>: AnyObject {
   /// Which of those ranks this is.
   var headShare: (part: Int, partCount: Int) { get }
 
-  /// Attention of the own queries to the keys of all parts.
+  /// An operand of the next attention, as soon as it is made: what it exchanges for that begins here, and goes on
+  /// beside what is computed until it arrives.
+  /// - Parameter segments: tokens of each segment; own tokens are the own ranges one after the other.
+  /// - Shapes: x [B, l, N·K] → what `attention` takes.
+  func operand(
+    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
+  ) -> AttentionOperand<Scalar>
+
+  /// Attention of the own queries to the keys of all parts. Its operands have arrived.
   /// - Parameters:
   ///   - mask: of the keys of all parts.
   ///   - segments: tokens of each segment; own tokens are the own ranges one after the other.
-  /// - Shapes: query, key, value [B, l, N·K] → the same.
+  /// - Shapes: query, key, value as `operand` gives them → [B, l, N·K].
   func attention(
     query: Value<Scalar>, key: Value<Scalar>, value: Value<Scalar>, headCount: Int,
     mask: AttentionMask?, segments: [Int], on tape: Tape<Scalar>
@@ -53,6 +61,17 @@ package protocol SequenceParallel<Scalar>: AnyObject {
 
   /// The exchange of tokens against heads by itself; nil where attention is more than that.
   var headExchange: (any HeadExchange<Scalar>)? { get }
+}
+
+/// Something that an attention needs; it may be on its way.
+package struct AttentionOperand<Scalar: KernelScalar> {
+  /// Called once, and for query, key and value in the order in which they were made.
+  package let arrive: () -> Value<Scalar>
+
+  package init(arrive: @escaping () -> Value<Scalar>) { self.arrive = arrive }
+
+  /// What is there already.
+  package init(_ x: Value<Scalar>) { self.init { x } }
 }
 
 /// A sequence whose parts exchange tokens against heads, for networks with several attentions.
@@ -92,6 +111,10 @@ extension SequenceParallel {
   package var headShare: (part: Int, partCount: Int) { (0, 1) }
 
   package var tokens: (any SequenceParallel<Scalar>)? { self }
+
+  package func operand(
+    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
+  ) -> AttentionOperand<Scalar> { AttentionOperand(x) }
 
   /// How much of the parameters of blocks these ranks compute with.
   package var extent: UnitExtent {

@@ -28,6 +28,10 @@ package protocol TensorParallel<Scalar>: SequenceParallel {
   /// - Shapes: [B, group's tokens, C] → [B, own tokens, C].
   func scatterSum(_ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>) -> Value<Scalar>
 
+  /// The sum of what all ranks found for the group's tokens → own columns of it.
+  /// - Shapes: [B, group's tokens, C] → [B, group's tokens, C / degree].
+  func scatterColumns(_ x: Value<Scalar>, on tape: Tape<Scalar>) -> Value<Scalar>
+
   /// Own columns → all columns. On the way back what all ranks found is summed; with canonical sums, where all found
   /// the same, the own columns of it are taken.
   /// - Shapes: [B, C / degree] → [B, C].

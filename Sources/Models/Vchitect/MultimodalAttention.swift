@@ -5,7 +5,8 @@
 // single frame and else 1:
 //   v2   Δ = W_o (κ A_s + W_c A_c) + ι W_o^t A_t
 //   v1   Δ = W_o (A_s + ι A_t)
-// where every W has its bias, and W_o, W_o^t are those of the stream.
+// where every W has its bias, and W_o, W_o^t are those of the stream. Where ranks cut the weights, branches are on
+// own heads, so W_c takes them and has to give them again for W_o: its terms are summed by columns.
 // Source: Vchitect-2.0 (2501.08453), specification §3.2, 3.4 and 3.7.
 
 import Autodiff
@@ -18,7 +19,8 @@ struct MultimodalAttention<Scalar: KernelScalar> {
   let branches: SharedBranches<Scalar>
 
   /// - Parameter withText: whether the text's own part is wanted, or only the image's.
-  /// - Shapes: image [B·F, S, D], text [B·F, T, D], or own tokens of both → as the two streams.
+  /// - Shapes: image [B·F, S, D], text [B·F, T, D], or own tokens of both → as the two streams. Where weights are
+  ///   cut the group's tokens come in, and own ones go out.
   func forward(
     image x: Value<Scalar>, text y: Value<Scalar>, withText: Bool
   ) -> (image: Value<Scalar>, text: Value<Scalar>?) {
@@ -97,14 +99,16 @@ struct MultimodalAttention<Scalar: KernelScalar> {
   ) -> Value<Scalar> {
     let tape = scope.tape
     let scope = over(stream)
+    let segments = [branches.tokenCounts[stream.rawValue]]
     let temporal = branches.frameCount > 1 ? branches.temporal(temporal(), of: stream) : nil
     guard let cross else {
-      return scope.linear(output, temporal.map { tape.add(spatial, $0) } ?? spatial)
+      return scope.rowLinear(
+        output, parts: [temporal.map { tape.add(spatial, $0) } ?? spatial], segments)
     }
     let context =
-      context ?? scope.linear("to_out_context", branches.cross(cross, of: stream))
-    let merged = scope.linear(
-      output, tape.combine(configuration.spatialGain, spatial, 1, context))
-    return temporal.map { tape.add(merged, scope.linear(temporalOutput, $0)) } ?? merged
+      context ?? scope.innerLinear("to_out_context", branches.cross(cross, of: stream))
+    let merged = tape.combine(configuration.spatialGain, spatial, 1, context)
+    return scope.rowLinears(
+      [(output, merged)] + (temporal.map { [(temporalOutput, $0)] } ?? []), segments)
   }
 }

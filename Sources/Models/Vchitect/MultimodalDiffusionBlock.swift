@@ -1,5 +1,6 @@
 // A block over the image tokens and text tokens of every frame: attention within frames, along time and to
-// the text, side by side on the same normalized input, then an MLP for each stream.
+// the text, side by side on the same normalized input, then an MLP for each stream. Where ranks cut the weights,
+// attention is that of own heads over the group's tokens of every frame, all else is on own tokens.
 //
 // Source: Vchitect-2.0 (2501.08453), specification §3.
 // Letters: B clips, F frames, S image tokens and T text tokens of a frame, D width.
@@ -33,15 +34,17 @@ struct MultimodalDiffusionBlock<Scalar: KernelScalar> {
       scope: scope("attn"), configuration: configuration,
       branches: SharedBranches(
         branches: AttentionBranches(
-          tape: tape, headCount: configuration.attentionHeadCount, clipCount: stem.clipCount,
-          rotation: stem.rotation),
-        sequence: stem.sequence, tokenCounts: stem.tokenCounts))
+          tape: tape,
+          headCount: configuration.attentionHeadCount / (scope.tensor?.degree ?? 1),
+          clipCount: stem.clipCount, rotation: stem.rotation),
+        sequence: stem.sequence?.headExchange, tokenCounts: stem.tokenCounts))
     let attended = attention.forward(
-      image: imageModulation.enterAttention(image),
-      text: textModulation?.enterAttention(text)
-        ?? scope.modulatedLayerNorm(
-          "norm1_context.linear", text, condition: condition, epsilon: epsilon, textSegment),
-      withText: !isLast)
+      image: scope.gathered(imageModulation.enterAttention(image), imageSegment),
+      text: scope.gathered(
+        textModulation?.enterAttention(text)
+          ?? scope.modulatedLayerNorm(
+            "norm1_context.linear", text, condition: condition, epsilon: epsilon, textSegment,
+            isCut: true), textSegment), withText: !isLast)
 
     let imageMiddle = imageModulation.leaveAttention(image, attended.image)
     let imageOutput = imageModulation.mlp(scope("ff"), imageMiddle)

@@ -2,7 +2,8 @@
 // before and after each of them. With nobody to share with, nothing is.
 //
 // Operands and results are own tokens of all heads. Inside, operands may be all tokens of own heads
-// (`SequencePlan`).
+// (`SequencePlan`). Where ranks cut the weights as well, own tokens are those of their group here, and all heads
+// those of this rank.
 // Source: Vchitect-2.0 specification §6.3 and 6.4.
 // Letters: S image and T text tokens of a frame, s and t those of them that are held here.
 

@@ -54,32 +54,37 @@ extension VchitectConfiguration {
     let isLast = index == blockCount - 1
     let (square, mlpWidth) = ([width, width], Self.mlpRatio * width)
     var layout = Layout("transformer_blocks.\(index)")
-      .linear("norm1.linear", [6 * width, width], zero: true)
-      .linear("norm1_context.linear", [(isLast ? 2 : 6) * width, width], zero: true)
-      .linears(["attn.to_q", "attn.to_k", "attn.to_v"], square)
+      .linear("norm1.linear", [6 * width, width], zero: true, cut: .rows)
+      .linear("norm1_context.linear", [(isLast ? 2 : 6) * width, width], zero: true, cut: .rows)
+      .linears(["attn.to_q", "attn.to_k", "attn.to_v"], square, cut: .rows)
     if variant == .v2 {
       layout = layout.linears(
-        ["attn.to_q_cross", "attn.to_q_temp", "attn.to_k_temp", "attn.to_v_temp"], square)
+        ["attn.to_q_cross", "attn.to_q_temp", "attn.to_k_temp", "attn.to_v_temp"], square,
+        cut: .rows)
     }
+    let heads = ParameterCut.columns([width])
     layout =
       layout
-      .linears(["attn.add_k_proj", "attn.add_v_proj", "attn.add_q_proj"], square)
-      .linear("attn.to_out.0", square)
-    if !isLast { layout = layout.linear("attn.to_add_out", square) }
+      .linears(["attn.add_k_proj", "attn.add_v_proj", "attn.add_q_proj"], square, cut: .rows)
+      .linear("attn.to_out.0", square, cut: heads)
+    if !isLast { layout = layout.linear("attn.to_add_out", square, cut: heads) }
     if variant == .v2 {
-      for name in ["attn.to_out_temporal", "attn.to_add_out_temporal", "attn.to_out_context"] {
-        layout = layout.linear(name, square, zero: true)
+      for name in ["attn.to_out_temporal", "attn.to_add_out_temporal"] {
+        layout = layout.linear(name, square, zero: true, cut: heads)
       }
+      // What it gives goes on through to_out.0 and to_add_out, by heads again.
+      layout = layout.linear(
+        "attn.to_out_context", square, zero: true, cut: heads, cutsOutputs: true)
     }
     layout =
       layout
-      .linear("ff.net.0.proj", [mlpWidth, width])
-      .linear("ff.net.2", [width, mlpWidth])
+      .linear("ff.net.0.proj", [mlpWidth, width], cut: .rows)
+      .linear("ff.net.2", [width, mlpWidth], cut: .columns([mlpWidth]))
     guard !isLast else { return layout.blockSpecifications }
     return
       layout
-      .linear("ff_context.net.0.proj", [mlpWidth, width])
-      .linear("ff_context.net.2", [width, mlpWidth])
+      .linear("ff_context.net.0.proj", [mlpWidth, width], cut: .rows)
+      .linear("ff_context.net.2", [width, mlpWidth], cut: .columns([mlpWidth]))
       .blockSpecifications
   }
 }

@@ -36,8 +36,8 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   /// - Parameters:
   ///   - recomputedShare: share of the blocks, evenly spread, that store only their inputs and run again in
   ///     `backward`.
-  ///   - sequence: runs the blocks on a part of the tokens of every frame, or some of the blocks; inputs and
-  ///     result are whole.
+  ///   - sequence: runs the blocks on a part of the tokens of every frame, with a part of their weights, or some of
+  ///     the blocks; inputs and result are whole.
   /// - Precondition: `inputs.problems(for: configuration)` is empty where the first block is run; the sequence is
   ///   no ring; with canonical sums it exchanges all branches of form v2 (`SequencePlan`).
   package func forward(
@@ -47,8 +47,8 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
     let stage = sequence?.stage
     let blocks = stage?.blocks(of: configuration.blockCount) ?? 0..<configuration.blockCount
     let scope = LayerScope(
-      tape, parameters, adapter: adapter, extent: sequence?.extent ?? .whole,
-      canonical: sequence?.canonical)
+      tape, parameters, adapter: adapter, tensor: sequence?.tensor,
+      extent: sequence?.extent ?? .whole, canonical: sequence?.canonical)
     let stem = stem(scope, inputs, sequence: sequence?.tokens)
     var state =
       if let stage, !stage.isFirst {
@@ -74,7 +74,7 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   ) -> VchitectStem<Scalar> {
     let exchange = sequence?.headExchange
     precondition(
-      sequence?.isWhole ?? true || exchange != nil,
+      sequence?.isWhole ?? true || exchange != nil || scope.tensor != nil,
       "keys of Multimodal Diffusion Blocks do not go round a ring")
     precondition(
       scope.canonical == nil || configuration.variant == .v1 || exchange?.plan ?? .all == .all,
@@ -88,7 +88,7 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
         positionCount: grid.sizes[0], headWidth: configuration.attentionHeadWidth,
         theta: configuration.ropeTheta, scaling: configuration.ropeScalingFactor),
       tokenCounts: [grid.sizes[1] * grid.sizes[2], inputs.encoderHiddenStates.shape[1]],
-      sequence: exchange)
+      sequence: sequence)
   }
 
   /// What comes before the blocks.
@@ -148,7 +148,7 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   /// Patches with their positions, which are the same in every frame: [B, C, F, H, W] → [B·F, S, D].
   private func imageTokens(
     _ scope: LayerScope<Scalar>, _ latents: Value<Scalar>, _ grid: PatchGrid,
-    _ sequence: (any HeadExchange<Scalar>)?
+    _ sequence: (any SequenceParallel<Scalar>)?
   ) -> Value<Scalar> {
     let tape = scope.tape
     let samples = grid.sampleCount * grid.sizes[0]
@@ -168,7 +168,7 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   /// A copy of the clip's text for each of its frames: [B, T, E] → [B·F, T, D].
   private func textTokens(
     _ scope: LayerScope<Scalar>, _ text: Value<Scalar>, frameCount: Int,
-    _ sequence: (any HeadExchange<Scalar>)?
+    _ sequence: (any SequenceParallel<Scalar>)?
   ) -> Value<Scalar> {
     let own = ownTokens(scope, text, sequence)
     let projected = scope.over([text.shape[1]]).linear("context_embedder", own)
@@ -179,7 +179,7 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   }
 
   private func ownTokens(
-    _ scope: LayerScope<Scalar>, _ x: Value<Scalar>, _ sequence: (any HeadExchange<Scalar>)?
+    _ scope: LayerScope<Scalar>, _ x: Value<Scalar>, _ sequence: (any SequenceParallel<Scalar>)?
   ) -> Value<Scalar> {
     guard let sequence else { return x }
     return scope.canonical?.ownTokens(x, on: scope.tape)
@@ -226,7 +226,7 @@ struct VchitectStem<Scalar: KernelScalar> {
   /// S and T, those of all parts.
   let tokenCounts: [Int]
   /// Who shares the tokens of every frame; nil: nobody.
-  let sequence: (any HeadExchange<Scalar>)?
+  let sequence: (any SequenceParallel<Scalar>)?
 
   /// B.
   var clipCount: Int { grid.sampleCount }

@@ -113,16 +113,19 @@ extension NetworkTwin {
         partials: textPartials),
       textCount, sampleCount)
     let (videoGroup, textGroup) = (groupPartials(videoCount), groupPartials(textCount))
-    func normedHeads() -> ValueTwin {
-      tape.concatenate([
+    let ownCount = x.count / cut + y.count / cut
+    func operand(_ parts: ValueTwin...) -> () -> ValueTwin {
+      self.operand(tape, tape.concatenate(parts), sampleCount: sampleCount)
+    }
+    func normedHeads() -> () -> ValueTwin {
+      operand(
         normed(tape, heads(tape, x, videoGroup), videoCount, sampleCount),
-        normed(tape, heads(tape, y, textGroup), textCount, sampleCount),
-      ])
+        normed(tape, heads(tape, y, textGroup), textCount, sampleCount))
     }
     let (query, key) = (normedHeads(), normedHeads())
-    let value = tape.concatenate([heads(tape, x, videoGroup), heads(tape, y, textGroup)])
+    let value = operand(heads(tape, x, videoGroup), heads(tape, y, textGroup))
     let attended = jointAttention(
-      tape, query: query, key: key, value: value, sampleCount: sampleCount)
+      tape, query: query, key: key, value: value, ownCount: ownCount, sampleCount: sampleCount)
     let videoPart = tape.slice(attended, count: x.count / cut)
     let textPart = tape.slice(attended, count: y.count / cut)
     let videoMiddle = tape.gatedResidual(
@@ -137,7 +140,7 @@ extension NetworkTwin {
       mlp(tape, videoMiddle, videoModulation, videoCount, sampleCount),
       mlp(tape, textMiddle, textModulation, textCount, sampleCount),
     ]
-    withExtendedLifetime((x, y, query, key, value, attended)) {}
+    withExtendedLifetime((x, y, attended)) {}
     withExtendedLifetime((videoModulation, textModulation, videoPart, textPart)) {}
     return results
   }
@@ -154,18 +157,23 @@ extension NetworkTwin {
         joint, width: width, scale: modulation[1], shift: modulation[0], partials: partials),
       segments, sampleCount)
     let group = groupPartials(segments)
-    let query = normed(tape, heads(tape, x, group), segments, sampleCount)
-    let key = normed(tape, heads(tape, x, group), segments, sampleCount)
-    let attended = jointAttention(
-      tape, query: query, key: key, value: heads(tape, x, group), sampleCount: sampleCount)
+    func operand(_ x: ValueTwin) -> () -> ValueTwin {
+      self.operand(tape, x, sampleCount: sampleCount)
+    }
+    let query = operand(normed(tape, heads(tape, x, group), segments, sampleCount))
+    let key = operand(normed(tape, heads(tape, x, group), segments, sampleCount))
+    let value = operand(heads(tape, x, group))
     let mlp = tape.apply(
       adapted(tape, x, from: width, to: sizes.mlpWidth / cut, partials: group))
+    let attended = jointAttention(
+      tape, query: query, key: key, value: value, ownCount: x.count / cut,
+      sampleCount: sampleCount)
     let result = tape.gatedResidual(
       joint, gate: modulation[2],
       rowLinear(
         tape, [attended, mlp], from: width + sizes.mlpWidth, to: joint.count, segments,
         sampleCount), partials: partials)
-    withExtendedLifetime((modulation, x, query, key, attended, mlp)) {}
+    withExtendedLifetime((modulation, x, attended, mlp)) {}
     return result
   }
 }

@@ -41,11 +41,9 @@ extension NetworkTwin {
     let patches = linear(
       tape, normalized, from: width, to: sizes.outChannels * sizes.patchVolume,
       partials: partials)
-    let whole =
-      part.map {
-        tape.gatherTokens(
-          patches, to: sampleCount * sizes.latentCount, peerCount: $0.degree - 1)
-      } ?? patches
+    let whole = allTokens(
+      tape, patches, of: tokenCount(.image),
+      tokenSize: sampleCount * sizes.latentFrames * sizes.outChannels * sizes.patchVolume)
     let output = tape.permuted(whole)
     withExtendedLifetime(normalized) {}
     return output
@@ -122,18 +120,22 @@ extension NetworkTwin {
     condition: ValueTwin, sampleCount: Int, isLast: Bool
   ) -> [ValueTwin] {
     let (imagePartials, textPartials) = (partials(.image), partials(.text))
-    func modulation(_ count: Int) -> [ValueTwin] {
-      tape.chunks(
-        shared(tape, linear(tape, condition, from: width, to: count * width)), count: count)
-    }
-    let imageModulation = modulation(6)
-    let textModulation = isLast ? nil : modulation(6)
-    let x = tape.layerNorm(
-      image, width: width, scale: imageModulation[1], shift: imageModulation[0],
-      partials: imagePartials)
-    let parts = textModulation.map { [$0[1], $0[0]] } ?? modulation(2)
-    let y = tape.layerNorm(
-      text, width: width, scale: parts[0], shift: parts[1], partials: textPartials)
+    let imageModulation = modulation(tape, condition, count: 6)
+    let textModulation = isLast ? nil : modulation(tape, condition, count: 6)
+    let frameCount = sampleCount * sizes.latentFrames
+    let x = gathered(
+      tape,
+      tape.layerNorm(
+        image, width: width, scale: imageModulation[1], shift: imageModulation[0],
+        partials: imagePartials),
+      [tokenCount(.image)], frameCount)
+    let parts =
+      textModulation.map { [$0[1], $0[0]] } ?? modulation(tape, condition, count: 2)
+    let y = gathered(
+      tape,
+      tape.layerNorm(
+        text, width: width, scale: parts[0], shift: parts[1], partials: textPartials),
+      [tokenCount(.text)], frameCount)
     let attended = BranchesTwin(
       network: self, tape: tape, form: form, sampleCount: sampleCount
     ).attend(image: x, text: y, withText: !isLast)
@@ -141,13 +143,13 @@ extension NetworkTwin {
     let imageMiddle = tape.gatedResidual(
       image, gate: imageModulation[2], attended[0], partials: imagePartials)
     let imageOutput = mlp(
-      tape, imageMiddle, imageModulation, [tokenCount(.image)], sampleCount)
+      tape, imageMiddle, imageModulation, [tokenCount(.image)], frameCount)
     defer { withExtendedLifetime((x, y, attended, imageModulation, textModulation)) {} }
     guard let textModulation else { return [imageOutput] }
     let textMiddle = tape.gatedResidual(
       text, gate: textModulation[2], attended[1], partials: textPartials)
     return [
-      imageOutput, mlp(tape, textMiddle, textModulation, [tokenCount(.text)], sampleCount),
+      imageOutput, mlp(tape, textMiddle, textModulation, [tokenCount(.text)], frameCount),
     ]
   }
 
@@ -178,15 +180,17 @@ private struct BranchesTwin {
   let sampleCount: Int
 
   private var sizes: NetworkSizes { network.sizes }
-  private var width: Int { network.width }
+  /// Width and number of the heads that the rank has of the weights.
+  private var width: Int { network.width / network.cut }
+  private var headCount: Int { sizes.headCount / network.cut }
   /// B·F.
   private var frameCount: Int { sampleCount * sizes.latentFrames }
   private var degree: Int { network.part?.degree ?? 1 }
-  private var exchangesAll: Bool { network.part != nil && form.exchangesAllBranches }
-  private var exchangesSpatial: Bool { network.part != nil && !form.exchangesAllBranches }
+  private var exchangesAll: Bool { degree > 1 && form.exchangesAllBranches }
+  private var exchangesSpatial: Bool { degree > 1 && !form.exchangesAllBranches }
   /// Of what `operand` leaves.
   private var heldWidth: Int { exchangesAll ? width / degree : width }
-  private var heldHeadCount: Int { exchangesAll ? sizes.headCount / degree : sizes.headCount }
+  private var heldHeadCount: Int { exchangesAll ? headCount / degree : headCount }
 
   func attend(image x: ValueTwin, text y: ValueTwin, withText: Bool) -> [ValueTwin] {
     let image = imageProjections(of: x)
@@ -219,7 +223,7 @@ private struct BranchesTwin {
   }
 
   private func projection(of x: ValueTwin, _ stream: Stream) -> ValueTwin {
-    let projected = network.square(tape, x, partials: network.partials(stream))
+    let projected = network.heads(tape, x, network.partials(stream))
     return exchangesAll ? scattered(projected, [stream]) : projected
   }
 
@@ -244,16 +248,19 @@ private struct BranchesTwin {
     temporal: @autoclosure () -> Operands
   ) -> ValueTwin {
     let partials = network.partials(stream)
-    func square(_ x: ValueTwin) -> ValueTwin { network.square(tape, x, partials: partials) }
     let temporal = sizes.latentFrames > 1 ? self.temporal(temporal(), of: stream) : nil
     defer { withExtendedLifetime((temporal, cross)) {} }
-    guard let cross else {
-      return square(temporal.map { tape.add(spatial, $0) } ?? spatial)
+    func outputs(_ branches: [ValueTwin]) -> ValueTwin {
+      network.rowLinears(
+        tape, branches, to: frameCount * network.held(stream) * network.width, partials)
     }
-    let context = context ?? square(attended(cross, of: stream))
-    let merged = square(
-      tape.combine(spatial, context, passingTo: form.hasUnitGain ? [0, 1] : [1]))
-    return temporal.map { tape.add(merged, square($0)) } ?? merged
+    guard let cross else {
+      return outputs([temporal.map { tape.add(spatial, $0) } ?? spatial])
+    }
+    let context = context ?? network.innerLinear(tape, attended(cross, of: stream), partials)
+    let merged = tape.combine(
+      spatial, context, passingTo: form.hasUnitGain ? [0, 1] : [1])
+    return outputs([merged] + (temporal.map { [$0] } ?? []))
   }
 
   // MARK: Branches
@@ -267,7 +274,7 @@ private struct BranchesTwin {
     let value = tape.concatenate([image.value, textValue])
     func attended(_ query: ValueTwin, _ key: ValueTwin, _ value: ValueTwin) -> ValueTwin {
       tape.attention(
-        query: query, key: key, value: value, headCount: sizes.headCount / degree,
+        query: query, key: key, value: value, headCount: headCount / degree,
         sampleCount: frameCount, width: width / degree)
     }
     func cut(_ x: ValueTwin) -> [ValueTwin] {
@@ -291,7 +298,7 @@ private struct BranchesTwin {
     let (query, key) = (
       tape.rotatedAndTransposed(operands.query), tape.rotatedAndTransposed(operands.key)
     )
-    let tokenCount = exchangesAll ? network.tokenCount(stream) : network.held(stream)
+    let tokenCount = exchangesAll ? network.tokenCount(stream) : groupCount(stream)
     let attended = tape.attention(
       query: query, key: key, value: value, headCount: heldHeadCount,
       sampleCount: sampleCount * tokenCount, width: heldWidth)
@@ -307,6 +314,11 @@ private struct BranchesTwin {
   }
 
   // MARK: Exchanges
+
+  /// Tokens of a frame that those have who cut weights with this rank.
+  private func groupCount(_ stream: Stream) -> Int {
+    network.part?.groupCount(of: network.tokenCount(stream)) ?? network.tokenCount(stream)
+  }
 
   /// Own tokens of all heads → all tokens of own heads. Own tokens of the heads of others go out, tokens of
   /// others of the own heads come back.
@@ -326,6 +338,6 @@ private struct BranchesTwin {
   }
 
   private func left(_ x: ValueTwin, of stream: Stream) -> ValueTwin {
-    exchangesAll ? gathered(x, to: frameCount * network.held(stream) * width) : x
+    exchangesAll ? gathered(x, to: frameCount * groupCount(stream) * width) : x
   }
 }

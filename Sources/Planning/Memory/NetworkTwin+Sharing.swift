@@ -52,38 +52,47 @@ extension NetworkTwin {
     }
   }
 
+  /// A query, key or value of video and text as soon as it is made; it is called for once.
+  func operand(_ tape: TapeTwin, _ x: ValueTwin, sampleCount: Int) -> () -> ValueTwin {
+    guard let part, part.degree > 1 else { return { x } }
+    let counts = exchangeCounts(part, ofOwn: x.count, sampleCount: sampleCount)
+    return tape.travel(
+      x, to: counts.all, sentCount: counts.own, sentBackCount: counts.others,
+      peerCount: part.degree - 1)
+  }
+
   /// Attention over video and text, with its exchanges where the sequence is cut.
+  /// - Parameter ownCount: elements of a query of own tokens.
   func jointAttention(
-    _ tape: TapeTwin, query: ValueTwin, key: ValueTwin, value: ValueTwin, sampleCount: Int
+    _ tape: TapeTwin, query: () -> ValueTwin, key: () -> ValueTwin, value: () -> ValueTwin,
+    ownCount: Int, sampleCount: Int
   ) -> ValueTwin {
+    let (q, k, v) = (query(), key(), value())
+    defer { withExtendedLifetime((q, k, v)) {} }
     guard let part else {
       return tape.attention(
-        query: query, key: key, value: value, headCount: sizes.headCount,
-        sampleCount: sampleCount, width: width)
+        query: q, key: k, value: v, headCount: sizes.headCount, sampleCount: sampleCount,
+        width: width)
     }
-    let width = width / cut
-    guard part.degree > 1 else {
-      return ringAttention(
-        tape, part, query: query, key: key, value: value, sampleCount: sampleCount)
-    }
-    let tokenCount = tokenCount(at: part.ringRank, of: part)
-    let allCount = sampleCount * tokenCount * (width / part.degree)
-    // Own tokens of the heads of others go out, tokens of others of the own heads come back.
-    let ownSent = query.count / part.degree * (part.degree - 1)
-    let othersSent = allCount - query.count / part.degree
-    func scattered(_ x: ValueTwin) -> ValueTwin {
-      tape.exchange(
-        x, to: allCount, sentCount: ownSent, sentBackCount: othersSent,
-        peerCount: part.degree - 1)
-    }
-    let (q, k, v) = (scattered(query), scattered(key), scattered(value))
     let attended = ringAttention(
       tape, part, query: q, key: k, value: v, sampleCount: sampleCount)
+    if part.degree == 1 { return attended }
+    let counts = exchangeCounts(part, ofOwn: ownCount, sampleCount: sampleCount)
     let result = tape.exchange(
-      attended, to: query.count, sentCount: othersSent, sentBackCount: ownSent,
+      attended, to: ownCount, sentCount: counts.others, sentBackCount: counts.own,
       peerCount: part.degree - 1)
-    withExtendedLifetime((q, k, v, attended)) {}
+    withExtendedLifetime(attended) {}
     return result
+  }
+
+  /// Elements of all tokens of own heads; of own tokens for the heads of others, which go out; of the own heads
+  /// for tokens of others, which come back.
+  private func exchangeCounts(
+    _ part: SequencePart, ofOwn ownCount: Int, sampleCount: Int
+  ) -> (all: Int, own: Int, others: Int) {
+    let tokenCount = tokenCount(at: part.ringRank, of: part)
+    let all = sampleCount * tokenCount * (width / cut / part.degree)
+    return (all, ownCount / part.degree * (part.degree - 1), all - ownCount / part.degree)
   }
 
   /// Attention of own heads, around the ring where there is one.
@@ -193,6 +202,7 @@ extension NetworkTwin {
     return tape.addBias(
       tape.scatterSum(sums, to: count, peerCount: cut - 1), isTrainable: isTrainable)
   }
+
   /// Own tokens of these segments and those of the ranks that cut weights with this one; nil where sums are not made in
   /// slices.
   private func sliceRows(_ segments: [Int], _ sampleCount: Int) -> SliceRowsTwin? {
@@ -217,5 +227,27 @@ extension NetworkTwin {
     return tape.headNorm(
       x, headWidth: sizes.headWidth, isTrainable: isTrainable, sliceCount: sliceCount / cut,
       blockCount: TokenBlocks.count / (part?.degree ?? 1), rows)
+  }
+
+  /// A sum of row-parallel layers, each from and to the width.
+  func rowLinears(
+    _ tape: TapeTwin, _ inputs: [ValueTwin], to count: Int, _ partials: Int
+  ) -> ValueTwin {
+    let terms = inputs.map {
+      adapted(tape, $0, from: width / cut, to: width, partials: partials)
+    }
+    let sum = terms.dropFirst().reduce(terms[0]) { tape.add($0, $1) }
+    if cut == 1 { return sum }
+    return inputs.reduce(tape.scatterSum(sum, to: count, peerCount: cut - 1)) { sum, _ in
+      tape.addBias(sum, isTrainable: isTrainable)
+    }
+  }
+
+  /// A layer whose inputs and outputs are cut: its terms are summed by columns.
+  func innerLinear(_ tape: TapeTwin, _ x: ValueTwin, _ partials: Int) -> ValueTwin {
+    let terms = adapted(tape, x, from: width / cut, to: width, partials: partials)
+    if cut == 1 { return terms }
+    return tape.addBias(
+      tape.scatterSum(terms, to: x.count, peerCount: cut - 1), isTrainable: isTrainable)
   }
 }

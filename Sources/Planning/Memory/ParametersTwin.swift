@@ -179,7 +179,15 @@ final class ParametersTwin {
     present[unit] = (
       ledger.allocate(memoryCount(unit, extent), role, .parameters), extent, 0
     )
-    gather(unit, extent, by: besides.loads)
+    besideComputing { gather(unit, extent, by: besides.loads) }
+  }
+
+  /// Counts what `body` sends as travelling while something is computed.
+  private func besideComputing(_ body: () -> Void) {
+    let (byteCount, messageCount) = (ledger.updateByteCount, ledger.updateMessageCount)
+    body()
+    ledger.besideUpdateByteCount += ledger.updateByteCount - byteCount
+    ledger.besideUpdateMessageCount += ledger.updateMessageCount - messageCount
   }
 
   /// Elements of a unit in memory.
@@ -315,8 +323,12 @@ final class ParametersTwin {
   }
 
   private func reduceScatter(_ unit: Int) {
+    guard sumsUnits, let line = group.besides?.sums else { return reduceScatter(unit, by: nil) }
+    besideComputing { reduceScatter(unit, by: line) }
+  }
+
+  private func reduceScatter(_ unit: Int, by beside: ExchangeTwin?) {
     let partition = sharding.partitions[unit]
-    let beside = sumsUnits ? group.besides?.sums : nil
     if group.tensorDegree > 1 {
       let (exchange, rank, rankCount) = sharers
       (beside ?? exchange).reducePart(

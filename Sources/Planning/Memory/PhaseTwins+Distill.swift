@@ -23,7 +23,8 @@ extension PhaseTwins {
   }
 
   func distributionMatching() -> RankPhase {
-    let state = state(draws: stage == nil)
+    // Where it is taught before, it has been drawn in that phase.
+    let state = state(draws: stage == nil && sizes.teachStepCount == 0)
     let ledger = state.ledger
     let generator = weights(state, .generator, sizes.networkUnits)
     let generatorOptimizer = OptimizerTwin(generator, hasAverage: sizes.keepsGeneratorAverage)
@@ -95,6 +96,7 @@ extension PhaseTwins {
       _ = network.velocity(tape, noisy: noisy, sampleCount: sampleCount)
     }
     (silentPass.updateByteCount, silentPass.updateMessageCount) = (0, 0)
+    (silentPass.besideUpdateByteCount, silentPass.besideUpdateMessageCount) = (0, 0)
     return Double(microbatchCount)
       * (Double(depth) / 2 * silentPass + loads(of: generator, ledger))
   }

@@ -183,7 +183,7 @@ struct PhaseTwins {
   // MARK: The consistency baseline
 
   private func consistency() -> RankPhase {
-    let state = state(draws: stage == nil)
+    let state = state(draws: stage == nil && sizes.teachStepCount == 0)
     let ledger = state.ledger
     let weights = (0..<2).map { _ in self.weights(state, .generator, sizes.networkUnits) }
     let optimizer = OptimizerTwin(weights[0], hasAverage: sizes.keepsGeneratorAverage)

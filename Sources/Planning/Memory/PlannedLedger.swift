@@ -29,7 +29,7 @@ package struct PlannedMemory: Codable, Equatable, Sendable {
   package let totalPeakByteCount: Int
   /// Bytes of the arena: it keeps blocks by size, so of each size as many as were in use at once.
   package let poolByteCount: Int
-  /// Bytes of the largest exchange of activations.
+  /// Bytes sent by the exchanges of activations that are on their way at once, at most.
   package let largestSendByteCount: Int
 
   package init(
@@ -75,6 +75,10 @@ final class PlannedLedger {
   var sentByteCount = 0.0 {
     didSet { largestSend = max(largestSend, sentByteCount - oldValue) }
   }
+  /// Bytes of activations that have left and not arrived.
+  var travelingByteCount = 0.0 {
+    didSet { largestSend = max(largestSend, travelingByteCount) }
+  }
   /// Bytes of gradients and parameters sent to other ranks so far, before coding.
   var updateByteCount = 0.0
   /// The rest of `StepWork`.
@@ -83,6 +87,10 @@ final class PlannedLedger {
   var optimizerByteCount = 0.0
   var messageCount = 0.0
   var updateMessageCount = 0.0
+  var besideByteCount = 0.0
+  var besideMessageCount = 0.0
+  var besideUpdateByteCount = 0.0
+  var besideUpdateMessageCount = 0.0
 
   /// Where activations are kept outside of memory; nil: nowhere.
   var activationStore: ActivationStoreTwin?

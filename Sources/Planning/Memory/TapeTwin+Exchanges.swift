@@ -19,6 +19,30 @@ extension TapeTwin {
       messageCount: peerCount)
   }
 
+  /// The same in two operations: it leaves when the first is made, and arrives, when it is called for, in a tensor.
+  func travel(
+    _ x: ValueTwin, to count: Int, sentCount: Int, sentBackCount: Int, peerCount: Int
+  ) -> () -> ValueTwin {
+    // Where it left is where it arrives on the way back.
+    if isRecording, x.isTracked {
+      onWayBack { [ledger] in ledger.travelingByteCount -= 4 * Double(sentBackCount) }
+    }
+    func leave(_ elementCount: Int) {
+      ledger.travelingByteCount += 4 * Double(elementCount)
+      ledger.sentByteCount += 4 * Double(elementCount)
+      ledger.messageCount += Double(peerCount)
+      ledger.besideByteCount += 4 * Double(elementCount)
+      ledger.besideMessageCount += Double(peerCount)
+    }
+    leave(sentCount)
+    let ticket = record(result(0), from: [x], scratchToAdd: x.count)
+    return { [self] in
+      ledger.travelingByteCount -= 4 * Double(sentCount)
+      if ticket.isTracked { onWayBack { leave(sentBackCount) } }
+      return record(result(count), from: [ticket])
+    }
+  }
+
   /// Attention to the blocks of keys of a ring of ranks, the own one first. Two blocks of others are held
   /// (four on the way back), and partial outputs as the tree over the ranks keeps them.
   /// - Parameters:

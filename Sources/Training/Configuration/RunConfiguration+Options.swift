@@ -291,9 +291,9 @@ extension RunConfiguration {
       "Size of one unit of exchange."),
     .choice(
       "exchange.overlap", \.exchange.overlap,
-      "Whether at stages 2 and 3 of mesh.zeroStage the next block's parameters come, and the last "
-        + "one's gradients leave, while a block is computed: on, or off, which takes memory for a "
-        + "block of each less."),
+      "Whether messages travel while something is computed: at stages 2 and 3 of mesh.zeroStage the "
+        + "next block's parameters and the last one's gradients, with mesh.sp queries, keys and values: "
+        + "on, or off, which takes memory for a block of either less."),
 
     .number(
       "log.everySeconds", \.log.everySeconds, "seconds",

@@ -249,14 +249,6 @@ extension RunConfiguration {
         "is \(tp), but mesh.sums canonical makes no fixed slices of vchitect's heads in this version: leave it auto "
           + "or 1, share tokens by mesh.sp, or set mesh.sums to fast")
     }
-    for (key, degree) in [("tp", mesh.tp), ("generatorTp", mesh.generatorTp)]
-    where mesh.sums != .canonical {
-      guard transformer.architecture == .vchitect, case .fixed(let tp) = degree else { continue }
-      check.require(
-        "mesh.\(key)", tp <= 1,
-        "is \(tp), but weights of vchitect's blocks are not cut: leave it auto or 1, and share tokens by "
-          + "mesh.sp")
-    }
     return check.problems
   }
 

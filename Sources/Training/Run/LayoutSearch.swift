@@ -42,10 +42,9 @@ struct LayoutSearch {
   ///   - axes: what may be opened.
   ///   - stretch: the most that the busiest rank may have over an even part; nil: any.
   func opened(_ axes: [Axis] = [.stages, .tp, .ring], stretch: Double? = nil) -> [MeshShape] {
-    guard configuration.mesh.placement != .split,
-      sizes.network.form == .doubleAndSingleStream
-    else { return [] }
-    let opened = axes.flatMap { axis in
+    guard configuration.mesh.placement != .split else { return [] }
+    let isRinged = sizes.network.form == .doubleAndSingleStream
+    let opened = axes.filter { $0 != .ring || isRinged }.flatMap { axis in
       degrees.flatMap { shapes(with: axis, degree: $0) }
     }
     func load(_ shape: MeshShape) -> Double {

@@ -22,17 +22,20 @@ final class PassSharing {
     (sequence, pipeline, tokenExchanges, stageExchange) = (nil, nil, [], nil)
   }
 
-  /// - Parameter attempt: runs an exchange in the middle of a pass.
+  /// - Parameters:
+  ///   - overlaps: whether tokens travel while something is computed.
+  ///   - attempt: runs an exchange in the middle of a pass.
   /// - Collective: over the transport; the shape and the mesh must agree.
   init(
-    _ transport: any Transport, shape: MeshShape, mesh: RunConfiguration.Mesh,
+    _ transport: any Transport, shape: MeshShape, mesh: RunConfiguration.Mesh, overlaps: Bool,
     attempt: @escaping (() throws -> Void) -> Void
   ) throws {
     var sequence: (any SequenceParallel<Float>)?
     var exchanges: [TokenExchange] = []
     func exchange(along axes: Axis...) throws -> TokenExchange {
       let exchange = TokenExchange(
-        transport: try transport.part(shape.group(along: axes, of: transport.rank)))
+        transport: try transport.part(shape.group(along: axes, of: transport.rank)),
+        overlaps: overlaps && axes == [.sp])
       exchanges.append(exchange)
       return exchange
     }
@@ -72,6 +75,12 @@ final class PassSharing {
     }
     tokenExchanges = exchanges
   }
+
+  /// Whether anything goes on beside the computation.
+  var hasWorkBeside: Bool { tokenExchanges.contains { $0.hasWorkBeside } }
+
+  /// Moves on what goes on beside the computation.
+  func advance() throws { for exchange in tokenExchanges { try exchange.advance() } }
 
   /// What this rank has sent in passes since the last call.
   func takeStatistics() -> ExchangeStatistics {

@@ -21,6 +21,7 @@ package final class RankSet {
   private let stageShards: BucketExchange?
   /// Lines of their own for what goes on beside the computation; empty where nothing does.
   private let besides: [BucketExchange]
+  private let overlaps: Bool
   /// Which data-parallel ranks compute which microbatches of every step.
   private let share: MicrobatchShare
   /// The microbatches of every step that this rank computes, in order.
@@ -55,9 +56,10 @@ package final class RankSet {
       replicas = nil
     }
     stageShards = shape[.stages] > 1 ? try part(along: .zero, .ring, .sp, .tp) : nil
+    overlaps = configuration.overlap == .on
     let unitTransport = (stageShards ?? exchange).transport
     besides =
-      configuration.overlap == .on && shape.zeroStage != .optimizer && unitTransport.size > 1
+      overlaps && shape.zeroStage != .optimizer && unitTransport.size > 1
       ? try (0..<2).map { _ in
         bucketExchange(try unitTransport.split(color: 0, key: unitTransport.rank))
       } : []
@@ -77,10 +79,13 @@ package final class RankSet {
   }
 
   /// Whether anything goes on beside the computation.
-  var hasWorkBeside: Bool { !besides.isEmpty }
+  var hasWorkBeside: Bool { !besides.isEmpty || passes.hasWorkBeside }
 
   /// Moves on what goes on beside the computation.
-  func advance() throws { for exchange in besides { try exchange.advance() } }
+  func advance() throws {
+    for exchange in besides { try exchange.advance() }
+    try passes.advance()
+  }
 
   /// Waits for all of it.
   /// - Collective: over the ranks that run the same blocks.
@@ -92,7 +97,8 @@ package final class RankSet {
   func sharePasses(
     _ mesh: RunConfiguration.Mesh, attempt: @escaping (() throws -> Void) -> Void
   ) throws {
-    passes = try PassSharing(transport, shape: shape, mesh: mesh, attempt: attempt)
+    passes = try PassSharing(
+      transport, shape: shape, mesh: mesh, overlaps: overlaps, attempt: attempt)
   }
 
   /// Who shares the tokens of this rank's microbatches, or the blocks of networks; nil where it has them to

@@ -97,6 +97,12 @@ package final class StagedSequence<Scalar: KernelScalar>: SequenceParallel, Pipe
     tokens?.ownRange(of: tokenCount) ?? 0..<tokenCount
   }
 
+  package func operand(
+    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
+  ) -> AttentionOperand<Scalar> {
+    tokens?.operand(x, segments: segments, on: tape) ?? AttentionOperand(x)
+  }
+
   package func attention(
     query: Value<Scalar>, key: Value<Scalar>, value: Value<Scalar>, headCount: Int,
     mask: AttentionMask?, segments: [Int], on tape: Tape<Scalar>

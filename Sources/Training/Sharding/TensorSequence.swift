@@ -36,6 +36,8 @@ package final class TensorSequence<Scalar: KernelScalar>: TensorParallel {
   }
 
   package var tensor: (any TensorParallel<Scalar>)? { self }
+  /// Of the heads that the rank has of the group's tokens.
+  package var headExchange: (any HeadExchange<Scalar>)? { outer?.headExchange }
   package var degree: Int { group.degree }
 
   package func groupRange(of tokenCount: Int) -> Range<Int> {
@@ -48,7 +50,13 @@ package final class TensorSequence<Scalar: KernelScalar>: TensorParallel {
     return start + own.lowerBound..<start + own.upperBound
   }
 
-  /// - Shapes: query, key, value [B, group's tokens, own heads · K] → the same.
+  package func operand(
+    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
+  ) -> AttentionOperand<Scalar> {
+    outer?.operand(x, segments: segments, on: tape) ?? AttentionOperand(x)
+  }
+
+  /// - Shapes: operands of [B, group's tokens, own heads · K] → the same.
   package func attention(
     query: Value<Scalar>, key: Value<Scalar>, value: Value<Scalar>, headCount: Int,
     mask: AttentionMask?, segments: [Int], on tape: Tape<Scalar>
@@ -90,6 +98,20 @@ package final class TensorSequence<Scalar: KernelScalar>: TensorParallel {
     _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar> {
     group.sumTokens(x, layout(x.shape[0], segments, width: x.shape[2]), on: tape)
+  }
+
+  package func scatterColumns(_ x: Value<Scalar>, on tape: Tape<Scalar>) -> Value<Scalar> {
+    let width = x.shape[2]
+    let rowCount = x.shape[0] * x.shape[1]
+    return group.record(
+      x, [x.shape[0], x.shape[1], width / degree], on: tape,
+      forward: { [group] in
+        try group.exchange.reduceColumns(
+          $0, rowCount: rowCount, into: $1, room: tape.scratch([$1.count]).buffer)
+      },
+      backward: { [group] in
+        try group.exchange.gatherColumns($0, rowCount: rowCount, into: $1)
+      })
   }
 
   /// Columns of a sample travel as if each part of them were a token.

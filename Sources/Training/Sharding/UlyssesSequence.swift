@@ -54,24 +54,45 @@ package final class UlyssesSequence<Scalar: KernelScalar>: HeadExchange {
     return part.lowerBound + own.lowerBound..<part.lowerBound + own.upperBound
   }
 
+  /// Own tokens of all heads leave when an operand is made; all tokens of own heads are there when it arrives. On the
+  /// way back their gradients leave behind the attention, each arrives before what made its operand is differentiated.
   /// - Precondition: the number of ranks divides the heads.
+  package func operand(
+    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
+  ) -> AttentionOperand<Scalar> {
+    let layout = group.layout(x, segments.map { partRange(of: $0).count }, width: x.shape[2])
+    let travel = HeadTravel(layout: layout, group: group)
+    travel.leave(x.tensor.buffer)
+    // Stands for what travels: it has no elements, only a place in the order of operations.
+    let ticket = tape.record(tape.result([0]), from: [x]) {
+      [shape = x.shape, unowned tape] _, gradients in
+      guard let dx = gradients.place(of: 0) else { return }
+      let back = dx.accumulates ? tape.scratch(shape).buffer : dx.buffer
+      travel.arriveBack(into: back)
+      if dx.accumulates { Scalar.add(1, back, to: dx.buffer) }
+    }
+    return AttentionOperand { [unowned tape] in
+      let output = tape.result([layout.sampleCount, layout.tokenCount, layout.partWidth])
+      travel.arrive(into: output.buffer)
+      return tape.record(output, from: [ticket]) { outputGradient, gradients in
+        _ = gradients.place(of: 0)
+        travel.leaveBack(outputGradient.buffer)
+      }
+    }
+  }
+
   package func attention(
     query: Value<Scalar>, key: Value<Scalar>, value: Value<Scalar>, headCount: Int,
     mask: AttentionMask?, segments: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar> {
     let ownHeadCount = headCount / group.degree
-    let parts = segments.map { partRange(of: $0).count }
-    let (query, key, value) = (
-      scatterHeads(query, segments: parts, on: tape), scatterHeads(key, segments: parts, on: tape),
-      scatterHeads(value, segments: parts, on: tape)
-    )
     let attended =
       ring?.attention(
         query: query, key: key, value: value, headCount: ownHeadCount, mask: mask,
         segments: segments, on: tape)
       ?? tape.attention(
         query: query, key: key, value: value, headCount: ownHeadCount, mask: mask)
-    return gatherHeads(attended, segments: parts, on: tape)
+    return gatherHeads(attended, segments: segments.map { partRange(of: $0).count }, on: tape)
   }
 
   package func gatherTokens(
@@ -117,5 +138,38 @@ package final class UlyssesSequence<Scalar: KernelScalar>: HeadExchange {
       x, [layout.sampleCount, own, layout.width], on: tape,
       forward: { try exchange.gatherHeads($0, layout: layout, into: $1) },
       backward: { try exchange.scatterHeads($0, layout: layout, into: $1) })
+  }
+}
+
+/// An operand that travels between the ranks of a group, and its gradient on the way back.
+private final class HeadTravel<Scalar: KernelScalar> {
+  private let layout: TokenLayout
+  private let group: TokenGroup<Scalar>
+  /// There or back; nil after a failure.
+  private var transfer: TokenTransfer?
+
+  init(layout: TokenLayout, group: TokenGroup<Scalar>) {
+    self.layout = layout
+    self.group = group
+  }
+
+  private var exchange: TokenExchange { group.exchange }
+
+  func leave(_ x: Buffer<Scalar>) {
+    group.attempt { transfer = try exchange.startScatterHeads(x, layout: layout) }
+  }
+
+  func arrive(into y: Buffer<Scalar>) {
+    guard let transfer = transfer.take() else { return }
+    group.attempt { try exchange.finishScatterHeads(transfer, layout: layout, into: y) }
+  }
+
+  func leaveBack(_ dy: Buffer<Scalar>) {
+    group.attempt { transfer = try exchange.startGatherHeads(dy, layout: layout) }
+  }
+
+  func arriveBack(into dx: Buffer<Scalar>) {
+    guard let transfer = transfer.take() else { return }
+    group.attempt { try exchange.finishGatherHeads(transfer, layout: layout, into: dx) }
   }
 }

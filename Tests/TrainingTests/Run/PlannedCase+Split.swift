@@ -73,6 +73,11 @@ extension PlannedCase {
       $0.mesh.sp = .fixed(2)
       $0.mesh.sequencePlan = .all
     },
+    split("split roles, Vchitect, cut weights", ranks: 8, generators: 4, stage: 3) {
+      $0.model.architecture = .vchitect
+      $0.mesh.tp = .fixed(2)
+      $0.distill.guidance = 3
+    },
     split("split roles in stages", ranks: 4, generators: 2, stage: 3) {
       $0.mesh.stages = .fixed(2)
     },

@@ -111,6 +111,55 @@ extension PlannedCase {
         },
       ]
     }
-    return whole + staged + shared
+    func cut(
+      _ name: String, ranks: Int, tp: Int, sp: Int = 1, _ plan: SequencePlan = .spatial,
+      _ change: (inout RunConfiguration) -> Void = { _ in }
+    ) -> PlannedCase {
+      planned("cut weights\(name)", ranks: ranks, sp: sp, plan) {
+        $0.mesh.tp = .fixed(tp)
+        change(&$0)
+      }
+    }
+    let cut = [
+      cut("", ranks: 2, tp: 2),
+      cut("", ranks: 4, tp: 2) { $0.distill.guidance = 3 },
+      cut(", form v1", ranks: 2, tp: 2) { $0.model.variant = .v1 },
+      cut(", form v1, of replicas, recomputed", ranks: 4, tp: 2) {
+        $0.model.variant = .v1
+        $0.mesh.dp = .fixed(2)
+        $0.model.recompute = true
+      },
+      cut(", recomputed, three samples", ranks: 4, tp: 2) {
+        $0.model.recompute = true
+        $0.batch.samples = 3
+      },
+      cut(" in four, fewer text tokens, one sample", ranks: 8, tp: 4) {
+        $0.model.textTokens = 2
+        $0.batch.samples = 1
+      },
+      cut(" in three, uneven, a spatial gain", ranks: 6, tp: 3) {
+        $0.model.heads = 3
+        $0.model.textTokens = 5
+        $0.model.spatialGain = 1.1
+      },
+      cut(", many text tokens", ranks: 4, tp: 2) { $0.model.textTokens = 37 },
+      cut(", shared tokens", ranks: 8, tp: 2, sp: 2),
+      cut(", shared tokens, all branches", ranks: 8, tp: 2, sp: 2, .all) {
+        $0.distill.guidance = 3
+      },
+      cut(", LCM", ranks: 4, tp: 2) { $0.distill.method = .lcm },
+      cut(", two stages", ranks: 4, tp: 2) { $0.mesh.stages = .fixed(2) },
+      cut(", sharded stages, form v1, recomputed", ranks: 8, tp: 2) {
+        $0.mesh.stages = .fixed(2)
+        $0.model.variant = .v1
+        $0.model.recompute = true
+        $0.mesh.schedule = .gPipe
+      },
+      cut(", inputs of blocks in a file", ranks: 4, tp: 2) {
+        offload(&$0)
+        $0.model.doubleBlocks = 7
+      },
+    ]
+    return whole + staged + shared + cut
   }()
 }

@@ -108,7 +108,7 @@ struct SharedTokensExample: SharedTokensCase {
 }
 
 /// Parameters that are whole in memory, or cut among ranks and loaded as they run, and their gradients.
-private struct CutNetwork {
+struct CutNetwork {
   let parameters: ParameterSet<Double>
   private let gradients: Buffer<Double>
 
@@ -238,7 +238,8 @@ extension SharedTokensCase {
     _ transport: any Transport, attempt: @escaping (() throws -> Void) -> Void
   ) throws -> any SequenceParallel<Double> {
     func exchange(color: Int) throws -> TokenExchange {
-      TokenExchange(transport: try transport.split(color: color, key: transport.rank))
+      TokenExchange(
+        transport: try transport.split(color: color, key: transport.rank), overlaps: true)
     }
     let (piece, tensorRank) = transport.rank.quotientAndRemainder(dividingBy: tp ?? 1)
     let canonical =

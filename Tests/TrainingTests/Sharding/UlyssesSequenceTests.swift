@@ -1,3 +1,4 @@
+import Exchange
 import TestSupport
 import Testing
 
@@ -16,5 +17,17 @@ struct UlyssesSequenceTests {
   func `a run with shared tokens follows the run of one rank`(ranks: Int, degree: Int) throws {
     try TrainedRun(ranks: ranks, sp: degree)
       .expectAgreement(with: TrainedRun(ranks: 1))
+  }
+
+  /// What travels while something is computed is what would be waited for.
+  @Test func `overlap changes no bit`() throws {
+    let runs = try ExchangeConfiguration.Overlap.allCases.map { overlap in
+      try TrainedRun(ranks: 4, sp: 2) {
+        $0.exchange.overlap = overlap
+        $0.model.recompute = overlap == .on
+      }
+    }
+    #expect(runs[0].weights == runs[1].weights)
+    #expect(runs[0].readings == runs[1].readings)
   }
 }

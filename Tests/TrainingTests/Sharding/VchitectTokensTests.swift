@@ -22,11 +22,13 @@ struct VchitectTokens: SharedTokensCase {
   /// Rows and columns of latents.
   let size: [Int]
   let recompute: Bool
+  let adapted: Bool
 
   /// - Parameter size: default: 3 × 5 patches, which no number of parts but 3 and 5 divides.
   init(
     _ variant: VchitectConfiguration.BlockVariant = .v2, heads: Int = 12, clipCount: Int = 1,
-    frameCount: Int = 3, textCount: Int = 7, size: [Int] = [6, 10], recompute: Bool = false
+    frameCount: Int = 3, textCount: Int = 7, size: [Int] = [6, 10], recompute: Bool = false,
+    adapted: Bool = false
   ) {
     var configuration = VchitectConfiguration()
     configuration.variant = variant
@@ -42,30 +44,44 @@ struct VchitectTokens: SharedTokensCase {
     self.textCount = textCount
     self.size = size
     self.recompute = recompute
+    self.adapted = adapted
   }
 
   var tokensPerFrame: Int { size[0] / 2 * (size[1] / 2) }
   private var latents: [Int] { [clipCount, 2, frameCount] + size }
 
   func run(
-    sequence: (any SequenceParallel<Double>)?, tensorRank _: Int
+    sequence: (any SequenceParallel<Double>)?, tensorRank: Int
   ) -> (output: [Double], gradient: [Double]) {
     let arena = Arena()
-    let parameters = parameters(in: arena)
-    let gradients = arena.allocate(
-      Double.self, count: parameters.values.count, booking: Booking(.base, .gradients),
-      zeroed: true)
-    parameters.bindGradients(to: gradients)
+    func network(_ specifications: [ParameterSpecification], _ number: Int) -> CutNetwork {
+      let count = FlatLayout(specifications).count
+      return CutNetwork(
+        specifications, values: draws(number, count).map { 0.15 * $0 }, rank: tensorRank,
+        degree: sequence?.tensor?.degree, arena: arena)
+    }
+    let base = network(configuration.parameterSpecifications, 1)
+    let adaptation = AdapterConfiguration(rank: 3, alpha: 2, of: configuration)
+    let factors = network(
+      adapted
+        ? adaptation.parameterSpecifications(adapting: configuration.parameterSpecifications) : [],
+      6)
     let tape = Tape<Double>(arena: arena, role: .base)
-    let output = forward(parameters, on: tape, in: arena, sequence: sequence)
+    let output = tape.inBlock(
+      "", of: [base, factors].map(\.parameters), isDifferentiated: true
+    ) {
+      forward(
+        base.parameters, on: tape, in: arena, sequence: sequence,
+        adapter: adapted
+          ? Adapter(AdapterSet(adaptation, parameters: factors.parameters), weight: 0.7) : nil)
+    }
     tape.backward([(output, input(5, latents, in: arena))])
-    parameters.completeGradients()
-    return (output.tensor.array, gradients.array)
+    return (output.tensor.array, base.gradient() + factors.gradient())
   }
 
   func forward(
     _ parameters: ParameterSet<Double>, on tape: Tape<Double>, in arena: Arena,
-    sequence: (any SequenceParallel<Double>)?
+    sequence: (any SequenceParallel<Double>)?, adapter: Adapter<Double>? = nil
   ) -> Value<Double> {
     func constant(_ number: Int, _ shape: [Int]) -> Value<Double> {
       Value(constant: input(number, shape, in: arena))
@@ -76,7 +92,7 @@ struct VchitectTokens: SharedTokensCase {
         hiddenStates: constant(2, latents), timestep: (0..<clipCount).map { 300 + Double($0) },
         encoderHiddenStates: constant(3, [clipCount, textCount, 5]),
         pooledProjections: constant(4, [clipCount, 4])),
-      recomputedShare: recompute ? 1 : 0, sequence: sequence)
+      adapter: adapter, recomputedShare: recompute ? 1 : 0, sequence: sequence)
   }
 
   func parameters(in arena: Arena) -> ParameterSet<Double> {
@@ -97,14 +113,22 @@ struct VchitectTokens: SharedTokensCase {
   }
 
   /// Two clips, one text token for many parts, fewer image tokens than parts, one frame; both forms.
-  static func all(recompute: Bool) -> [VchitectTokens] {
-    [
-      VchitectTokens(recompute: recompute),
-      VchitectTokens(clipCount: 2, frameCount: 2, textCount: 1, recompute: recompute),
-      VchitectTokens(frameCount: 2, textCount: 4, size: [2, 4], recompute: recompute),
-      VchitectTokens(frameCount: 1, textCount: 3, recompute: recompute),
-      VchitectTokens(.v1, clipCount: 2, frameCount: 2, recompute: recompute),
-      VchitectTokens(.v1, frameCount: 2, textCount: 2, size: [2, 2], recompute: recompute),
+  static func all(
+    heads: Int = 12, recompute: Bool, adapted: Bool = false
+  ) -> [VchitectTokens] {
+    func example(
+      _ variant: VchitectConfiguration.BlockVariant, clips: Int = 1, frames: Int, text: Int,
+      size: [Int] = [6, 10]
+    ) -> VchitectTokens {
+      VchitectTokens(
+        variant, heads: heads, clipCount: clips, frameCount: frames, textCount: text, size: size,
+        recompute: recompute, adapted: adapted)
+    }
+    return [
+      example(.v2, frames: 3, text: 7), example(.v2, clips: 2, frames: 2, text: 1),
+      example(.v2, frames: 2, text: 4, size: [2, 4]), example(.v2, frames: 1, text: 3),
+      example(.v1, clips: 2, frames: 2, text: 7),
+      example(.v1, frames: 2, text: 2, size: [2, 2]),
     ]
   }
 }

@@ -107,7 +107,7 @@ extension BucketExchange {
     return run(
       .reduceScatter, kind, bucketCount: plan.bucketCount,
       prepare: { [unowned self] in
-        let neighborhood = heldPartialCount(ofTree: unit.degree)
+        let neighborhood = heldPartialCount(ofTree: unit.pairCount)
         reservePartials(plan, termCount: size / unit.degree, further: neighborhood + 1)
       },
       code: { [unowned self] bucket, sent in
@@ -127,24 +127,27 @@ extension BucketExchange {
         let room = takeRoom(plan)
         defer { partials.append(room) }
         let sum = try treeReduce(
-          ofEqual: unit.degree, count: size,
-          operand: { peer throws -> Buffer<Float> in
+          ofEqual: unit.pairCount, count: size / unit.degree * unit.pairCount,
+          operand: { pair throws -> Buffer<Float> in
             let partial = takePartial(count: plan.pieceWordCount)
             partial[0..<own.count].clear()
-            let rows = unit.slice(of: peer).rows(in: own)
-            let words = room[0..<rows.reduce(0) { $0 + $1.count }]
-            if peer == rank {
-              _ = packPart(rows, of: part, into: room)
-            } else {
-              try decode(payloads[peer], from: peer, kind, bucket, into: words, &received)
-            }
-            var next = 0
-            for row in rows {
-              Float.copyRows(
-                words[next..<words.count], stride: row.width,
-                to: partial[row.start - own.lowerBound..<own.count], stride: row.stride,
-                rowCount: row.rowCount, width: row.width)
-              next += row.count
+            // The lowest level of the tree: what the second of a pair has is added where the first's is.
+            for peer in unit.pair(pair) {
+              let rows = unit.slice(of: peer).rows(in: own)
+              let words = room[0..<rows.reduce(0) { $0 + $1.count }]
+              if peer == rank {
+                _ = packPart(rows, of: part, into: room)
+              } else {
+                try decode(payloads[peer], from: peer, kind, bucket, into: words, &received)
+              }
+              var next = 0
+              for row in rows {
+                Float.addRows(
+                  words[next..<words.count], stride: row.width,
+                  to: partial[row.start - own.lowerBound..<own.count], stride: row.stride,
+                  rowCount: row.rowCount, width: row.width)
+                next += row.count
+              }
             }
             return partial
           },

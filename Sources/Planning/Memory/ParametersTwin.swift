@@ -331,8 +331,7 @@ final class ParametersTwin {
     let partition = sharding.partitions[unit]
     if group.tensorDegree > 1 {
       let (exchange, rank, rankCount) = sharers
-      (beside ?? exchange).reducePart(
-        slicedUnits[unit].partition, rankCount: rankCount, degree: group.tensorDegree)
+      (beside ?? exchange).reducePart(slicedUnits[unit])
       ledger.updateByteCount += Double(4 * slicedUnits[unit].gradientCount(from: rank))
       countMessages(unit, peerCount: rankCount - 1)
       return

@@ -31,11 +31,13 @@ final class ExchangeTwin {
   /// Room for a piece of a bucket.
   func gatherPart(_ partition: ShardPartition) { partials.append(takeRoom(partition)) }
 
-  /// The same, and partial sums in the tree over ranks, neighborhoods of `degree` first.
-  func reducePart(_ partition: ShardPartition, rankCount: Int, degree: Int) {
-    let room = takeRoom(partition)
-    if !partition.range(of: rank).isEmpty {
-      sum(rankCount, pieceCount: room.count, neighborhood: degree)
+  /// The same, and partial sums in the tree over pairs of ranks, those of neighborhoods first.
+  func reducePart(_ unit: SlicedUnit) {
+    let room = takeRoom(unit.partition)
+    if !unit.partition.range(of: rank).isEmpty {
+      sum(
+        unit.partition.shardCount / unit.degree * unit.pairCount, pieceCount: room.count,
+        neighborhood: unit.pairCount)
     }
     partials.append(room)
   }

@@ -17,9 +17,15 @@ package enum RowSums: Sendable {
   case blocks(RowBlocks)
   /// Other ranks have the same rows, and one of them counts: parameters get no gradient here.
   case countedElsewhere
+  /// The same of a layer whose outputs may be a part of those of one rank; all rows at once.
+  case columns(isCounted: Bool)
 
   package var isCounted: Bool {
-    if case .countedElsewhere = self { false } else { true }
+    switch self {
+    case .countedElsewhere: false
+    case .columns(let isCounted): isCounted
+    case .whole, .blocks: true
+    }
   }
 
   package var isInBlocks: Bool { blocks != nil }
@@ -28,8 +34,13 @@ package enum RowSums: Sendable {
     if case .blocks(let blocks) = self { blocks } else { nil }
   }
 
-  /// Of products whose rows may be a part of those of one rank.
-  var kernelChoice: KernelChoice { blocks == nil ? .fastest : .sameForParts }
+  /// Of products whose rows or columns may be a part of those of one rank.
+  var kernelChoice: KernelChoice {
+    switch self {
+    case .whole, .countedElsewhere: .fastest
+    case .blocks, .columns: .sameForParts
+    }
+  }
 }
 
 /// Blocks of the tokens of every sample.

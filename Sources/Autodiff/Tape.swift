@@ -14,6 +14,8 @@ package struct Value<Scalar: KernelScalar> {
   fileprivate let node: Int?
   /// Makes the elements again on the way back, for an operation that would keep them; nil: it keeps them.
   let remaking: Remaking<Scalar>?
+  /// Takes what its readers have for its gradient; nil: they add it to the gradient.
+  let columns: ColumnGradients<Scalar>?
 
   /// Something that no gradient flows into.
   package init(constant tensor: Tensor<Scalar>) {
@@ -21,11 +23,13 @@ package struct Value<Scalar: KernelScalar> {
   }
 
   fileprivate init(
-    _ tensor: Tensor<Scalar>, node: Int?, remaking: Remaking<Scalar>? = nil
+    _ tensor: Tensor<Scalar>, node: Int?, remaking: Remaking<Scalar>? = nil,
+    columns: ColumnGradients<Scalar>? = nil
   ) {
     self.tensor = tensor
     self.node = node
     self.remaking = remaking
+    self.columns = columns
   }
 
   package var shape: [Int] { tensor.shape }
@@ -37,7 +41,12 @@ package struct Value<Scalar: KernelScalar> {
   /// The same elements, which linear layers do not keep: the first that needs them on the way back has them made
   /// again, for all that do.
   package func remade(by make: @escaping () -> Tensor<Scalar>) -> Value {
-    Value(tensor, node: node, remaking: Remaking(make))
+    Value(tensor, node: node, remaking: Remaking(make), columns: columns)
+  }
+
+  /// The same elements, whose readers leave their part of its gradient with `columns`.
+  func read(by columns: ColumnGradients<Scalar>) -> Value {
+    Value(tensor, node: node, remaking: remaking, columns: columns)
   }
 
   /// The same elements, cut off from the gradient (sg[·] of the specifications).
@@ -269,6 +278,23 @@ package final class Tape<Scalar: KernelScalar> {
   /// Has `body` run when the way back comes to this place.
   func onWayBack(_ body: @escaping () -> Void) {
     nodes.append(Node(gradient: Gradient(shape: []), step: .event(body)))
+  }
+
+  /// The same, with where contributions to the gradients of `inputs` go.
+  func onWayBack(
+    of inputs: [Value<Scalar>], _ body: @escaping (_ gradients: InputGradients<Scalar>) -> Void
+  ) {
+    let gradients = InputGradients(
+      gradients: inputs.map { input in input.node.map { nodes[$0].gradient } }, arena: arena,
+      role: role)
+    onWayBack { body(gradients) }
+  }
+
+  /// A value whose gradient does not come together here, although what reads it is recorded.
+  func ungraded(_ tensor: Tensor<Scalar>, isTracked: Bool) -> Value<Scalar> {
+    isTracked
+      ? leaf(tensor, gradient: Gradient(shape: tensor.shape, isDropped: true))
+      : Value(constant: tensor)
   }
 
   // MARK: Differentiation

@@ -123,26 +123,28 @@ KERNEL void w2svd_head_norm(const float *x, const float *gain, const float *cosi
   }
 }
 
-// The gradient of the gain sums over all vectors: per token in Float32, over tokens in Float64.
+// The gradient of the gain sums over all vectors, or those of each slice of the heads: per token in Float32, over
+// tokens in Float64.
 KERNEL void w2svd_head_norm_backward(const float *dy, const float *x, const float *gain,
                                      const float *cosines, const float *sines, size_t samples,
                                      size_t tokens, size_t heads, size_t width, size_t rotated,
                                      const float *inverse, float *dx, int accumulating,
-                                     float *dgain) {
+                                     float *dgain, size_t slices) {
   float c[W2SVD_LARGEST_HEAD], s[W2SVD_LARGEST_HEAD], ones[W2SVD_LARGEST_HEAD];
   float u[W2SVD_LARGEST_HEAD], part[W2SVD_LARGEST_HEAD];
-  double total[W2SVD_LARGEST_HEAD];
-  for (size_t i = 0; i < width; i++) {
-    ones[i] = 1;
-    total[i] = 0;
-  }
+  double totals[W2SVD_MOST_SLICES][W2SVD_LARGEST_HEAD];
+  for (size_t i = 0; i < width; i++) ones[i] = 1;
+  for (size_t slice = 0; slice < slices; slice++)
+    for (size_t i = 0; i < width; i++) totals[slice][i] = 0;
+  const size_t slice_heads = heads / slices;
   if (!gain) gain = ones;
   for (size_t row = 0; row < samples * tokens; row++) {
     const size_t token = row % tokens;
     const int rotates = token < rotated;
     if (rotates) spread(cosines + token * (width / 2), sines + token * (width / 2), width, c, s);
-    for (size_t i = 0; i < width; i++) part[i] = 0;
     for (size_t head = 0; head < heads; head++, x += width, dy += width) {
+      if (dgain && head % slice_heads == 0)
+        for (size_t i = 0; i < width; i++) part[i] = 0;
       // Rotated back: the transposed rotation has the other sign of s.
       size_t i = 0;
       if (rotates) {
@@ -161,6 +163,10 @@ KERNEL void w2svd_head_norm_backward(const float *dy, const float *x, const floa
       if (dgain) {
         INDEPENDENT16
         for (size_t k = 0; k < width; k++) part[k] += u[k] * (x[k] * factor);
+        if ((head + 1) % slice_heads == 0) {
+          double *const total = totals[head / slice_heads];
+          for (size_t k = 0; k < width; k++) total[k] += (double)part[k];
+        }
       }
       if (!dx) continue;
       float product;
@@ -170,11 +176,10 @@ KERNEL void w2svd_head_norm_backward(const float *dy, const float *x, const floa
       STORE_EACH(INDEPENDENT16, width, accumulating, d[i],
                  factor * (u[i] * gain[i] - x[i] * factor * g1));
     }
-    if (dgain)
-      for (size_t i = 0; i < width; i++) total[i] += (double)part[i];
   }
   if (dgain)
-    for (size_t i = 0; i < width; i++) dgain[i] += (float)total[i];
+    for (size_t slice = 0; slice < slices; slice++)
+      for (size_t i = 0; i < width; i++) dgain[slice * width + i] += (float)totals[slice][i];
 }
 
 KERNEL void w2svd_rotate_rows(const float *x, size_t x_stride, float *y, size_t y_stride,

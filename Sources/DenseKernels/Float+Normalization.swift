@@ -71,7 +71,7 @@ extension Float {
     epsilon: Self, shape: HeadNormShape, into y: Buffer<Self>, inverseRoot: Buffer<Self>
   ) {
     shape.require(
-      rows: [("x", x), ("y", y)], gains: [("gain", gain)], cosines: cosines, sines: sines,
+      rows: [("x", x), ("y", y)], gain: gain, cosines: cosines, sines: sines,
       inverseRoot: inverseRoot)
     requireHeadFits(shape.headWidth)
     shape.splitTokens { tokens in
@@ -92,9 +92,11 @@ extension Float {
       rows: [
         ("outputGradient", outputGradient), ("x", x), ("inputGradient", inputGradient?.buffer),
       ],
-      gains: [("gain", gain), ("gainGradient", gainGradient)], cosines: cosines, sines: sines,
+      gain: gain, gainGradient: gainGradient, cosines: cosines, sines: sines,
       inverseRoot: inverseRoot)
     requireHeadFits(shape.headWidth)
+    precondition(
+      shape.sliceCount <= Int(W2SVD_MOST_SLICES), "\(shape.sliceCount) slices of heads")
     let isShared = KernelThreads.isWorthSplitting(x.count)
     if isShared, let inputGradient {
       shape.splitTokens { tokens in
@@ -102,7 +104,7 @@ extension Float {
           outputGradient.base + tokens.start, x.base + tokens.start, gain?.base,
           cosines.base + tokens.table, sines.base + tokens.table, 1, tokens.count,
           shape.headCount, shape.headWidth, tokens.rotatedCount, inverseRoot.base + tokens.head,
-          inputGradient.buffer.base + tokens.start, inputGradient.flag, nil)
+          inputGradient.buffer.base + tokens.start, inputGradient.flag, nil, 1)
       }
       if gainGradient == nil { return }
     }
@@ -111,7 +113,7 @@ extension Float {
     unsafe w2svd_head_norm_backward(
       outputGradient.base, x.base, gain?.base, cosines.base, sines.base, shape.sampleCount,
       shape.tokenCount, shape.headCount, shape.headWidth, shape.rotatedCount, inverseRoot.base,
-      remaining?.buffer.base, remaining?.flag ?? 0, gainGradient?.base)
+      remaining?.buffer.base, remaining?.flag ?? 0, gainGradient?.base, shape.sliceCount)
   }
 
   /// - Precondition: the head width is at most 512.

@@ -75,7 +75,7 @@ extension KernelScalar {
     epsilon: Self, shape: HeadNormShape, into y: Buffer<Self>, inverseRoot: Buffer<Self>
   ) {
     shape.require(
-      rows: [("x", x), ("y", y)], gains: [("gain", gain)], cosines: cosines, sines: sines,
+      rows: [("x", x), ("y", y)], gain: gain, cosines: cosines, sines: sines,
       inverseRoot: inverseRoot)
     let width = shape.headWidth
     for v in 0..<shape.vectorCount {
@@ -105,7 +105,7 @@ extension KernelScalar {
       rows: [
         ("outputGradient", outputGradient), ("x", x), ("inputGradient", inputGradient?.buffer),
       ],
-      gains: [("gain", gain), ("gainGradient", gainGradient)], cosines: cosines, sines: sines,
+      gain: gain, gainGradient: gainGradient, cosines: cosines, sines: sines,
       inverseRoot: inverseRoot)
     let width = shape.headWidth
     let inputGradient = inputGradient?.addend
@@ -113,6 +113,7 @@ extension KernelScalar {
     for v in 0..<shape.vectorCount {
       let start = v * width
       let token = v / shape.headCount % shape.tokenCount
+      let slice = v % shape.headCount / (shape.headCount / shape.sliceCount) * width
       // u: the gradient before the rotation, that is, rotated back.
       for i in 0..<width { u[i] = outputGradient[start + i] }
       if token < shape.rotatedCount {
@@ -128,7 +129,7 @@ extension KernelScalar {
       for i in 0..<width {
         let normalized = x[start + i] * inverse
         productMean += u[i] * (gain?[i] ?? 1) * normalized / Self(width)
-        if let gainGradient { gainGradient[i] += u[i] * normalized }
+        if let gainGradient { gainGradient[slice + i] += u[i] * normalized }
       }
       guard let inputGradient else { continue }
       for i in 0..<width {

@@ -32,6 +32,14 @@ extension KernelScalar {
     multiplyInTurn(terms, addingToRows: bias, precision: precision, choice: choice, into: c)
   }
 
+  package static func multiply(
+    slices: [[(a: Matrix<Self>, b: Matrix<Self>)]], packed _: PackedOperand?, scale: Self,
+    addingToRows bias: Buffer<Self>?, precision: ProductPrecision, into c: Matrix<Self>
+  ) {
+    multiplyInTurn(
+      slices: slices[...], scale: scale, addingToRows: bias, precision: precision, into: c)
+  }
+
   package static func packed(
     _: Matrix<Self>, precision _: ProductPrecision, allocate _: (_ count: Int) -> Buffer<UInt32>
   ) -> PackedOperand? { nil }
@@ -52,6 +60,32 @@ extension KernelScalar {
     for row in 0..<c.rowCount {
       add(1, bias, to: c.buffer[(row * stride)..<(row * stride + bias.count)])
     }
+  }
+
+  /// One half of the slices, the other, and their sum.
+  static func multiplyInTurn(
+    slices: ArraySlice<[(a: Matrix<Self>, b: Matrix<Self>)]>, scale: Self,
+    addingToRows bias: Buffer<Self>? = nil, precision: ProductPrecision, into c: Matrix<Self>
+  ) {
+    if slices.count == 1, let terms = slices.first {
+      for (index, term) in terms.enumerated() {
+        multiply(
+          term.a, term.b, scale: scale, accumulating: index > 0, precision: precision,
+          choice: .sameForParts, into: c)
+      }
+    } else {
+      precondition(slices.count > 0 && slices.count % 2 == 0, "a tree of \(slices.count) slices")
+      let middle = slices.startIndex + slices.count / 2
+      let right = Matrix(
+        Buffer<Self>(zeroed: c.rowCount * c.columnCount), rows: c.rowCount, columns: c.columnCount)
+      multiplyInTurn(slices: slices[..<middle], scale: scale, precision: precision, into: c)
+      multiplyInTurn(slices: slices[middle...], scale: scale, precision: precision, into: right)
+      for row in 0..<c.rowCount {
+        let start = row * right.stride
+        add(1, right.buffer[start..<start + c.columnCount], to: c.row(row))
+      }
+    }
+    if let bias { for row in 0..<c.rowCount { add(1, bias, to: c.row(row)) } }
   }
 
   package static func addBias(_ bias: Buffer<Self>, toRowsOf x: Buffer<Self>, rowCount: Int) {
@@ -255,5 +289,12 @@ extension Activation {
 
   private static func geluArgument(_ x: Double) -> Double {
     (2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)
+  }
+}
+
+extension Matrix {
+  /// One of its rows, of a matrix that is read as it lies.
+  fileprivate func row(_ index: Int) -> Buffer<Element> {
+    buffer[index * stride..<index * stride + columnCount]
   }
 }

@@ -179,15 +179,19 @@ package struct HeadNormShape: Hashable, Sendable {
   package let headCount: Int
   package let headWidth: Int
   package let rotatedCount: Int
+  /// Slices of the heads of which each has a gradient of the gain of its own, one after the other.
+  package let sliceCount: Int
 
   package init(
-    sampleCount: Int, tokenCount: Int, headCount: Int, headWidth: Int, rotatedCount: Int
+    sampleCount: Int, tokenCount: Int, headCount: Int, headWidth: Int, rotatedCount: Int,
+    sliceCount: Int = 1
   ) {
     self.sampleCount = sampleCount
     self.tokenCount = tokenCount
     self.headCount = headCount
     self.headWidth = headWidth
     self.rotatedCount = rotatedCount
+    self.sliceCount = sliceCount
   }
 }
 
@@ -205,6 +209,15 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
     sumOf terms: [(a: Matrix<Self>, b: Matrix<Self>)], packed: PackedOperand?,
     addingToRows bias: Buffer<Self>?, precision: ProductPrecision, choice: KernelChoice,
     into c: Matrix<Self>)
+
+  /// c = scale · Σ_s Σ_t a_st b_st, plus bias in each row. The products of the slices s meet in the tree of
+  /// Sources/MeshLayout/TreeOrder.swift, so those of half of the slices, or an eighth, are a subtree; each has the
+  /// bits that it has by itself (`KernelChoice.sameForParts`).
+  /// - Parameter packed: the b of all terms, one above the other, packed ahead.
+  /// - Precondition: a power of two of slices with terms of equal sizes.
+  static func multiply(
+    slices: [[(a: Matrix<Self>, b: Matrix<Self>)]], packed: PackedOperand?, scale: Self,
+    addingToRows bias: Buffer<Self>?, precision: ProductPrecision, into c: Matrix<Self>)
 
   /// A right operand packed ahead; nil where that would speed nothing up.
   static func packed(
@@ -243,6 +256,7 @@ package protocol KernelScalar: BinaryFloatingPoint, BitwiseCopyable, Sendable {
     _ x: Buffer<Self>, gain: Buffer<Self>?, cosines: Buffer<Self>, sines: Buffer<Self>,
     epsilon: Self, shape: HeadNormShape, into y: Buffer<Self>, inverseRoot: Buffer<Self>)
 
+  /// - Parameter gainGradient: of every slice of the heads, sliceCount × K.
   static func headNormBackward(
     outputGradient: Buffer<Self>, x: Buffer<Self>, gain: Buffer<Self>?, cosines: Buffer<Self>,
     sines: Buffer<Self>, shape: HeadNormShape, inverseRoot: Buffer<Self>,

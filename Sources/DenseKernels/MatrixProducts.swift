@@ -51,6 +51,48 @@ extension Float {
   }
 }
 
+extension Float {
+  package static func multiply(
+    slices: [[(a: Matrix<Self>, b: Matrix<Self>)]], packed: PackedOperand?, scale: Self,
+    addingToRows bias: Buffer<Self>?, precision: ProductPrecision, into c: Matrix<Self>
+  ) {
+    let (rows, columns) = (c.rowCount, c.columnCount)
+    let terms = slices.joined()
+    let inners = slices[0].map { productSizes($0.a, $0.b, c).inner }
+    precondition(
+      slices.count & (slices.count - 1) == 0
+        && slices.allSatisfy { $0.map { productSizes($0.a, $0.b, c).inner } == inners },
+      "\(slices.count) slices of \(inners)")
+    if let bias { requireCount(bias.count, columns, "bias") }
+    guard rows > 0 && columns > 0 else { return }
+    let kernel = ProductKernel(
+      precision, .sameForParts, rows: rows, inner: inners.reduce(0, +), columns: columns,
+      slices: slices.count)
+    let areAlike = terms.allSatisfy {
+      $0.a.isTransposed == slices[0][0].a.isTransposed
+        && $0.b.isTransposed == slices[0][0].b.isTransposed
+    }
+    // Which way is taken depends on a slice alone, not on how many there are.
+    guard let kernel, areAlike, inners.dropLast().allSatisfy({ $0 > 0 && $0 % 2 == 0 }) else {
+      return multiplyInTurn(
+        slices: slices[...], scale: scale, addingToRows: bias, precision: precision, into: c)
+    }
+    // Slices of an odd length would lie between the words that a packed operand has.
+    let packed = inners.reduce(0, +).isMultiple(of: 2) ? packed : nil
+    if let packed {
+      requireCount(packed.rowCount, slices.count * inners.reduce(0, +), "packed rows")
+    }
+    unsafe kernel.multiply(
+      terms.map { term in
+        unsafe ProductTerm(
+          StridedOperand(term.a), packed == nil ? StridedOperand(term.b) : nil,
+          term.a.logicalSize.columns)
+      }, packed: packed, scale: scale, accumulating: false,
+      bias: bias.map { unsafe UnsafePointer($0.base) }, into: c.buffer.base,
+      stride: max(c.stride, columns, 1))
+  }
+}
+
 extension Double {
   package static func multiply(
     _ a: Matrix<Self>, _ b: Matrix<Self>, scale: Self, accumulating: Bool,
@@ -86,11 +128,14 @@ private struct ProductKernel {
   let rows: Int
   let inner: Int
   let columns: Int
+  /// Slices of which each has the inner size.
+  let slices: Int
 
   /// Nil where OpenBLAS is to do it: the CPU lacks the instructions, or, in Float32, the product is so
   /// narrow that most of a tile would be empty and nobody asks for the same kernel all the same.
   init?(
-    _ precision: ProductPrecision, _ choice: KernelChoice, rows: Int, inner: Int, columns: Int
+    _ precision: ProductPrecision, _ choice: KernelChoice, rows: Int, inner: Int, columns: Int,
+    slices: Int = 1
   ) {
     let fits =
       precision == .bfloat16 || choice == .sameForParts || rows >= 8 && columns >= 16
@@ -99,13 +144,14 @@ private struct ProductKernel {
     self.rows = rows
     self.inner = inner
     self.columns = columns
+    self.slices = slices
   }
 
   /// Bytes that the packed operands take at most.
   var workspaceByteCount: Int {
     switch precision {
-    case .float32: w2svd_multiply_float_workspace(rows, inner, columns)
-    case .bfloat16: w2svd_multiply_bfloat16_workspace(rows, inner, columns)
+    case .float32: w2svd_multiply_float_workspace(rows, inner, columns, slices)
+    case .bfloat16: w2svd_multiply_bfloat16_workspace(rows, inner, columns, slices)
     }
   }
 
@@ -156,7 +202,7 @@ private struct ProductKernel {
   )
 
   /// Below about 20 µs of work the threads would not meet in time.
-  private var isWorthSplitting: Bool { rows * columns * inner > 2_000_000 }
+  private var isWorthSplitting: Bool { rows * columns * inner * slices > 2_000_000 }
 
   @unsafe
   private func run(
@@ -177,7 +223,8 @@ private struct ProductKernel {
     }
     func run(_ ahead: UnsafePointer<w2svd_packed>?) {
       unsafe kernel(
-        parts, parts.count, ahead, aCrossed ? 1 : 0, bCrossed ? 1 : 0, bias, c, stride, rows,
+        parts, parts.count, slices, ahead, aCrossed ? 1 : 0, bCrossed ? 1 : 0, bias, c, stride,
+        rows,
         columns, scale, accumulating ? 1 : 0, memory)
     }
     guard let packed else { return run(nil) }

@@ -75,7 +75,7 @@ extension HeadNormShape {
 
   func require<Element>(
     rows: [(name: String, buffer: Buffer<Element>?)],
-    gains: [(name: String, buffer: Buffer<Element>?)],
+    gain: Buffer<Element>?, gainGradient: Buffer<Element>? = nil,
     cosines: Buffer<Element>, sines: Buffer<Element>, inverseRoot: Buffer<Element>
   ) {
     precondition(
@@ -86,9 +86,10 @@ extension HeadNormShape {
     for (name, buffer) in rows where buffer != nil {
       requireCount(buffer?.count ?? 0, elementCount, name)
     }
-    for (name, buffer) in gains where buffer != nil {
-      requireCount(buffer?.count ?? 0, headWidth, name)
-    }
+    precondition(
+      sliceCount > 0 && headCount % sliceCount == 0, "\(sliceCount) slices of \(headCount) heads")
+    if let gain { requireCount(gain.count, headWidth, "gain") }
+    if let gainGradient { requireCount(gainGradient.count, sliceCount * headWidth, "gainGradient") }
     requireCount(cosines.count, rotatedCount * headWidth / 2, "cosines")
     requireCount(sines.count, rotatedCount * headWidth / 2, "sines")
     requireCount(inverseRoot.count, vectorCount, "inverseRoot")

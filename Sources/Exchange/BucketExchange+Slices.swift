@@ -2,9 +2,9 @@
 // (tensor parallelism): owners send every rank what it needs, and get back its gradients.
 //
 // Ranks come in neighborhoods of as many as there are parts. Elements that all parts have get a term of the
-// gradient from every rank: these are summed in rank order within a neighborhood, and neighborhoods in the
-// tree. So for one number of parts the bits do not depend on the number of neighborhoods they are spread over,
-// where that is a power of two.
+// gradient from every rank, others from one rank of each neighborhood. They meet in the tree over a neighborhood, then
+// in that over neighborhoods: where their size is a power of two that is the tree over ranks. So the bits depend neither
+// on the number of neighborhoods nor, where terms are those of neighboring tokens, on that of parts.
 
 package import DenseKernels
 package import MeshLayout
@@ -107,7 +107,8 @@ extension BucketExchange {
     return run(
       .reduceScatter, kind, bucketCount: plan.bucketCount,
       prepare: { [unowned self] in
-        reservePartials(plan, termCount: size / unit.degree, further: 1)
+        let neighborhood = heldPartialCount(ofTree: unit.pairCount)
+        reservePartials(plan, termCount: size / unit.degree, further: neighborhood + 1)
       },
       code: { [unowned self] bucket, sent in
         let room = takeRoom(plan)
@@ -126,13 +127,13 @@ extension BucketExchange {
         let room = takeRoom(plan)
         defer { partials.append(room) }
         let sum = try treeReduce(
-          count: size / unit.degree,
-          operand: { neighborhood throws -> Buffer<Float> in
+          ofEqual: unit.pairCount, count: size / unit.degree * unit.pairCount,
+          operand: { pair throws -> Buffer<Float> in
             let partial = takePartial(count: plan.pieceWordCount)
             partial[0..<own.count].clear()
-            for index in 0..<unit.degree {
-              let peer = neighborhood * unit.degree + index
-              let rows = unit.slices[index].rows(in: own)
+            // The lowest level of the tree: what the second of a pair has is added where the first's is.
+            for peer in unit.pair(pair) {
+              let rows = unit.slice(of: peer).rows(in: own)
               let words = room[0..<rows.reduce(0) { $0 + $1.count }]
               if peer == rank {
                 _ = packPart(rows, of: part, into: room)

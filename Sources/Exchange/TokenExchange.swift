@@ -86,9 +86,9 @@ package final class TokenExchange {
     }
   }
 
-  /// All tokens on every rank → own tokens, summed over the ranks in rank order: the adjoint of `gatherTokens`.
+  /// All tokens on every rank → own tokens, summed in the tree over the ranks: the adjoint of `gatherTokens`.
   ///
-  /// - Parameter room: holds as many elements as x.
+  /// - Parameter room: holds `heldPartialCount(ofTree: size)` times as many elements as x.
   /// - Shapes: y [B, tokens, width] → x [B, own tokens, width].
   /// - Collective: over the group; the layout must agree.
   /// - Throws: as `scatterHeads`.
@@ -100,7 +100,21 @@ package final class TokenExchange {
     requireCounts(
       own: x.count, layout.sampleCount * layout.tokenCount(of: rank) * layout.width,
       all: y.count, layout.sampleCount * layout.tokenCount * layout.width, layout)
-    precondition(room.count == x.count, "room for \(room.count) of \(x.count) elements")
+    let roomCount = heldPartialCount(ofTree: transport.size)
+    precondition(
+      room.count == roomCount * x.count,
+      "room for \(room.count) elements beside \(x.count), \(roomCount) times as many are needed")
+    // The first operand is the left one of all that follow: it is summed where the result belongs.
+    func partial(_ index: Int) -> Buffer<Scalar> {
+      index == 0 ? x : room[(index - 1) * x.count..<index * x.count]
+    }
+    var free = Array((0...roomCount).reversed())
+    var sums = BinaryCounter<Int>()
+    func add(_ left: Int, _ right: Int) -> Int {
+      Scalar.add(1, partial(right), to: partial(left))
+      free.append(right)
+      return left
+    }
     try exchange(Scalar.self) { peer, bytes in
       // Own tokens are read where they are.
       if peer == rank { return 0 }
@@ -111,7 +125,8 @@ package final class TokenExchange {
       }
       return offset
     } receive: { peer, bytes in
-      let term = peer == 0 ? x : room
+      let index = free.removeLast()
+      let term = partial(index)
       if peer == rank {
         var start = 0
         for place in Self.places(of: rank, layout, width: layout.width) {
@@ -121,10 +136,11 @@ package final class TokenExchange {
       } else {
         _ = term.unpackRows(1, width: x.count, stride: x.count, from: bytes, at: 0)
       }
-      if peer > 0 { Scalar.add(1, room, to: x) }
+      sums.push(index, combine: add)
     } elementCount: { from, to in
       from == to ? 0 : layout.sampleCount * layout.tokenCount(of: to) * layout.width
     }
+    _ = sums.finish(combine: add)
   }
 
   // MARK: Parts

@@ -15,6 +15,14 @@ package struct TokenLayout: Hashable, Sendable {
   /// Elements of a token over all heads.
   package let width: Int
   package let partCount: Int
+  /// Where the segments are pieces of stretches that are cut over all parts of all pieces at once.
+  private let piece: Piece?
+
+  private struct Piece: Hashable {
+    let index: Int
+    let count: Int
+    let stretches: [Int]
+  }
 
   package init(sampleCount: Int, segments: [Int], width: Int, partCount: Int) {
     require(
@@ -24,6 +32,22 @@ package struct TokenLayout: Hashable, Sendable {
     self.segments = segments
     self.width = width
     self.partCount = partCount
+    piece = nil
+  }
+
+  /// One of `pieceCount` pieces of stretches of tokens; pieces × parts cut each stretch evenly.
+  package init(
+    sampleCount: Int, stretches: [Int], piece: Int, pieceCount: Int, width: Int, partCount: Int
+  ) {
+    require(
+      partCount > 0 && stretches.allSatisfy { $0 >= 0 },
+      "stretches \(stretches) over \(pieceCount) × \(partCount) ranks")
+    self.sampleCount = sampleCount
+    segments = stretches.map { evenRange(of: $0, part: piece, partCount: pieceCount).count }
+    self.width = width
+    self.partCount = partCount
+    self.piece =
+      pieceCount == 1 ? nil : Piece(index: piece, count: pieceCount, stretches: stretches)
   }
 
   /// Tokens of a sample.
@@ -44,10 +68,21 @@ package struct TokenLayout: Hashable, Sendable {
   /// Where a part's tokens lie among all tokens of a sample, in order.
   package func ranges(of part: Int) -> [Range<Int>] {
     var start = 0
-    return segments.map { count in
-      defer { start += count }
-      let own = evenRange(of: count, part: part, partCount: partCount)
+    return segments.indices.map { index in
+      defer { start += segments[index] }
+      let own = range(of: part, segment: index)
       return start + own.lowerBound..<start + own.upperBound
     }
+  }
+  /// A part's tokens of a segment.
+  private func range(of part: Int, segment: Int) -> Range<Int> {
+    guard let piece else {
+      return evenRange(of: segments[segment], part: part, partCount: partCount)
+    }
+    let count = piece.stretches[segment]
+    let start = evenRange(of: count, part: piece.index, partCount: piece.count).lowerBound
+    let own = evenRange(
+      of: count, part: piece.index * partCount + part, partCount: piece.count * partCount)
+    return own.lowerBound - start..<own.upperBound - start
   }
 }

@@ -24,6 +24,30 @@ package func treeReduce<Partial, Failure: Error>(
   return result
 }
 
+/// How many partial results a reduction of `count` operands in index order holds at most, beside the operand that is
+/// being added: those of the binary digits of its index.
+package func heldPartialCount(ofTree count: Int) -> Int {
+  (0..<max(count, 1)).reduce(0) { max($0, $1.nonzeroBitCount) }
+}
+
+/// Reduces neighborhoods of equal size in the fixed tree order, and what they give likewise.
+/// - Precondition: the size divides the count.
+package func treeReduce<Partial, Failure: Error>(
+  ofEqual size: Int, count: Int,
+  operand: (Int) throws(Failure) -> Partial,
+  combine: (Partial, Partial) throws(Failure) -> Partial
+) throws(Failure) -> Partial {
+  require(size > 0 && count % size == 0, "neighborhoods of \(size) among \(count) operands")
+  return try treeReduce(
+    count: count / size,
+    operand: { neighborhood throws(Failure) in
+      try treeReduce(
+        count: size,
+        operand: { index throws(Failure) in try operand(neighborhood * size + index) },
+        combine: combine)
+    }, combine: combine)
+}
+
 /// Reduces an array in the fixed tree order; nil when it is empty.
 package func treeReduce<Partial, Failure: Error>(
   _ operands: [Partial], combine: (Partial, Partial) throws(Failure) -> Partial

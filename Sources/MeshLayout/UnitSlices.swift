@@ -139,6 +139,16 @@ package struct SlicedUnit: Equatable, Sendable {
 
   package var degree: Int { slices.count }
 
+  /// Pairs of neighbors among the ranks that have all parts; the last of an odd number is one by itself.
+  package var pairCount: Int { (degree + 1) / 2 }
+
+  /// The ranks of a pair, of all neighborhoods' pairs in order.
+  package func pair(_ index: Int) -> Range<Int> {
+    let start = index / pairCount * degree
+    let first = index % pairCount * 2
+    return start + first..<start + min(first + 2, degree)
+  }
+
   /// What a rank computes with.
   package func slice(of rank: Int) -> UnitSlice { slices[rank % degree] }
 

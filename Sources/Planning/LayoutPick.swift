@@ -13,16 +13,19 @@ package struct LayoutOffer: Equatable, Sendable {
   package let byteCount: Int
   /// Of all training steps; nil: nothing was measured.
   package let seconds: Double?
+  /// Whether its bits are not those of one rank.
+  package let hasOtherBits: Bool
 
-  package init(shape: MeshShape, byteCount: Int, seconds: Double?) {
+  package init(shape: MeshShape, byteCount: Int, seconds: Double?, hasOtherBits: Bool) {
     self.shape = shape
     self.byteCount = byteCount
     self.seconds = seconds
+    self.hasOtherBits = hasOtherBits
   }
 }
 
 package enum LayoutPick {
-  /// Sums over tokens run in another order: at least a tenth of the time must be saved for that.
+  /// Sums run in another order than on one rank: at least a tenth of the time must be saved for that.
   package static let otherBitsShare = 0.9
   /// A higher stage of ZeRO, each, and a pipeline: more messages than are counted, and no packed weights.
   package static let stageShare = 0.95
@@ -56,7 +59,7 @@ package enum LayoutPick {
   /// Seconds, made longer by what a layout must make up for.
   private static func weighted(_ offer: LayoutOffer) -> Double {
     var share = 1.0
-    if offer.shape.sequenceDegree > 1 { share *= otherBitsShare }
+    if offer.hasOtherBits { share *= otherBitsShare }
     for _ in ZeroStage.optimizer.rawValue..<offer.shape.zeroStage.rawValue { share *= stageShare }
     if offer.shape[.stages] > 1 { share *= stageShare }
     return (offer.seconds ?? .infinity) / share

@@ -251,20 +251,26 @@ package struct MeshSearch: Equatable, Sendable {
       if !holds { problems.append(Problem(key: key, message: message)) }
     }
     let partCounts = TokenBlocks.partCounts.map(String.init).joined(separator: ", ")
+    let degree = shape[.sp] * shape[.tp]
     require(
-      TokenBlocks.partCounts.contains(shape[.sp]), "mesh.sp",
-      "is \(shape[.sp]), but with mesh.sums canonical each rank has whole ones of \(TokenBlocks.count) blocks "
-        + "of tokens: take one of \(partCounts)")
+      TokenBlocks.partCounts.contains(degree), shape[.sp] > 1 ? "mesh.sp" : "mesh.tp",
+      "is \(shape[shape[.sp] > 1 ? .sp : .tp]), but with mesh.sums canonical each rank has whole ones of "
+        + "\(TokenBlocks.count) blocks of tokens: take one of \(partCounts)"
+        + (shape[.sp] > 1 && shape[.tp] > 1 ? " for mesh.sp × mesh.tp, which is \(degree)" : ""))
+    let slices = sliceCount(heads: headCount, hiddenUnits: mlpWidth)
+    require(
+      !TokenBlocks.partCounts.contains(degree) || slices % shape[.tp] == 0, "mesh.tp",
+      "is \(shape[.tp]), but with mesh.sums canonical each rank has whole ones of \(slices) slices of heads and "
+        + "hidden units, as many as the largest power of two up to 8 that divides both: take a divisor of \(slices)"
+    )
     require(
       shape[.sp] == 1 || shape.zeroStage != .optimizer, "mesh.zeroStage",
       "is 1, but with mesh.sums canonical ranks that share tokens (mesh.sp \(shape[.sp])) sum gradients of every "
         + "microbatch before the next: take auto, 2 or 3")
-    for axis in [Axis.ring, .tp] {
-      require(
-        shape[axis] == 1, "mesh.\(axis.rawValue)",
-        "is \(shape[axis]), but mesh.sums canonical makes no fixed blocks of its sums in this version: leave it "
-          + "auto or 1, share tokens by mesh.sp, or set mesh.sums to fast")
-    }
+    require(
+      shape[.ring] == 1, "mesh.ring",
+      "is \(shape[.ring]), but mesh.sums canonical makes no fixed blocks of its sums in this version: leave it "
+        + "auto or 1, share tokens by mesh.sp or mesh.tp, or set mesh.sums to fast")
     return problems
   }
 

@@ -53,6 +53,12 @@ package struct NetworkSizes: Codable, Equatable, Sendable {
     self.latentWidth = latentWidth
   }
 
+  /// In how many slices sums over heads and hidden units are made; nil: at once.
+  var sliceCount: Int? {
+    sumsInBlocks && form == .doubleAndSingleStream
+      ? MeshLayout.sliceCount(heads: headCount, hiddenUnits: mlpWidth) : nil
+  }
+
   /// D.
   package var width: Int { headCount * headWidth }
   package var blockCount: Int { doubleBlockCount + singleBlockCount }

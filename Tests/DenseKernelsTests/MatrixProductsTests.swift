@@ -192,6 +192,94 @@ struct MatrixProductsTests {
     }
   }
 
+  /// The products of slices, right to the last bit: each by itself, then the tree; of a part of the slices, rows and
+  /// columns likewise. Slices of one block along k and of several, of two terms, of odd length.
+  @Test(
+    .enabled(if: BLASRuntime.hasAVX512), arguments: [ProductPrecision.float32, .bfloat16],
+    [
+      (40, [8], 33), (13, [48, 16], 70), (300, [264], 40), (1000, [600, 10], 1100), (7, [5, 3], 9),
+    ])
+  func `products of slices are a tree of products`(
+    precision: ProductPrecision, sizes: (rows: Int, inners: [Int], columns: Int)
+  ) {
+    let (rows, inners, columns) = sizes
+    let a: [Buffer<Float>] = inners.enumerated().map { normals(rows * 8 * $1, 10 + $0) }
+    let b: [Buffer<Float>] = inners.enumerated().map { normals(8 * $1 * columns, 20 + $0) }
+    let bias: Buffer<Float> = normals(columns, 3)
+    func slice(_ s: Int) -> [(a: Matrix<Float>, b: Matrix<Float>)] {
+      inners.indices.map { t in
+        let inner = inners[t]
+        return (
+          Matrix(a[t][s * inner..<a[t].count], rows: rows, columns: inner, stride: 8 * inner),
+          Matrix(
+            b[t][s * inner..<b[t].count], rows: columns, columns: inner, stride: 8 * inner
+          ).transposed
+        )
+      }
+    }
+    func product(_ slices: Range<Int>, bias: Buffer<Float>? = nil) -> Buffer<Float> {
+      let c: Buffer<Float> = poisoned(rows * columns)
+      Float.multiply(
+        slices: slices.map(slice), packed: nil, scale: 0.7, addingToRows: bias,
+        precision: precision, into: Matrix(c, rows: rows, columns: columns))
+      return c
+    }
+    for count in [2, 4, 8] {
+      let parts = (0..<count).map { product($0..<$0 + 1) }
+      let tree = (0..<rows * columns).map { index -> Float in
+        var sums = parts.map { $0[index] }
+        while sums.count > 1 {
+          sums = stride(from: 0, to: sums.count, by: 2).map { sums[$0] + sums[$0 + 1] }
+        }
+        return sums[0] + bias[index % columns]
+      }
+      #expect(product(0..<count, bias: bias).array == tree, "\(count) slices")
+    }
+    // A slice by itself is a product like others, up to the order of sums.
+    let alone = product(3..<4)
+    for r in 0..<rows {
+      for j in 0..<columns {
+        var (sum, magnitude) = (0.0, 1.0)
+        for (t, inner) in inners.enumerated() {
+          for k in 3 * inner..<4 * inner {
+            let x = Double(precision.rounded(a[t][r * 8 * inner + k]))
+            let w = Double(precision.rounded(b[t][j * 8 * inner + k]))
+            sum += x * w
+            magnitude += abs(x * w)
+          }
+        }
+        let difference = abs(Double(alone[r * columns + j]) - 0.7 * sum)
+        #expect(difference <= 1e-6 * magnitude)
+      }
+    }
+  }
+
+  @Test(.enabled(if: BLASRuntime.hasAVX512), arguments: [ProductPrecision.float32, .bfloat16])
+  func `slices read what is packed ahead`(precision: ProductPrecision) {
+    let (rows, inner, columns) = (50, 24, 45)
+    let a: Buffer<Float> = normals(rows * 4 * inner, 1)
+    let b: Buffer<Float> = normals(4 * inner * columns, 2)
+    let whole = Matrix(b, rows: columns, columns: 4 * inner).transposed
+    let packed = Float.packed(whole, precision: precision) { Buffer(zeroed: $0) }
+    func product(_ packed: PackedOperand?) -> [Float] {
+      let c: Buffer<Float> = poisoned(rows * columns)
+      Float.multiply(
+        slices: (0..<4).map { s in
+          [
+            (
+              Matrix(a[s * inner..<a.count], rows: rows, columns: inner, stride: 4 * inner),
+              Matrix(b[s * inner..<b.count], rows: columns, columns: inner, stride: 4 * inner)
+                .transposed
+            )
+          ]
+        }, packed: packed, scale: 1, addingToRows: nil, precision: precision,
+        into: Matrix(c, rows: rows, columns: columns))
+      return c.array
+    }
+    #expect(precision == .bfloat16 || packed != nil)
+    #expect(product(packed) == product(nil))
+  }
+
   /// What lets data-parallel and sequence-parallel layouts agree in every bit (specs §6). It holds
   /// for the AVX-512 kernels only, so under others this test has nothing to say.
   @Test(.enabled(if: ["SkylakeX", "Cooperlake"].contains(BLASRuntime.coreName)))

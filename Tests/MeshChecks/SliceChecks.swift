@@ -64,18 +64,16 @@ private func checkReducedParts(_ transport: any Transport) throws {
     let parts = (0..<transport.size).map { rank in
       gradientLikeVector(unit.slice(of: rank).count, of: rank)
     }
-    // In rank order within a neighborhood, neighborhoods in the tree.
-    let neighborhoods = (0..<transport.size / unit.degree).map { neighborhood in
-      var sum = [Float](repeating: 0, count: unit.partition.count)
-      for index in 0..<unit.degree {
-        let terms = parts[neighborhood * unit.degree + index]
-        for (term, place) in zip(terms, places(unit.slices[index], of: unit)) {
-          if let place { sum[place] += term }
+    // In the tree over a neighborhood, neighborhoods in the tree.
+    let sum = treeReduce(
+      ofEqual: unit.degree, count: transport.size,
+      operand: { rank in
+        var terms = [Float](repeating: 0, count: unit.partition.count)
+        for (term, place) in zip(parts[rank], places(unit.slice(of: rank), of: unit)) {
+          if let place { terms[place] = term }
         }
-      }
-      return sum
-    }
-    let sum = treeReduce(neighborhoods) { zip($0, $1).map { $0 + $1 } } ?? []
+        return terms
+      }, combine: { zip($0, $1).map { $0 + $1 } })
     let own = unit.partition.range(of: transport.rank)
     for configuration in configurations() {
       let exchange = BucketExchange(transport: transport, configuration: configuration)

@@ -157,10 +157,11 @@ private func checkReducedTokens(_ transport: any Transport) throws {
     }
     let terms = (0..<size).map { gradientLikeVector(count, of: $0) }
     let expected = own.map { index in
-      terms.dropFirst().reduce(terms[0][index]) { $0 + $1[index] }
+      treeReduce(count: size, operand: { terms[$0][index] }, combine: { $0 + $1 })
     }
+    let roomCount = heldPartialCount(ofTree: size) * own.count
     let sum = Buffer([Float](repeating: .nan, count: own.count))
-    let room = Buffer([Float](repeating: .nan, count: own.count))
+    let room = Buffer([Float](repeating: .nan, count: roomCount))
     let sentBefore = recorder.log.sentByteCount
     try exchange.reduceTokens(Buffer(terms[rank]), layout: layout, into: sum, room: room)
     try expectEqual(sum.array, expected, "segments \(segments)")
@@ -173,7 +174,7 @@ private func checkReducedTokens(_ transport: any Transport) throws {
     let w = (0..<count).map { Double(($0 * 7 + rank) % 11) - 5 }
     let pulled = Buffer<Double>(zeroed: own.count)
     try exchange.reduceTokens(
-      Buffer(w), layout: layout, into: pulled, room: Buffer(zeroed: own.count))
+      Buffer(w), layout: layout, into: pulled, room: Buffer(zeroed: roomCount))
     try expectEqual(
       try transport.allReduce(sum: zip(gathered.array, w).reduce(0) { $0 + $1.0 * $1.1 }),
       try transport.allReduce(sum: zip(u, pulled.array).reduce(0) { $0 + $1.0 * $1.1 }))

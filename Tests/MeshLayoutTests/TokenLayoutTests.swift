@@ -19,4 +19,28 @@ struct TokenLayoutTests {
       }
     }
   }
+  /// 3 tokens over 4 × 2 parts: cut in turn, the second piece's one token would be the second part's.
+  @Test func `parts of pieces are those of the whole`() {
+    for stretches in [[3], [10, 3], [45, 7], [1_000, 2], [0, 5]] {
+      for (pieceCount, partCount) in [(1, 4), (2, 1), (2, 2), (4, 2), (2, 4), (3, 2)] {
+        let whole = TokenLayout(
+          sampleCount: 1, segments: stretches, width: 1, partCount: pieceCount * partCount)
+        let pieces = TokenLayout(
+          sampleCount: 1, segments: stretches, width: 1, partCount: pieceCount)
+        for piece in 0..<pieceCount {
+          let layout = TokenLayout(
+            sampleCount: 1, stretches: stretches, piece: piece, pieceCount: pieceCount, width: 1,
+            partCount: partCount)
+          let places = pieces.ranges(of: piece).flatMap(\.self)
+          #expect(layout.tokenCount == places.count)
+          for part in 0..<partCount {
+            #expect(
+              layout.ranges(of: part).flatMap { $0.map { places[$0] } }
+                == whole.ranges(of: piece * partCount + part).flatMap(\.self),
+              "\(stretches), \(piece) of \(pieceCount), \(part) of \(partCount)")
+          }
+        }
+      }
+    }
+  }
 }

@@ -78,4 +78,35 @@ struct TreeOrderTests {
         count: 3, operand: { $0 }, combine: { (_: Int, _: Int) throws -> Int in throw Stop() })
     }
   }
+  @Test func `neighborhoods of a power of two are subtrees, others have a tree of their own`() {
+    for (size, count) in [(1, 5), (2, 2), (2, 6), (4, 8), (8, 8), (4, 12)] {
+      let tree = treeReduce(ofEqual: size, count: count, operand: String.init, combine: join)
+      #expect(tree == levelByLevel((0..<count).map(String.init)), "\(count) in \(size)")
+    }
+    #expect(
+      treeReduce(ofEqual: 3, count: 6, operand: String.init, combine: join)
+        == "(((0+1)+2)+((3+4)+5))")
+  }
+
+  @Test func `as many partial results are held as the digits of an index have ones`() {
+    for count in 1...64 {
+      var counter = BinaryCounter<Int>()
+      var held = 0
+      for operand in 0..<count {
+        held = max(held, counter.livePartialCount)
+        counter.push(operand) { $0 + $1 }
+      }
+      #expect(heldPartialCount(ofTree: count) == held, "\(count) operands")
+    }
+  }
+}
+
+struct SliceCountTests {
+  @Test func `slices are the largest power of two up to eight that divides both`() {
+    for (heads, units, count) in [
+      (24, 12_288, 8), (8, 8, 8), (16, 36, 4), (6, 384, 2), (3, 64, 1), (8, 0, 8), (5, 0, 1),
+    ] {
+      #expect(sliceCount(heads: heads, hiddenUnits: units) == count, "\(heads) and \(units)")
+    }
+  }
 }

@@ -51,15 +51,15 @@ struct MeshSearchTests {
 
   @Test
   func
-    `canonical sums want whole blocks, no ring and no cut weights, and sums of every microbatch`()
+    `canonical sums want whole blocks and slices, no ring, and sums of every microbatch`()
   {
     func canonical(
       _ ranks: Int, heads: Int = 8, ring: Int = 1, sp: Int? = nil, tp: Int = 1,
-      stage: ZeroStage? = nil
+      mlpWidth: Int = 0, stage: ZeroStage? = nil
     ) -> MeshSearch {
       var search = MeshSearch(
-        rankCount: ranks, microbatchCount: 8, headCount: heads, ring: ring, sp: sp, tp: tp,
-        stage: stage)
+        rankCount: ranks, microbatchCount: 8, headCount: heads, mlpWidth: mlpWidth, ring: ring,
+        sp: sp, tp: tp, stage: stage)
       search.hasCanonicalSums = true
       return search
     }
@@ -79,9 +79,18 @@ struct MeshSearchTests {
     #expect(stage.map(\.key) == ["mesh.zeroStage"])
     #expect(stage.first?.message.contains("take auto, 2 or 3; legal here") == true)
     #expect(canonical(4, ring: 2).problems.map(\.key) == ["mesh.ring"])
-    let cut = canonical(4, tp: 2).problems
+    #expect(
+      canonical(4, tp: 2).shapes.first == MeshShape([.zero: 2, .tp: 2], zeroStage: .parameters))
+    #expect(
+      canonical(8, sp: 2, tp: 4).shapes.first
+        == MeshShape([.sp: 2, .tp: 4], zeroStage: .parameters))
+    let cut = canonical(6, heads: 12, tp: 3).problems
     #expect(cut.map(\.key) == ["mesh.tp"])
-    #expect(cut.first?.message.contains("or set mesh.sums to fast; legal here") == true)
+    #expect(cut.first?.message.contains("take one of 1, 2, 4, 8") == true)
+    // Four slices of twelve heads; nine heads a rank would have none.
+    #expect(!canonical(4, heads: 12, tp: 4).shapes.isEmpty)
+    let slices = canonical(8, heads: 12, tp: 4, mlpWidth: 30).problems
+    #expect(slices.contains { $0.key == "mesh.tp" && $0.message.contains("take a divisor of 2") })
   }
 
   @Test func `every legal layout has all ranks, divides the heads and has work for each`() {

@@ -161,10 +161,13 @@ private func sizes(_ change: (inout WorkloadSizes) -> Void = { _ in }) -> Worklo
 
 @Suite struct LayoutPickTests {
   private func offer(
-    _ degrees: [Axis: Int], stage: ZeroStage = .optimizer, bytes: Int = 100, _ seconds: Double?
+    _ degrees: [Axis: Int], stage: ZeroStage = .optimizer, bytes: Int = 100, _ seconds: Double?,
+    isCanonical: Bool = false
   ) -> LayoutOffer {
-    LayoutOffer(
-      shape: MeshShape(degrees, zeroStage: stage), byteCount: bytes, seconds: seconds)
+    let shape = MeshShape(degrees, zeroStage: stage)
+    return LayoutOffer(
+      shape: shape, byteCount: bytes, seconds: seconds,
+      hasOtherBits: shape.sequenceDegree > 1 && !isCanonical)
   }
 
   private func index(_ offers: [LayoutOffer], limit: Int? = nil) -> Int? {
@@ -177,6 +180,8 @@ private func sizes(_ change: (inout WorkloadSizes) -> Void = { _ in }) -> Worklo
     #expect(index([zero, offer([.zero: 2, .sp: 3], 89)]) == 1)
     #expect(index([zero, offer([.ring: 6], 89)]) == 1)
     #expect(index([zero, offer([.zero: 3, .tp: 2], stage: .parameters, 85)]) == 0)
+    // With canonical sums nothing has other bits.
+    #expect(index([zero, offer([.zero: 2, .sp: 3], 99, isCanonical: true)]) == 1)
     // Bits do not count where all have other ones.
     #expect(index([offer([.zero: 3, .sp: 2], 100), offer([.sp: 6], 99)]) == 1)
   }

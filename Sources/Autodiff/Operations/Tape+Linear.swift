@@ -20,7 +20,7 @@ package struct LowRankUpdate<Scalar: KernelScalar> {
 }
 
 /// The inputs of a linear layer as its way back finds them.
-private struct KeptInputs<Scalar: KernelScalar> {
+struct KeptInputs<Scalar: KernelScalar> {
   let widths: [Int]
   private let rowCount: Int
   private let inputs: [(elements: Tensor<Scalar>?, remaking: Remaking<Scalar>?)]
@@ -79,6 +79,10 @@ extension Tape {
     }
     let values = parts + [used(weight)] + (bias.map { [used($0)] } ?? [])
     let (weightPlace, biasPlace) = (parts.count, bias.map { _ in parts.count + 1 })
+    let collected = parts[0].columns
+    precondition(
+      collected == nil ? parts.allSatisfy { $0.columns == nil } : parts.count == 1,
+      "\(weight.name) reads columns beside other inputs")
     let packed = weight.packed(precision)
     guard let update, update.scale != 0 else {
       Scalar.multiply(
@@ -89,6 +93,10 @@ extension Tape {
         contribute(
           dy, inputs: kept, weight: weight, to: gradients, weightPlace: weightPlace, sums)
         addColumnSums(of: dy, to: biasPlace.flatMap(gradients.place(of:)), sums)
+        collected?.add(
+          ColumnGradients.Term(
+            outputGradient: outputGradient, weight: weight, update: nil, gradients: gradients,
+            downPlace: 0))
       }
     }
 
@@ -117,6 +125,17 @@ extension Tape {
       let dy = Matrix(outputGradient.buffer, rows: rowCount, columns: outputWidth)
       contribute(
         dy, inputs: kept, weight: weight, to: gradients, weightPlace: weightPlace, sums)
+      if let upGradient = gradients.place(of: upPlace) {
+        addProducts(
+          dy, [Matrix(hidden.buffer, rows: rowCount, columns: rank)], [rank], to: upGradient, sums)
+      }
+      addColumnSums(of: dy, to: biasPlace.flatMap(gradients.place(of:)), sums)
+      if let collected {
+        return collected.add(
+          ColumnGradients.Term(
+            outputGradient: outputGradient, weight: weight, update: update, gradients: gradients,
+            downPlace: downPlace))
+      }
       let hiddenGradient = scratch([rowCount, rank])
       let dh = Matrix(hiddenGradient.buffer, rows: rowCount, columns: rank)
       Scalar.multiply(
@@ -124,11 +143,6 @@ extension Tape {
         choice: sums.kernelChoice, into: dh)
       contribute(
         dh, inputs: kept, weight: update.down, to: gradients, weightPlace: downPlace, sums)
-      if let upGradient = gradients.place(of: upPlace) {
-        addProducts(
-          dy, [Matrix(hidden.buffer, rows: rowCount, columns: rank)], [rank], to: upGradient, sums)
-      }
-      addColumnSums(of: dy, to: biasPlace.flatMap(gradients.place(of:)), sums)
     }
   }
 
@@ -159,7 +173,7 @@ extension Tape {
   }
 
   /// dx_p += dy W_p; dW_p += dyᵀ x_p.
-  private func contribute(
+  func contribute(
     _ dy: Matrix<Scalar>, inputs: KeptInputs<Scalar>, weight: Parameter<Scalar>,
     to gradients: InputGradients<Scalar>, weightPlace: Int, _ sums: RowSums
   ) {
@@ -176,7 +190,7 @@ extension Tape {
   }
 
   /// dW_p += dyᵀ x_p.
-  private func addProducts(
+  func addProducts(
     _ dy: Matrix<Scalar>, _ inputs: [Matrix<Scalar>], _ widths: [Int],
     to gradient: GradientBuffer<Scalar>, _ sums: RowSums
   ) {
@@ -186,7 +200,7 @@ extension Tape {
       for (x, part) in zip(inputs, parts) {
         Scalar.multiply(
           dy.rows(rows).transposed, x.rows(rows), scale: 1, accumulating: sum.accumulates,
-          precision: precision, into: part)
+          precision: precision, choice: sums.kernelChoice, into: part)
       }
     }
     guard let blocks = sums.blocks else { return add(0..<dy.rowCount, to: gradient) }
@@ -196,7 +210,7 @@ extension Tape {
   }
 
   /// d bias += Σ dy over rows.
-  private func addColumnSums(
+  func addColumnSums(
     of dy: Matrix<Scalar>, to gradient: GradientBuffer<Scalar>?, _ sums: RowSums
   ) {
     guard let gradient else { return }
@@ -214,7 +228,7 @@ extension Tape {
   }
 
   /// A matrix of `rows` rows cut into stretches of columns.
-  private func columns(
+  func columns(
     of tensor: Tensor<Scalar>, rows: Int, _ widths: [Int]
   ) -> [Matrix<Scalar>] {
     let stride = tensor.count / rows
@@ -229,7 +243,7 @@ extension Tape {
 
 extension Matrix {
   /// Some of its rows, of a matrix that is read as it lies.
-  fileprivate func rows(_ range: Range<Int>) -> Matrix {
+  func rows(_ range: Range<Int>) -> Matrix {
     guard range.count < rowCount else { return self }
     return Matrix(
       buffer[min(range.lowerBound * stride, buffer.count)..<buffer.count], rows: range.count,

@@ -58,9 +58,10 @@ extension Tape {
 
   /// RMSNorm over each head with a learned gain, then rotation of the first tokens by `rotation`.
   /// - Shapes: x [B, L, N·K], gain [K] → [B, L, N·K].
+  /// - Parameter slices: of the heads; with them the gain's gradient is a sum over slices in every block.
   package func headNorm(
     _ x: Value<Scalar>, gain: Parameter<Scalar>, rotation: RotaryTable<Scalar>? = nil,
-    headCount: Int, epsilon: Double, sums: RowSums = .whole
+    headCount: Int, epsilon: Double, slices: WeightSlices<Scalar>? = nil, sums: RowSums = .whole
   ) -> Value<Scalar> {
     let headWidth = gain.count
     precondition(
@@ -83,16 +84,25 @@ extension Tape {
     if let blocks = sums.blocks {
       return record(output, from: inputs) { [unowned self] outputGradient, gradients in
         let dx = gradients.place(of: 0)
-        sum(
-          over: blocks, rowCount: shape.sampleCount * shape.tokenCount,
-          into: [gradients.place(of: 1)]
-        ) { piece, sums in
-          let part = shape.part(piece.rows, firstToken: piece.firstToken)
+        let rowCount = shape.sampleCount * shape.tokenCount
+        func add(_ piece: RowBlocks.Piece, to sum: Buffer<Scalar>?, sliceCount: Int = 1) {
+          let part = shape.part(piece.rows, firstToken: piece.firstToken, sliceCount: sliceCount)
           Scalar.headNormBackward(
             outputGradient: outputGradient.buffer[part.elements], x: x.tensor.buffer[part.elements],
             gain: gain.value.buffer, cosines: cosines[part.angles], sines: sines[part.angles],
             shape: part.shape, inverseRoot: inverseRoot.buffer[part.heads],
-            inputGradient: dx?[part.elements], gainGradient: sums[0]?.addend)
+            inputGradient: dx?[part.elements], gainGradient: sum)
+        }
+        guard let slices, let gainGradient = gradients.place(of: 1) else {
+          let gainGradient = slices == nil ? gradients.place(of: 1) : nil
+          return sum(over: blocks, rowCount: rowCount, into: [gainGradient]) { piece, sums in
+            add(piece, to: sums[0]?.addend)
+          }
+        }
+        sumSlices(slices, over: blocks, into: gainGradient) { block, sums in
+          for piece in blocks.pieces(of: block, rowCount: rowCount) {
+            add(piece, to: sums, sliceCount: slices.count)
+          }
         }
       }
     }
@@ -181,14 +191,15 @@ extension ModulationShape {
 extension HeadNormShape {
   /// Rows of one sample, from `firstToken` on: their sizes, their elements, those of the tables, and their heads.
   fileprivate func part(
-    _ rows: Range<Int>, firstToken: Int
+    _ rows: Range<Int>, firstToken: Int, sliceCount: Int
   ) -> (shape: HeadNormShape, elements: Range<Int>, angles: Range<Int>, heads: Range<Int>) {
     let rotated = min(firstToken, rotatedCount)..<min(firstToken + rows.count, rotatedCount)
     let width = headCount * headWidth
     return (
       HeadNormShape(
         sampleCount: 1, tokenCount: rows.count, headCount: headCount, headWidth: headWidth,
-        rotatedCount: rotated.count), rows.lowerBound * width..<rows.upperBound * width,
+        rotatedCount: rotated.count, sliceCount: sliceCount),
+      rows.lowerBound * width..<rows.upperBound * width,
       rotated.lowerBound * (headWidth / 2)..<rotated.upperBound * (headWidth / 2),
       rows.lowerBound * headCount..<rows.upperBound * headCount
     )

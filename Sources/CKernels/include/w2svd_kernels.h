@@ -42,6 +42,9 @@ void w2svd_gated_residual_backward(const float *dy, const float *gate, const flo
 // all terms but the last a multiple of 32; the workspace has as many bytes as said for the sum of the
 // inner_t, which smaller sizes never exceed, aligned to 64. The first needs AVX-512
 // (w2svd_has_avx512); the second takes its operands rounded to bfloat16 and needs vdpbf16ps.
+// `slices`: a power of two. The terms are those of so many slices one after the other, of equal Σ inner_t each,
+// whose products meet in the tree of Sources/MeshLayout/TreeOrder.swift, then the bias; more than one do not
+// accumulate. Of a slice's terms all but the last have an even inner_t.
 // `ahead`: what w2svd_pack_panels made of the b of the first terms, one above the other, or null; their
 // `b` is null then. Its panels may be a stretch of a wider operand's. Same bits either way.
 struct w2svd_term {
@@ -54,14 +57,14 @@ struct w2svd_packed {
   const uint32_t *words;
   size_t panel_stride, inner;
 };
-size_t w2svd_multiply_float_workspace(size_t rows, size_t inner, size_t columns);
-void w2svd_multiply_float(const struct w2svd_term *terms, size_t term_count,
+size_t w2svd_multiply_float_workspace(size_t rows, size_t inner, size_t columns, size_t slices);
+void w2svd_multiply_float(const struct w2svd_term *terms, size_t term_count, size_t slices,
                           const struct w2svd_packed *ahead, int a_crossed, int b_crossed,
                           const float *bias, float *c, size_t c_stride, size_t rows,
                           size_t columns, float scale, int accumulating, void *workspace);
 int w2svd_has_bfloat16(void);
-size_t w2svd_multiply_bfloat16_workspace(size_t rows, size_t inner, size_t columns);
-void w2svd_multiply_bfloat16(const struct w2svd_term *terms, size_t term_count,
+size_t w2svd_multiply_bfloat16_workspace(size_t rows, size_t inner, size_t columns, size_t slices);
+void w2svd_multiply_bfloat16(const struct w2svd_term *terms, size_t term_count, size_t slices,
                              const struct w2svd_packed *ahead, int a_crossed, int b_crossed,
                              const float *bias, float *c, size_t c_stride, size_t rows,
                              size_t columns, float scale, int accumulating, void *workspace);
@@ -101,13 +104,15 @@ void w2svd_layer_norm_backward(const float *dy, const float *x, const float *sca
                                const float *mean, const float *inverse, float *dx,
                                int accumulating, float *dscale, float *dshift);
 #define W2SVD_LARGEST_HEAD 512  // largest head width
+#define W2SVD_MOST_SLICES 8     // slices of the heads, each with a dgain of its own, one after the other
 void w2svd_head_norm(const float *x, const float *gain, const float *cosines, const float *sines,
                      float epsilon, size_t samples, size_t tokens, size_t heads, size_t width,
                      size_t rotated, float *y, float *inverse);
 void w2svd_head_norm_backward(const float *dy, const float *x, const float *gain,
                               const float *cosines, const float *sines, size_t samples,
                               size_t tokens, size_t heads, size_t width, size_t rotated,
-                              const float *inverse, float *dx, int accumulating, float *dgain);
+                              const float *inverse, float *dx, int accumulating, float *dgain,
+                              size_t slices);
 // y[r] = (or +=) x[r] with the pairs of each head rotated by one table of head_width / 2 angles, or
 // rotated back.
 void w2svd_rotate_rows(const float *x, size_t x_stride, float *y, size_t y_stride, size_t rows,

@@ -19,19 +19,19 @@ struct DoubleStreamBlock<Scalar: KernelScalar> {
     let textModulation = Modulation(
       scope, "norm1_context.linear", condition, epsilon: epsilon, textSegment)
 
-    let (videoScope, textScope) = (scope.over(videoSegment), scope.over(textSegment))
+    let (videoScope, textScope) = (scope.overGroup(videoSegment), scope.overGroup(textSegment))
     let x = scope.gathered(videoModulation.enterAttention(video), videoSegment)
     let y = scope.gathered(textModulation.enterAttention(text), textSegment)
     func operand(_ parts: Value<Scalar>...) -> AttentionOperand<Scalar> {
       stem.attention.operand(tape, tape.concatenate(parts, along: 1))  // [B, L+T, D]
     }
     let query = operand(
-      normed(videoScope, "attn.norm_q", videoScope.linear("attn.to_q", x), rotated: true),
-      normed(textScope, "attn.norm_added_q", textScope.linear("attn.add_q_proj", y), rotated: false)
+      normed(videoScope, "attn.norm_q", videoScope.linear("attn.to_q", x), isVideo: true),
+      normed(textScope, "attn.norm_added_q", textScope.linear("attn.add_q_proj", y), isVideo: false)
     )
     let key = operand(
-      normed(videoScope, "attn.norm_k", videoScope.linear("attn.to_k", x), rotated: true),
-      normed(textScope, "attn.norm_added_k", textScope.linear("attn.add_k_proj", y), rotated: false)
+      normed(videoScope, "attn.norm_k", videoScope.linear("attn.to_k", x), isVideo: true),
+      normed(textScope, "attn.norm_added_k", textScope.linear("attn.add_k_proj", y), isVideo: false)
     )
     let value = operand(
       videoScope.linear("attn.to_v", x), textScope.linear("attn.add_v_proj", y))
@@ -51,11 +51,12 @@ struct DoubleStreamBlock<Scalar: KernelScalar> {
   }
 
   private func normed(
-    _ scope: LayerScope<Scalar>, _ name: String, _ x: Value<Scalar>, rotated: Bool
+    _ scope: LayerScope<Scalar>, _ name: String, _ x: Value<Scalar>, isVideo: Bool
   ) -> Value<Scalar> {
-    scope.tape.headNorm(
-      x, gain: scope.parameter(name + ".weight"), rotation: rotated ? stem.rotation : nil,
+    let segment = [stem.segments[isVideo ? 0 : 1]]
+    return scope.tape.headNorm(
+      x, gain: scope.parameter(name + ".weight"), rotation: isVideo ? stem.rotation : nil,
       headCount: stem.attention.headCount, epsilon: HunyuanVideoConfiguration.epsilon,
-      sums: scope.sums)
+      slices: scope.tokenSlices(x.shape[0], segment), sums: scope.sums)
   }
 }

@@ -12,18 +12,20 @@ struct SingleStreamBlock<Scalar: KernelScalar> {
     _ tape: Tape<Scalar>, joint: Value<Scalar>, condition: Value<Scalar>
   ) -> Value<Scalar> {
     let perSample = scope.on(tape)
-    let scope = perSample.over(stem.segments)
+    let (scope, ownSums) = (
+      perSample.overGroup(stem.segments), perSample.over(stem.segments).sums
+    )
     let epsilon = HunyuanVideoConfiguration.epsilon
     let headCount = stem.attention.headCount
-    let modulation = tape.chunks(
-      perSample.shared(perSample.joined(perSample.linear("norm.linear", condition))), count: 3)
+    let modulation = tape.chunks(perSample.columns("norm.linear", condition), count: 3)
     let normalized = tape.layerNorm(
-      joint, scale: modulation[1], shift: modulation[0], epsilon: epsilon, sums: scope.sums)
+      joint, scale: modulation[1], shift: modulation[0], epsilon: epsilon, sums: ownSums)
     let x = scope.gathered(normalized, stem.segments)
+    let slices = scope.tokenSlices(x.shape[0], stem.segments)
     func normed(_ name: String, _ x: Value<Scalar>) -> Value<Scalar> {
       tape.headNorm(
         x, gain: scope.parameter(name + ".weight"), rotation: stem.rotation, headCount: headCount,
-        epsilon: epsilon, sums: scope.sums)
+        epsilon: epsilon, slices: slices, sums: scope.sums)
     }
     let query = stem.attention.operand(
       tape, normed("attn.norm_q", scope.linear("attn.to_q", x)))
@@ -34,6 +36,6 @@ struct SingleStreamBlock<Scalar: KernelScalar> {
     let attended = stem.attention(tape, query: query, key: key, value: value)
     return tape.gatedResidual(
       joint, gate: modulation[2],
-      scope.rowLinear("proj_out", parts: [attended, mlp], stem.segments), sums: scope.sums)
+      scope.rowLinear("proj_out", parts: [attended, mlp], stem.segments), sums: ownSums)
   }
 }

@@ -4,6 +4,9 @@
 // What a sample has once (condition, modulations, the refiner's text) is on every rank, forward and back: its
 // gradient is a sum over tokens that is completed over the ranks before it goes on. So its parameters have all of
 // their gradient on every rank, and one rank counts it.
+//
+// Where ranks cut the weights of blocks too, tokens are cut over all of them, and what a block computes with meets the
+// tokens of the group; sums over heads and hidden units are made in slices (`LayerScope.slices`), on one rank alike.
 // Source: rule 2 of the specification of distributed systems, §6.
 
 package import Autodiff
@@ -16,9 +19,18 @@ package protocol CanonicalSums<Scalar>: AnyObject {
   /// Whether this rank counts what all ranks compute alike.
   var countsShared: Bool { get }
 
+  /// Whether this rank counts its columns of a layer of what all ranks have alike.
+  var countsColumns: Bool { get }
+
   /// The blocks of the own tokens of these segments, one segment after the other.
   /// - Parameter segments: tokens of each segment, all parts together.
   func blocks(of segments: [Int]) -> RowBlocks
+
+  /// The blocks of the tokens that the ranks have which cut weights among them.
+  func groupBlocks(of segments: [Int]) -> RowBlocks
+
+  /// In how many slices sums over heads and hidden units are made, whoever has them.
+  func sliceCount(heads: Int, hiddenUnits: Int) -> Int
 
   /// What all ranks have alike and go on with for their own tokens. On the way back the gradients that they find
   /// meet in the tree.
@@ -32,6 +44,8 @@ package protocol CanonicalSums<Scalar>: AnyObject {
 extension CanonicalSums {
   /// Gradients of what all ranks compute alike.
   var ofShared: RowSums { countsShared ? .whole : .countedElsewhere }
+  /// Those of layers of such values whose outputs ranks cut among them.
+  var ofColumns: RowSums { .columns(isCounted: countsColumns) }
 }
 
 extension LayerScope {
@@ -39,6 +53,12 @@ extension LayerScope {
   func over(_ segments: [Int]) -> LayerScope {
     guard let canonical else { return self }
     return with(.blocks(canonical.blocks(of: segments)))
+  }
+
+  /// The same for layers that run on the tokens of all ranks that cut their weights.
+  func overGroup(_ segments: [Int]) -> LayerScope {
+    guard let canonical else { return self }
+    return with(.blocks(canonical.groupBlocks(of: segments)))
   }
 
   /// A value of each sample, for layers that run on its tokens.

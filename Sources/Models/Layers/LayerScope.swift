@@ -15,6 +15,8 @@ struct LayerScope<Scalar: KernelScalar> {
   let extent: UnitExtent
   /// How sums over tokens are made where their bits must not depend on who shares them; nil: as is fastest.
   let canonical: (any CanonicalSums<Scalar>)?
+  /// In how many slices sums over heads, hidden units and columns of modulations are made, over all ranks; nil: at once.
+  let slices: Int?
   /// How gradients are summed over the rows of the layers here.
   let sums: RowSums
   let path: String
@@ -22,17 +24,17 @@ struct LayerScope<Scalar: KernelScalar> {
   init(
     _ tape: Tape<Scalar>, _ parameters: ParameterSet<Scalar>, adapter: Adapter<Scalar>? = nil,
     tensor: (any TensorParallel<Scalar>)? = nil, extent: UnitExtent = .whole,
-    canonical: (any CanonicalSums<Scalar>)? = nil, path: String = ""
+    canonical: (any CanonicalSums<Scalar>)? = nil, slices: Int? = nil, path: String = ""
   ) {
     self.init(
       tape, parameters, adapter: adapter, tensor: tensor, extent: extent, canonical: canonical,
-      sums: canonical?.ofShared ?? .whole, path: path)
+      slices: slices, sums: canonical?.ofShared ?? .whole, path: path)
   }
 
   private init(
     _ tape: Tape<Scalar>, _ parameters: ParameterSet<Scalar>, adapter: Adapter<Scalar>?,
     tensor: (any TensorParallel<Scalar>)?, extent: UnitExtent,
-    canonical: (any CanonicalSums<Scalar>)?, sums: RowSums, path: String
+    canonical: (any CanonicalSums<Scalar>)?, slices: Int?, sums: RowSums, path: String
   ) {
     self.tape = tape
     self.parameters = parameters
@@ -40,6 +42,7 @@ struct LayerScope<Scalar: KernelScalar> {
     self.tensor = tensor
     self.extent = extent
     self.canonical = canonical
+    self.slices = slices
     self.sums = sums
     self.path = path
   }
@@ -49,7 +52,7 @@ struct LayerScope<Scalar: KernelScalar> {
   ) -> LayerScope {
     LayerScope(
       tape ?? self.tape, parameters, adapter: adapter, tensor: tensor, extent: extent,
-      canonical: canonical, sums: sums ?? self.sums, path: path ?? self.path)
+      canonical: canonical, slices: slices, sums: sums ?? self.sums, path: path ?? self.path)
   }
 
   /// The scope of a submodule.
@@ -95,6 +98,16 @@ struct LayerScope<Scalar: KernelScalar> {
       parts: parts, weight: parameters[module + ".weight"],
       bias: hasBias ? parameters[module + ".bias"] : nil, update: adapter?.update(of: module),
       sums: sums)
+  }
+
+  /// A row-parallel layer whose sums are made in slices.
+  func rowLinear(
+    _ name: String, parts: [Value<Scalar>], _ slices: WeightSlices<Scalar>, ownSums: RowSums
+  ) -> Value<Scalar> {
+    let module = full(name)
+    return tape.rowLinear(
+      parts: parts, weight: parameters[module + ".weight"], bias: parameters[module + ".bias"],
+      update: adapter?.update(of: module), slices, sums: sums, ownSums: ownSums)
   }
 
   /// Two linear layers with an activation between them.

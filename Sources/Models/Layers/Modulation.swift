@@ -23,8 +23,7 @@ struct Modulation<Scalar: KernelScalar> {
     _ segments: [Int] = []
   ) {
     tape = scope.tape
-    let columns = scope.joined(scope.linear(name, condition))
-    parts = tape.chunks(scope.shared(columns), count: 6)
+    parts = tape.chunks(scope.columns(name, condition), count: 6)
     self.epsilon = epsilon
     self.segments = segments
     sums = scope.over(segments).sums
@@ -39,7 +38,7 @@ struct Modulation<Scalar: KernelScalar> {
   }
 
   func mlp(_ scope: LayerScope<Scalar>, _ x: Value<Scalar>) -> Value<Scalar> {
-    let scope = scope.with(sums)
+    let scope = scope.overGroup(segments)
     let normalized = tape.layerNorm(
       x, scale: parts[4], shift: parts[3], epsilon: epsilon, sums: sums)
     let hidden = tape.apply(

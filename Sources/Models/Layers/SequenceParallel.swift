@@ -33,6 +33,12 @@ package protocol SequenceParallel<Scalar>: AnyObject {
   /// Own tokens of a segment of `tokenCount`: contiguous, perhaps none.
   func ownRange(of tokenCount: Int) -> Range<Int>
 
+  /// The part of a segment that the ranks have together which exchange tokens against heads.
+  func stretch(of tokenCount: Int) -> Range<Int>
+
+  /// Which of those ranks this is.
+  var headShare: (part: Int, partCount: Int) { get }
+
   /// An operand of the next attention, as soon as it is made: what it exchanges for that begins here, and goes on
   /// beside what is computed until it arrives.
   /// - Parameter segments: tokens of each segment; own tokens are the own ranges one after the other.
@@ -120,6 +126,9 @@ extension SequenceParallel {
   package var stage: (any PipelineStage<Scalar>)? { nil }
   package var canonical: (any CanonicalSums<Scalar>)? { nil }
   package var isWhole: Bool { false }
+
+  package func stretch(of tokenCount: Int) -> Range<Int> { ownRange(of: tokenCount) }
+  package var headShare: (part: Int, partCount: Int) { (0, 1) }
 
   package var tokens: (any SequenceParallel<Scalar>)? { self }
 

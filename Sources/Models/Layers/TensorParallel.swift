@@ -32,16 +32,51 @@ package protocol TensorParallel<Scalar>: SequenceParallel {
   /// - Shapes: [B, group's tokens, C] → [B, group's tokens, C / degree].
   func scatterColumns(_ x: Value<Scalar>, on tape: Tape<Scalar>) -> Value<Scalar>
 
-  /// Own columns → all columns. On the way back what all ranks found is summed.
+  /// Own columns → all columns. On the way back what all ranks found is summed; with canonical sums, where all found
+  /// the same, the own columns of it are taken.
   /// - Shapes: [B, C / degree] → [B, C].
   func gatherColumns(_ x: Value<Scalar>, on tape: Tape<Scalar>) -> Value<Scalar>
+
+  /// Between own tokens of so many samples and the group's, for sums in slices.
+  func tokenSlices(
+    sampleCount: Int, segments: [Int], on tape: Tape<Scalar>
+  ) -> SliceExchange<Scalar>
+
+  /// The same of values of each sample, which all ranks have and of which all need the sums.
+  func sampleSlices(sampleCount: Int, on tape: Tape<Scalar>) -> SliceExchange<Scalar>
 }
 
 extension LayerScope {
-  /// Own tokens → the tokens that column-parallel layers run on.
+  /// Own tokens → the tokens that column-parallel layers run on. With slices, linear layers alone read the result.
   func gathered(_ x: Value<Scalar>, _ segments: [Int]) -> Value<Scalar> {
-    tensor?.gather(x, segments: segments, on: tape) ?? x
+    guard let slices = tokenSlices(x.shape[0], segments) else {
+      return tensor?.gather(x, segments: segments, on: tape) ?? x
+    }
+    return tape.columnInput(x, slices, ownSums: over(segments).sums)
   }
+
+  /// A column-parallel layer of a value of each sample → all outputs, for layers that run on its tokens.
+  func columns(_ name: String, _ x: Value<Scalar>) -> Value<Scalar> {
+    guard let slices, let canonical else { return shared(joined(linear(name, x))) }
+    let read = tape.columnInput(
+      x,
+      WeightSlices(
+        count: slices / tensorDegree,
+        exchange: tensor?.sampleSlices(sampleCount: x.shape[0], on: tape)), ownSums: sums)
+    return shared(joined(with(canonical.ofColumns).linear(name, read)))
+  }
+
+  /// The own slices of layers on tokens of these segments; nil where sums are not made in slices.
+  func tokenSlices(_ sampleCount: Int, _ segments: [Int]) -> WeightSlices<Scalar>? {
+    slices.map {
+      WeightSlices(
+        count: $0 / tensorDegree,
+        exchange: tensor?.tokenSlices(sampleCount: sampleCount, segments: segments, on: tape))
+    }
+  }
+
+  /// How many ranks cut weights.
+  private var tensorDegree: Int { tensor?.degree ?? 1 }
 
   /// The outputs of a column-parallel layer → all of them.
   func joined(_ x: Value<Scalar>) -> Value<Scalar> { tensor?.gatherColumns(x, on: tape) ?? x }
@@ -50,6 +85,9 @@ extension LayerScope {
   func rowLinear(
     _ name: String, parts: [Value<Scalar>], _ segments: [Int]
   ) -> Value<Scalar> {
+    if let slices = tokenSlices(parts[0].shape[0], segments) {
+      return rowLinear(name, parts: parts, slices, ownSums: over(segments).sums)
+    }
     guard let tensor else { return linear(name, parts: parts) }
     let partial = linear(name, parts: parts, hasBias: false)
     return tape.add(

@@ -112,28 +112,29 @@ extension NetworkTwin {
         text, width: width, scale: textModulation[1], shift: textModulation[0],
         partials: textPartials),
       textCount, sampleCount)
+    let (videoGroup, textGroup) = (groupPartials(videoCount), groupPartials(textCount))
     let ownCount = x.count / cut + y.count / cut
     func operand(_ parts: ValueTwin...) -> () -> ValueTwin {
       self.operand(tape, tape.concatenate(parts), sampleCount: sampleCount)
     }
     func normedHeads() -> () -> ValueTwin {
       operand(
-        normed(tape, heads(tape, x, videoPartials), videoPartials),
-        normed(tape, heads(tape, y, textPartials), textPartials))
+        normed(tape, heads(tape, x, videoGroup), videoCount, sampleCount),
+        normed(tape, heads(tape, y, textGroup), textCount, sampleCount))
     }
     let (query, key) = (normedHeads(), normedHeads())
-    let value = operand(heads(tape, x, videoPartials), heads(tape, y, textPartials))
+    let value = operand(heads(tape, x, videoGroup), heads(tape, y, textGroup))
     let attended = jointAttention(
       tape, query: query, key: key, value: value, ownCount: ownCount, sampleCount: sampleCount)
     let videoPart = tape.slice(attended, count: x.count / cut)
     let textPart = tape.slice(attended, count: y.count / cut)
     let videoMiddle = tape.gatedResidual(
       video, gate: videoModulation[2],
-      rowLinear(tape, [videoPart], from: width, to: video.count, videoPartials),
+      rowLinear(tape, [videoPart], from: width, to: video.count, videoCount, sampleCount),
       partials: videoPartials)
     let textMiddle = tape.gatedResidual(
       text, gate: textModulation[2],
-      rowLinear(tape, [textPart], from: width, to: text.count, textPartials),
+      rowLinear(tape, [textPart], from: width, to: text.count, textCount, sampleCount),
       partials: textPartials)
     let results = [
       mlp(tape, videoMiddle, videoModulation, videoCount, sampleCount),
@@ -155,26 +156,24 @@ extension NetworkTwin {
       tape.layerNorm(
         joint, width: width, scale: modulation[1], shift: modulation[0], partials: partials),
       segments, sampleCount)
+    let group = groupPartials(segments)
     func operand(_ x: ValueTwin) -> () -> ValueTwin {
       self.operand(tape, x, sampleCount: sampleCount)
     }
-    let query = operand(normed(tape, heads(tape, x, partials), partials))
-    let key = operand(normed(tape, heads(tape, x, partials), partials))
-    let value = operand(heads(tape, x, partials))
+    let query = operand(normed(tape, heads(tape, x, group), segments, sampleCount))
+    let key = operand(normed(tape, heads(tape, x, group), segments, sampleCount))
+    let value = operand(heads(tape, x, group))
     let mlp = tape.apply(
-      adapted(tape, x, from: width, to: sizes.mlpWidth / cut, partials: partials))
+      adapted(tape, x, from: width, to: sizes.mlpWidth / cut, partials: group))
     let attended = jointAttention(
       tape, query: query, key: key, value: value, ownCount: x.count / cut,
       sampleCount: sampleCount)
     let result = tape.gatedResidual(
       joint, gate: modulation[2],
-      rowLinear(tape, [attended, mlp], from: width + sizes.mlpWidth, to: joint.count, partials),
-      partials: partials)
+      rowLinear(
+        tape, [attended, mlp], from: width + sizes.mlpWidth, to: joint.count, segments,
+        sampleCount), partials: partials)
     withExtendedLifetime((modulation, x, attended, mlp)) {}
     return result
-  }
-
-  private func normed(_ tape: TapeTwin, _ x: ValueTwin, _ partials: Int) -> ValueTwin {
-    tape.headNorm(x, headWidth: sizes.headWidth, isTrainable: isTrainable, partials: partials)
   }
 }

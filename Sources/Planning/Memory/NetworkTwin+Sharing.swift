@@ -9,7 +9,7 @@ extension NetworkTwin {
     guard let part else { return tokens }
     let count = tokens.count / tokenCount * part.count(of: tokenCount)
     return sizes.sumsInBlocks
-      ? tape.ownTokens(tokens, count: count, peerCount: part.degree - 1)
+      ? tape.ownTokens(tokens, count: count, peerCount: part.shareCount - 1)
       : tape.slice(tokens, count: count)
   }
 
@@ -29,6 +29,14 @@ extension NetworkTwin {
   /// Partial sums that a gradient over the own tokens of these segments holds beside itself.
   func partials(_ segments: [Int]) -> Int {
     guard sizes.sumsInBlocks else { return 0 }
+    return TokenBlocks(
+      segments: segments, part: part?.place ?? 0, partCount: part?.shareCount ?? 1
+    ).heldPartialCount
+  }
+
+  /// The same over the tokens of those who cut weights.
+  func groupPartials(_ segments: [Int]) -> Int {
+    guard sizes.sumsInBlocks else { return 0 }
     return TokenBlocks(segments: segments, part: part?.rank ?? 0, partCount: part?.degree ?? 1)
       .heldPartialCount
   }
@@ -36,7 +44,7 @@ extension NetworkTwin {
   /// What all ranks have alike and go on with for their own tokens.
   func shared(_ tape: TapeTwin, _ x: ValueTwin) -> ValueTwin {
     guard let part, sizes.sumsInBlocks else { return x }
-    return tape.shared(x, peerCount: part.degree - 1)
+    return tape.shared(x, peerCount: part.shareCount - 1)
   }
 
   /// Tokens of a segment from all ranks: those who cut weights together, the group's part of the ring, then
@@ -146,10 +154,11 @@ extension NetworkTwin {
         x, width: width, scale: modulation[4], shift: modulation[3], partials: partials),
       segments, sampleCount)
     let activated = tape.apply(
-      adapted(tape, hidden, from: width, to: sizes.mlpWidth / cut, partials: partials))
+      adapted(
+        tape, hidden, from: width, to: sizes.mlpWidth / cut, partials: groupPartials(segments)))
     let result = tape.gatedResidual(
       x, gate: modulation[5],
-      rowLinear(tape, [activated], from: sizes.mlpWidth, to: x.count, partials),
+      rowLinear(tape, [activated], from: sizes.mlpWidth, to: x.count, segments, sampleCount),
       partials: partials)
     withExtendedLifetime(hidden) {}
     return result
@@ -158,6 +167,19 @@ extension NetworkTwin {
   func modulation(
     _ tape: TapeTwin, _ condition: ValueTwin, count: Int
   ) -> [ValueTwin] {
+    if sizes.sliceCount != nil {
+      let rows = SliceRowsTwin(
+        ownCount: condition.count / width, count: condition.count / width, degree: cut,
+        isOfSamples: true, ownPartials: 0)
+      let read = tape.columnInput(condition, width: width, rows)
+      let columns = linear(tape, read, from: width, to: count * width / cut)
+      let all =
+        cut == 1
+        ? columns : tape.gatherTokens(columns, to: columns.count * cut, peerCount: cut - 1)
+      let parts = tape.chunks(shared(tape, all), count: count)
+      withExtendedLifetime(read) {}
+      return parts
+    }
     let columns = linear(tape, condition, from: width, to: count * width / cut)
     return tape.chunks(
       cut == 1
@@ -170,6 +192,9 @@ extension NetworkTwin {
   func gathered(
     _ tape: TapeTwin, _ x: ValueTwin, _ segments: [Int], _ sampleCount: Int
   ) -> ValueTwin {
+    if let rows = sliceRows(segments, sampleCount) {
+      return tape.columnInput(x, width: width, rows)
+    }
     guard let part, cut > 1 else { return x }
     let tokenCount = segments.reduce(0) { $0 + part.groupCount(of: $1) }
     return tape.gatherTwice(x, to: sampleCount * tokenCount * width, peerCount: cut - 1)
@@ -177,14 +202,47 @@ extension NetworkTwin {
 
   /// A row-parallel layer; `inputWidth` is that of all ranks, `count` the elements of own tokens.
   func rowLinear(
-    _ tape: TapeTwin, _ parts: [ValueTwin], from inputWidth: Int, to count: Int, _ partials: Int
+    _ tape: TapeTwin, _ parts: [ValueTwin], from inputWidth: Int, to count: Int,
+    _ segments: [Int], _ sampleCount: Int
   ) -> ValueTwin {
+    let partials = groupPartials(segments)
+    if let rows = sliceRows(segments, sampleCount) {
+      return tape.rowLinear(
+        parts: parts, from: inputWidth / cut, to: width, isTrainable: isTrainable,
+        update: adapter, rows, partials: partials)
+    }
     let sums = tape.linear(
       parts: parts, from: inputWidth / cut, to: width, isTrainable: isTrainable, update: adapter,
       partials: partials)
     if cut == 1 { return sums }
     return tape.addBias(
       tape.scatterSum(sums, to: count, peerCount: cut - 1), isTrainable: isTrainable)
+  }
+
+  /// Own tokens of these segments and those of the ranks that cut weights with this one; nil where sums are not made in
+  /// slices.
+  private func sliceRows(_ segments: [Int], _ sampleCount: Int) -> SliceRowsTwin? {
+    guard sizes.sliceCount != nil else { return nil }
+    func count(_ own: (Int) -> Int) -> Int {
+      sampleCount * segments.reduce(0) { $0 + own($1) }
+    }
+    let own = count { part?.count(of: $0) ?? $0 }
+    return SliceRowsTwin(
+      ownCount: own, count: count { part?.groupCount(of: $0) ?? $0 }, degree: cut,
+      ownPartials: partials(segments))
+  }
+
+  /// A norm of queries or keys of own heads.
+  func normed(
+    _ tape: TapeTwin, _ x: ValueTwin, _ segments: [Int], _ sampleCount: Int
+  ) -> ValueTwin {
+    guard let sliceCount = sizes.sliceCount, let rows = sliceRows(segments, sampleCount) else {
+      return tape.headNorm(
+        x, headWidth: sizes.headWidth, isTrainable: isTrainable, partials: groupPartials(segments))
+    }
+    return tape.headNorm(
+      x, headWidth: sizes.headWidth, isTrainable: isTrainable, sliceCount: sliceCount / cut,
+      blockCount: TokenBlocks.count / (part?.degree ?? 1), rows)
   }
 
   /// A sum of row-parallel layers, each from and to the width.

@@ -331,8 +331,7 @@ final class ParametersTwin {
     let partition = sharding.partitions[unit]
     if !slicedUnits.isEmpty {
       let (exchange, rank, rankCount) = sharers
-      (beside ?? exchange).reducePart(
-        slicedUnits[unit].partition, neighborhoodCount: rankCount / group.tensorDegree)
+      (beside ?? exchange).reducePart(slicedUnits[unit])
       ledger.updateByteCount += Double(4 * slicedUnits[unit].gradientCount(from: rank))
       countMessages(unit, peerCount: rankCount - 1)
       return

@@ -21,8 +21,12 @@ struct SequencePart: Hashable {
 
   /// Own tokens of a segment.
   func count(of tokenCount: Int) -> Int {
-    evenRange(of: groupCount(of: tokenCount), part: tensorRank, partCount: tensorDegree).count
+    evenRange(of: ringCount(of: tokenCount), part: place, partCount: shareCount).count
   }
+
+  /// Among those that have one part of the ring, neighbors of which cut weights among them.
+  var place: Int { rank * tensorDegree + tensorRank }
+  var shareCount: Int { degree * tensorDegree }
 
   /// All that have parts.
   var partCount: Int { ringDegree * degree * tensorDegree }

@@ -31,10 +31,14 @@ final class ExchangeTwin {
   /// Room for a piece of a bucket.
   func gatherPart(_ partition: ShardPartition) { partials.append(takeRoom(partition)) }
 
-  /// The same, and partial sums in the tree over neighborhoods of ranks that have all parts.
-  func reducePart(_ partition: ShardPartition, neighborhoodCount: Int) {
-    let room = takeRoom(partition)
-    if !partition.range(of: rank).isEmpty { sum(neighborhoodCount, pieceCount: room.count) }
+  /// The same, and partial sums in the tree over pairs of ranks, those of neighborhoods first.
+  func reducePart(_ unit: SlicedUnit) {
+    let room = takeRoom(unit.partition)
+    if !unit.partition.range(of: rank).isEmpty {
+      sum(
+        unit.partition.shardCount / unit.degree * unit.pairCount, pieceCount: room.count,
+        neighborhood: unit.pairCount)
+    }
     partials.append(room)
   }
 
@@ -56,9 +60,9 @@ final class ExchangeTwin {
     sum(partition.shardCount, pieceCount: pieceCount)
   }
 
-  private func sum(_ termCount: Int, pieceCount: Int) {
+  private func sum(_ termCount: Int, pieceCount: Int, neighborhood: Int = 1) {
     let sum = treeReduce(
-      count: termCount, operand: { _ in takePartial(pieceCount) },
+      ofEqual: neighborhood, count: termCount, operand: { _ in takePartial(pieceCount) },
       combine: { left, right in
         partials.append(right)
         return left

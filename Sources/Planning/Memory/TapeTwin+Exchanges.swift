@@ -88,8 +88,8 @@ extension TapeTwin {
     ledger.sentByteCount += 4 * Double(peerCount * x.count)
     ledger.messageCount += Double(peerCount)
     return record(
-      output, from: [x], scratch: [x.count], scratchToAdd: x.count,
-      sentByteCount: 4 * Double(count - x.count), messageCount: peerCount)
+      output, from: [x], scratch: [heldPartialCount(ofTree: peerCount + 1) * x.count],
+      scratchToAdd: x.count, sentByteCount: 4 * Double(count - x.count), messageCount: peerCount)
   }
 
   /// The same, gathered again on the way back instead of being kept, unless that follows at once.
@@ -107,7 +107,7 @@ extension TapeTwin {
   /// The adjoint of `gather`.
   func scatterSum(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
     let output = result(count)
-    let room = scratch(count)
+    let room = scratch(heldPartialCount(ofTree: peerCount + 1) * count)
     ledger.sentByteCount += 4 * Double(x.count - count)
     ledger.messageCount += Double(peerCount)
     withExtendedLifetime(room) {}
@@ -136,8 +136,8 @@ extension TapeTwin {
     ledger.sentByteCount += 4 * Double(peerCount * x.count)
     ledger.messageCount += Double(peerCount)
     return record(
-      output, from: [x], scratch: [x.count], scratchToAdd: x.count,
-      sentByteCount: 4 * Double(count - x.count), messageCount: peerCount)
+      output, from: [x], scratch: [heldPartialCount(ofTree: peerCount + 1) * x.count],
+      scratchToAdd: x.count, sentByteCount: 4 * Double(count - x.count), messageCount: peerCount)
   }
 
   /// All tokens to own ones; on the way back the gradients of all come together.

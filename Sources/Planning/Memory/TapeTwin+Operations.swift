@@ -30,17 +30,29 @@ extension TapeTwin {
       ? inputWidth * outputWidth
       : update.map { $0.isTrainable ? $0.rank * max(inputWidth, outputWidth) : 0 } ?? 0
     let sums = Array(repeating: largest, count: largest > 0 ? partials : 0)
-    let wanted = (isTracked ? 1.0 : 0) + (isTrainable ? 1 : 0)
+    // With columns, gradients of the input, and of the lower factor, are made where it was made.
+    let columns = parts[0].columns
+    let wanted = (isTracked && columns == nil ? 1.0 : 0) + (isTrainable ? 1 : 0)
+    let collecting = columns.map { columns in
+      { columns.add($0, outputWidth: outputWidth, update: update) }
+    }
     guard let update else {
       return record(
         output, from: parts, wantsParameterGradient: isTrainable, saving: blocks,
-        remaking: remakings, scratch: sums, operationCount: wanted * product)
+        remaking: remakings, scratch: sums, operationCount: wanted * product,
+        collecting: collecting)
     }
     let hidden = result(rowCount * update.rank)
     let down = 2 * Double(rowCount) * Double(inputWidth) * Double(update.rank)
     let up = 2 * Double(rowCount) * Double(outputWidth) * Double(update.rank)
     ledger.operationCount += down + up
     let ways = (isTracked ? 1.0 : 0) + (update.isTrainable ? 1 : 0)
+    if let collecting {
+      return record(
+        output, from: parts, wantsParameterGradient: isTrainable || update.isTrainable,
+        saving: blocks + [hidden], remaking: remakings, needsRemaking: isTrainable, scratch: sums,
+        operationCount: wanted * product + (update.isTrainable ? up : 0), collecting: collecting)
+    }
     return record(
       output, from: parts, wantsParameterGradient: isTrainable || update.isTrainable,
       saving: blocks + [hidden], remaking: remakings,

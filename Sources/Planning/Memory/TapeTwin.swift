@@ -12,13 +12,19 @@ struct ValueTwin {
   let node: Int?
   /// Linear layers do not keep the elements.
   let remaking: RemakingTwin?
+  /// Takes the gradients of the layers that read it.
+  let columns: ColumnsTwin?
 
   init(constant block: PlannedLedger.Block) { self.init(block, node: nil) }
 
-  init(_ block: PlannedLedger.Block, node: Int?, remaking: RemakingTwin? = nil) {
+  init(
+    _ block: PlannedLedger.Block, node: Int?, remaking: RemakingTwin? = nil,
+    columns: ColumnsTwin? = nil
+  ) {
     self.block = block
     self.node = node
     self.remaking = remaking
+    self.columns = columns
   }
 
   var count: Int { block.count }
@@ -74,15 +80,20 @@ final class TapeTwin {
     let messageCount: Int
     /// Bytes that an elementwise way back reads and writes.
     let movedByteCount: Int
+    /// Keeps the output's gradient.
+    let collecting: ((PlannedLedger.Block) -> Void)?
   }
 
   /// The gradient of a value: memory comes with the first contribution.
   final class Gradient {
     let count: Int
+    /// Nothing contributes.
+    let isDropped: Bool
     var block: PlannedLedger.Block?
 
-    init(_ count: Int, _ block: PlannedLedger.Block? = nil) {
+    init(_ count: Int, _ block: PlannedLedger.Block? = nil, isDropped: Bool = false) {
       self.count = count
+      self.isDropped = isDropped
       self.block = block
     }
   }
@@ -131,11 +142,12 @@ final class TapeTwin {
   func record(
     _ output: PlannedLedger.Block, from inputs: [ValueTwin], wantsParameterGradient: Bool = false,
     passingTo passed: [Int] = [], saving saved: [PlannedLedger.Block] = [],
-    remaking remakings: [RemakingTwin] = [], scratch: [Int] = [], scratchToAdd: Int? = nil,
+    remaking remakings: [RemakingTwin] = [], needsRemaking: Bool? = nil, scratch: [Int] = [],
+    scratchToAdd: Int? = nil,
     operationCount: Double = 0, isAttention: Bool = false, sentByteCount: Double = 0,
-    messageCount: Int = 0
+    messageCount: Int = 0, collecting: ((PlannedLedger.Block) -> Void)? = nil
   ) -> ValueTwin {
-    let isElementwise = operationCount == 0
+    let isElementwise = operationCount == 0 && collecting == nil
     func seen(_ count: Int) -> Int { min(count, output.count) }
     if isElementwise {
       ledger.movedByteCount += Double(
@@ -151,7 +163,8 @@ final class TapeTwin {
           Operation(
             inputs: inputs.map { input in input.node.map { nodes[$0].gradient } },
             passed: passed, saved: saved, remakings: remakings,
-            needsRemaking: wantsParameterGradient, scratch: scratch, scratchToAdd: scratchToAdd,
+            needsRemaking: needsRemaking ?? wantsParameterGradient, scratch: scratch,
+            scratchToAdd: scratchToAdd,
             operationCount: operationCount,
             attentionOperationCount: isAttention ? operationCount : 0,
             sentByteCount: sentByteCount,
@@ -164,7 +177,7 @@ final class TapeTwin {
                     $1.element.isTracked && !passed.contains($1.offset)
                       ? $0 + seen($1.element.count) : $0
                   })
-              : 0))))
+              : 0, collecting: collecting))))
     return ValueTwin(output, node: nodes.count - 1)
   }
 
@@ -282,6 +295,7 @@ final class TapeTwin {
     ledger.messageCount += Double(operation.messageCount)
     ledger.movedByteCount += Double(operation.movedByteCount)
     ledger.attentionOperationCount += operation.attentionOperationCount
+    operation.collecting?(outputGradient)
     withExtendedLifetime((outputGradient, scratch)) {}
   }
 
@@ -294,7 +308,7 @@ final class TapeTwin {
     if gradient.block == nil { gradient.block = block }
   }
 
-  private func provide(_ gradient: Gradient) {
-    if gradient.block == nil { gradient.block = result(gradient.count) }
+  func provide(_ gradient: Gradient) {
+    if gradient.block == nil, !gradient.isDropped { gradient.block = result(gradient.count) }
   }
 }

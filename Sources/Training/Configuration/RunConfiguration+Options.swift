@@ -220,11 +220,11 @@ extension RunConfiguration {
     ),
     .choice(
       "mesh.sums", \.mesh.sums,
-      "How sums over the tokens of a microbatch are made: fast, each rank's at once, so that mesh.sp changes "
-        + "the last bits; canonical, in 8 fixed blocks and one tree, so that mesh.sp 1, 2, 4 and 8 give the same "
-        + "bits (CPUs with AVX-512; without ring and tp, vchitect's form v2 with sequencePlan all). Canonical runs "
-        + "have other last bits than fast ones, and are slower: by a few percent where tokens are many, by half where "
-        + "they are a hundred."),
+      "How sums over the tokens of a microbatch, and over heads and hidden units, are made: fast, each rank's at once, "
+        + "so that mesh.sp and mesh.tp change the last bits; canonical, in 8 fixed blocks and slices and one tree, so "
+        + "that mesh.sp × mesh.tp of 1, 2, 4 and 8 give the same bits (CPUs with AVX-512; without ring; vchitect without "
+        + "tp, its form v2 with sequencePlan all). Canonical runs have other last bits than fast ones, and are slower: "
+        + "by a few percent where tokens are many, by half where they are a hundred."),
     .degree(
       "mesh.ring", \.mesh.ring,
       "Ranks that share the tokens of a microbatch, each attending with its queries to the keys and "
@@ -232,7 +232,8 @@ extension RunConfiguration {
     .degree(
       "mesh.tp", \.mesh.tp,
       "Ranks that cut the weights of blocks among them, and share the tokens between blocks (tensor "
-        + "parallelism); with zeroStage 3; tp × sp divides the heads, tp the MLP's hidden units. auto: 1."
+        + "parallelism); with zeroStage 3; tp × sp divides the heads, tp the MLP's hidden units, with canonical sums "
+        + "the largest power of two up to 8 that divides both. auto: 1."
     ),
     .degree(
       "mesh.stages", \.mesh.stages,

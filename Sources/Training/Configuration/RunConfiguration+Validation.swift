@@ -228,6 +228,14 @@ extension RunConfiguration {
         "is spatial, with which gradients of the text's keys are not summed in blocks of tokens, as mesh.sums "
           + "canonical wants them: set it to all, mesh.sp to 1, or mesh.sums to fast")
     }
+    for (key, degree) in [("tp", mesh.tp), ("generatorTp", mesh.generatorTp)]
+    where mesh.sums == .canonical && transformer.architecture == .vchitect {
+      guard case .fixed(let tp) = degree else { continue }
+      check.require(
+        "mesh.\(key)", tp <= 1,
+        "is \(tp), but mesh.sums canonical makes no fixed slices of vchitect's heads in this version: leave it auto "
+          + "or 1, share tokens by mesh.sp, or set mesh.sums to fast")
+    }
     return check.problems
   }
 

@@ -176,7 +176,7 @@ package struct RunConfiguration: Equatable, Sendable {
     package var memoryPerRank = 0
   }
 
-  /// How sums over the tokens of a microbatch are made.
+  /// How sums over the tokens of a microbatch, heads and hidden units are made.
   package enum SumOrder: String, CaseIterable, Sendable {
     case fast, canonical
   }

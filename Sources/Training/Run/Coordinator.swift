@@ -71,9 +71,15 @@ package struct LayoutCandidate: Codable, Sendable {
   /// phase has no steps.
   package let seconds: Double?
   package let secondsPerStep: [String: Double]?
+  /// Whether sums run in another order than on one rank.
+  package let hasOtherBits: Bool
 
-  init(_ shape: MeshShape, _ costs: RunCosts, rates: StepRates?, programByteCount: Int) {
+  init(
+    _ shape: MeshShape, _ costs: RunCosts, sums: RunConfiguration.SumOrder, rates: StepRates?,
+    programByteCount: Int
+  ) {
     self.shape = shape
+    hasOtherBits = sums != .canonical && shape.sequenceDegree > 1
     processByteCountPerRank =
       costs.processes(programByteCount: programByteCount).map(\.byteCount).max() ?? 0
     peakByteCountPerRank = costs.peakByteCountPerRank
@@ -92,7 +98,9 @@ package struct LayoutCandidate: Codable, Sendable {
   }
 
   var offer: LayoutOffer {
-    LayoutOffer(shape: shape, byteCount: processByteCountPerRank, seconds: seconds)
+    LayoutOffer(
+      shape: shape, byteCount: processByteCountPerRank, seconds: seconds,
+      hasOtherBits: hasOtherBits)
   }
 }
 
@@ -129,7 +137,8 @@ package enum Coordinator {
     }
     var layouts: [Layout] = []
     var began = ""
-    if let noted, noted.rankCount == rankCount {
+    // Canonical sums have one order, whatever the layout.
+    if let noted, noted.rankCount == rankCount, configuration.mesh.sums != .canonical {
       layouts = try self.layouts(search.search(noted), sizes)
       began = "the run began with its order of sums; "
     }
@@ -139,7 +148,9 @@ package enum Coordinator {
       layouts += try further(search, sizes, beside: layouts.filter(fits), rates: rates)
     }
     let candidates = layouts.map {
-      LayoutCandidate($0.shape, $0.costs, rates: rates, programByteCount: programByteCount)
+      LayoutCandidate(
+        $0.shape, $0.costs, sums: configuration.mesh.sums, rates: rates,
+        programByteCount: programByteCount)
     }
     guard let pick = LayoutPick.choose(candidates.map(\.offer), limit: memoryPerRank) else {
       trap("no layout and no problem for \(rankCount) ranks")
@@ -240,7 +251,7 @@ package enum Coordinator {
       + (attention.isEmpty ? "" : ", in attention \(attention)")
       + (shape[.tp] > 1 ? ", inside blocks \(shape[.tp]) of them the weights" : "")
       + (hasCanonicalSums
-        ? ", which are summed in fixed blocks, so bits are those of one rank"
+        ? ", sums are made in fixed blocks and slices, so bits are those of one rank"
         : ", so sums run in another order and bits are not those of one rank")
       + "; \(held)"
   }

@@ -2,11 +2,12 @@
 // them with nobody and sums alike.
 //
 // What goes on from a sum over tokens is completed here, in the tree over ranks; sums that are gradients of
-// parameters are completed by the reduction of gradients, whose lowest levels are the ranks of a group.
+// parameters are completed by the reduction of gradients, whose lowest levels are the ranks of a group. Ranks that cut
+// the weights of blocks are neighbors in it, so their tokens are neighbors too.
 
 package import Autodiff
 package import DenseKernels
-import Exchange
+package import Exchange
 import MeshLayout
 package import Models
 import Tensors
@@ -14,38 +15,53 @@ import Tensors
 package final class CanonicalTokens<Scalar: KernelScalar>: CanonicalSums {
   /// Nil: one rank has all tokens.
   private let group: TokenGroup<Scalar>?
+  /// How many neighbors of the group cut weights among them.
+  private let tensorDegree: Int
 
-  init(_ group: TokenGroup<Scalar>?) { self.group = group }
+  init(_ group: TokenGroup<Scalar>? = nil, tensorDegree: Int = 1) {
+    self.group = group
+    self.tensorDegree = tensorDegree
+  }
 
-  package var countsShared: Bool { (group?.rank ?? 0) == 0 }
+  /// - Parameters:
+  ///   - exchange: over the ranks that share a sample's tokens; those that cut weights among them are neighbors.
+  ///   - attempt: runs what may fail, and keeps the failure.
+  package convenience init(
+    _ exchange: TokenExchange, tensorDegree: Int = 1,
+    attempt: @escaping (() throws -> Void) -> Void
+  ) {
+    self.init(TokenGroup(exchange: exchange, attempt: attempt), tensorDegree: tensorDegree)
+  }
+
+  private var rank: Int { group?.rank ?? 0 }
+  private var degree: Int { group?.degree ?? 1 }
+
+  package var countsShared: Bool { rank == 0 }
+  package var countsColumns: Bool { rank < tensorDegree }
 
   package func blocks(of segments: [Int]) -> RowBlocks {
-    let own = TokenBlocks(
-      segments: segments, part: group?.rank ?? 0, partCount: group?.degree ?? 1)
+    blocks(of: segments, part: rank, partCount: degree)
+  }
+
+  package func groupBlocks(of segments: [Int]) -> RowBlocks {
+    blocks(of: segments, part: rank / tensorDegree, partCount: degree / tensorDegree)
+  }
+
+  private func blocks(of segments: [Int], part: Int, partCount: Int) -> RowBlocks {
+    let own = TokenBlocks(segments: segments, part: part, partCount: partCount)
     return RowBlocks(tokenCount: own.tokenCount, blocks: own.blocks)
+  }
+
+  package func sliceCount(heads: Int, hiddenUnits: Int) -> Int {
+    MeshLayout.sliceCount(heads: heads, hiddenUnits: hiddenUnits)
   }
 
   /// - Cost: sends the gradient of x to every peer on the way back, and holds that of every rank.
   package func shared(_ x: Value<Scalar>, on tape: Tape<Scalar>) -> Value<Scalar> {
     guard let group else { return x }
-    let count = x.tensor.count
-    // A token of each rank.
-    let layout = TokenLayout(
-      sampleCount: 1, segments: [group.degree], width: count, partCount: group.degree)
     return tape.record(x.tensor, from: [x]) { [unowned tape] outputGradient, gradients in
       guard let dx = gradients.place(of: 0) else { return }
-      let parts = tape.scratch([group.degree, count])
-      group.attempt {
-        try group.exchange.gatherTokens(
-          outputGradient.buffer, layout: layout, into: parts.buffer)
-      }
-      let sum = treeReduce(
-        count: group.degree, operand: { parts.rows($0..<$0 + 1).buffer },
-        combine: { left, right in
-          Scalar.add(1, right, to: left)
-          return left
-        })
-      if dx.accumulates { Scalar.add(1, sum, to: dx.buffer) } else { dx.buffer.copy(from: sum) }
+      group.sumEverywhere(outputGradient.buffer, into: dx, on: tape)
     }
   }
 
@@ -68,7 +84,7 @@ package final class CanonicalTokens<Scalar: KernelScalar>: CanonicalSums {
 
 /// All tokens on one rank, with canonical sums.
 package final class WholeSequence<Scalar: KernelScalar>: SequenceParallel {
-  package let canonical: (any CanonicalSums<Scalar>)? = CanonicalTokens<Scalar>(nil)
+  package let canonical: (any CanonicalSums<Scalar>)? = CanonicalTokens<Scalar>()
 
   package init() {}
 

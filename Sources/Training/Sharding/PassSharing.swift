@@ -32,32 +32,41 @@ final class PassSharing {
   ) throws {
     var sequence: (any SequenceParallel<Float>)?
     var exchanges: [TokenExchange] = []
-    func exchange(along axis: Axis) throws -> TokenExchange {
+    func exchange(along axes: Axis...) throws -> TokenExchange {
       let exchange = TokenExchange(
-        transport: try transport.part(shape.group(along: axis, of: transport.rank)),
-        overlaps: overlaps && axis == .sp)
+        transport: try transport.part(shape.group(along: axes, of: transport.rank)),
+        overlaps: overlaps && axes == [.sp])
       exchanges.append(exchange)
       return exchange
+    }
+    let sharing = [Axis.sp, .tp].filter { shape[$0] > 1 }
+    let own = try Dictionary(uniqueKeysWithValues: sharing.map { ($0, try exchange(along: $0)) })
+    // Who shares tokens, and cuts weights, where sums are to have the bits of one rank.
+    var canonical: CanonicalTokens<Float>?
+    if mesh.sums == .canonical {
+      let all = sharing.count == 2 ? try exchange(along: .sp, .tp) : own.values.first
+      canonical =
+        all.map { CanonicalTokens($0, tensorDegree: shape[.tp], attempt: attempt) }
+        ?? CanonicalTokens()
     }
     if shape[.ring] > 1 {
       sequence = RingSequence(try exchange(along: .ring), attempt: attempt)
     }
-    if shape[.sp] > 1 {
+    if let exchange = own[.sp] {
       sequence = UlyssesSequence(
-        try exchange(along: .sp), inside: sequence, plan: mesh.sequencePlan,
-        isCanonical: mesh.sums == .canonical, attempt: attempt)
-    } else if mesh.sums == .canonical && shape[.stages] == 1 {
-      sequence = WholeSequence()
+        exchange, inside: sequence, plan: mesh.sequencePlan, canonical: canonical,
+        attempt: attempt)
     }
-    if shape[.tp] > 1 {
-      sequence = TensorSequence(try exchange(along: .tp), inside: sequence, attempt: attempt)
+    if let exchange = own[.tp] {
+      sequence = TensorSequence(
+        exchange, inside: sequence, canonical: canonical, attempt: attempt)
     }
+    if canonical != nil && sharing.isEmpty && shape[.stages] == 1 { sequence = WholeSequence() }
     if shape[.stages] > 1 {
       let states = StageExchange(
         transport: try transport.part(shape.group(along: .stages, of: transport.rank)))
       let stage = StagedSequence<Float>(
-        states, around: sequence,
-        canonical: mesh.sums == .canonical ? CanonicalTokens(nil) : nil, attempt: attempt)
+        states, around: sequence, canonical: canonical, attempt: attempt)
       (self.sequence, stageExchange) = (stage, states)
       pipeline = Pipeline(
         stage, schedule: mesh.schedule.planned, adopt: { transport.adoptThread() })

@@ -61,9 +61,15 @@ struct TokenGroup<Scalar: KernelScalar> {
   func gatherTokens(
     _ x: Value<Scalar>, tokenCount: Int, on tape: Tape<Scalar>
   ) -> Value<Scalar> {
-    let (sampleCount, width) = (x.shape[0], x.shape[2])
-    let layout = layout(x, [tokenCount], width: width)
-    let own = ownRange(of: tokenCount)
+    gatherTokens(x, layout(x, [tokenCount], width: x.shape[2]), on: tape)
+  }
+
+  /// - Precondition: the layout has one segment.
+  func gatherTokens(
+    _ x: Value<Scalar>, _ layout: TokenLayout, on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    let (sampleCount, tokenCount, width) = (x.shape[0], layout.tokenCount, x.shape[2])
+    let own = layout.ranges(of: rank)[0]
     let output = tape.result([sampleCount, tokenCount, width])
     attempt { try exchange.gatherTokens(x.tensor.buffer, layout: layout, into: output.buffer) }
     return tape.record(output, from: [x]) { outputGradient, gradients in
@@ -93,10 +99,35 @@ struct TokenGroup<Scalar: KernelScalar> {
       if dx.accumulates { Scalar.add(1, back, to: dx.buffer) }
     }
   }
-  private func reduceTokens(
+
+  func reduceTokens(
     _ y: Buffer<Scalar>, _ layout: TokenLayout, into x: Buffer<Scalar>, on tape: Tape<Scalar>
   ) throws {
     try exchange.reduceTokens(
-      y, layout: layout, into: x, room: tape.scratch([x.count]).buffer)
+      y, layout: layout, into: x,
+      room: tape.scratch([heldPartialCount(ofTree: degree), x.count]).buffer)
+  }
+
+  /// The sum over the ranks of what each has, in the tree, on every rank.
+  /// - Cost: sends x to every peer, and holds that of every rank.
+  func sumEverywhere(
+    _ x: Buffer<Scalar>, into sum: GradientBuffer<Scalar>, on tape: Tape<Scalar>
+  ) {
+    // A token of each rank.
+    let layout = TokenLayout(
+      sampleCount: 1, segments: [degree], width: x.count, partCount: degree)
+    let parts = tape.scratch([degree, x.count])
+    attempt { try exchange.gatherTokens(x, layout: layout, into: parts.buffer) }
+    let total = treeReduce(
+      count: degree, operand: { parts.rows($0..<$0 + 1).buffer },
+      combine: { left, right in
+        Scalar.add(1, right, to: left)
+        return left
+      })
+    if sum.accumulates {
+      Scalar.add(1, total, to: sum.buffer)
+    } else {
+      sum.buffer.copy(from: total)
+    }
   }
 }

@@ -25,16 +25,17 @@ package final class UlyssesSequence<Scalar: KernelScalar>: HeadExchange {
   ///   - exchange: over the ranks that share a sample's tokens, or a part of them.
   ///   - ring: who has the other parts; nil: nobody.
   ///   - plan: for networks with several attentions.
-  ///   - isCanonical: whether sums over tokens have the bits of one rank; without a ring.
+  ///   - canonical: how sums over tokens are made with the bits of one rank, over these ranks and those that cut
+  ///     weights with them; without a ring.
   ///   - attempt: runs what may fail, and keeps the failure.
   package init(
     _ exchange: TokenExchange, inside ring: (any SequenceParallel<Scalar>)? = nil,
-    plan: SequencePlan = .spatial, isCanonical: Bool = false,
+    plan: SequencePlan = .spatial, canonical: CanonicalTokens<Scalar>? = nil,
     attempt: @escaping (() throws -> Void) -> Void
   ) {
-    require(!isCanonical || ring == nil, "canonical sums over the tokens of a ring")
+    require(canonical == nil || ring == nil, "canonical sums over the tokens of a ring")
     group = TokenGroup(exchange: exchange, attempt: attempt)
-    canonical = isCanonical ? CanonicalTokens(group) : nil
+    self.canonical = canonical
     self.ring = ring
     self.plan = plan
   }
@@ -45,6 +46,10 @@ package final class UlyssesSequence<Scalar: KernelScalar>: HeadExchange {
   package var keyRing: (any KeyRing<Scalar>)? { ring?.keyRing }
 
   package var partCount: Int { group.degree * (ring?.partCount ?? 1) }
+
+  package var headShare: (part: Int, partCount: Int) { (group.rank, group.degree) }
+
+  package func stretch(of tokenCount: Int) -> Range<Int> { partRange(of: tokenCount) }
 
   package func ownRange(of tokenCount: Int) -> Range<Int> {
     let part = partRange(of: tokenCount)

@@ -278,19 +278,14 @@ import VideoData
         ["model.architecture=vchitect", "mesh.ring=2", "mesh.sp=1", "mesh.sums=canonical"], 2,
         ["mesh.ring"]
       ),
-      (
-        ["model.architecture=vchitect", "mesh.ring=2", "distill.lambdaAdversarial=1"], 2,
-        ["mesh.ring"]
-      ),
+      (["model.architecture=vchitect", "mesh.ring=2", "distill.lambdaAdversarial=1"], 2, []),
       (
         ["model.architecture=vchitect", "mesh.tp=2", "mesh.zeroStage=3", "model.heads=4"], 4, []
       ),
       (["model.architecture=vchitect", "mesh.tp=3", "mesh.sp=2", "model.heads=6"], 6, []),
       (["model.architecture=vchitect", "mesh.tp=2"], 4, ["mesh.tp"]),
       (["model.architecture=vchitect", "mesh.tp=3", "mesh.zeroStage=2"], 3, ["mesh.tp"]),
-      (
-        ["model.architecture=vchitect", "mesh.tp=3", "distill.lambdaAdversarial=1"], 3, ["mesh.tp"]
-      ),
+      (["model.architecture=vchitect", "mesh.tp=3", "distill.lambdaAdversarial=1"], 3, []),
       (
         ["model.architecture=vchitect", "mesh.tp=3", "mesh.sp=1", "mesh.sums=canonical"], 3,
         ["mesh.tp"]

@@ -181,6 +181,23 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
       $0.model.textTokens = 2
       $0.batch.samples = 1
     },
+    PlannedCase("canonical sums, cut weights", ranks: 2) {
+      $0.mesh.sums = .canonical
+      $0.mesh.tp = .fixed(2)
+    },
+    PlannedCase("canonical sums, weights cut in four, recomputed", ranks: 8) {
+      $0.model.heads = 4
+      $0.mesh.sums = .canonical
+      $0.mesh.tp = .fixed(4)
+      $0.model.recompute = true
+      $0.batch.samples = 3
+      $0.distill.guidance = 3
+    },
+    PlannedCase("canonical sums, cut weights and shared tokens", ranks: 8) {
+      $0.model.heads = 4
+      $0.mesh.sums = .canonical
+      ($0.mesh.sp, $0.mesh.tp) = (.fixed(2), .fixed(2))
+    },
     PlannedCase("canonical sums in stages", ranks: 2) {
       $0.mesh.sums = .canonical
       $0.mesh.stages = .fixed(2)

@@ -1,4 +1,4 @@
-// With `mesh.sums: canonical` ranks that share tokens have the bits of one rank.
+// With `mesh.sums: canonical` ranks that share tokens, and those that cut weights, have the bits of one rank.
 
 import DenseKernels
 import MeshLayout
@@ -88,7 +88,7 @@ import Testing
 
   /// Teach and distill.
   private func run(
-    _ ranks: Int, dp: Int = 1, sp: Int = 1, stage: Int? = nil,
+    _ ranks: Int, dp: Int = 1, sp: Int = 1, tp: Int = 1, stage: Int? = nil,
     sums: RunConfiguration.SumOrder = .canonical, _ change: (inout RunConfiguration) -> Void
   ) throws -> TrainedRun {
     let configuration = TinyRun.configuration {
@@ -98,7 +98,7 @@ import Testing
       $0.distill.steps = 3
       $0.compute.precision = .fp32
       $0.mesh.sums = sums
-      ($0.mesh.dp, $0.mesh.sp) = (.fixed(dp), .fixed(sp))
+      ($0.mesh.dp, $0.mesh.sp, $0.mesh.tp) = (.fixed(dp), .fixed(sp), .fixed(tp))
       if let stage { $0.mesh.zeroStage = .fixed(stage) }
       change(&$0)
     }
@@ -130,6 +130,31 @@ import Testing
     }
   }
 
+  /// Those without Vchitect, whose weights are not cut.
+  @Test(
+    .enabled(if: BLASRuntime.hasAVX512),
+    arguments: changes.indices.filter { !changes[$0].name.contains("Vchitect") })
+  func `ranks that cut weights have the bits of one rank`(_ index: Int) throws {
+    let (name, change) = Self.changes[index]
+    let alone = try run(1, change)
+    for (ranks, sp, tp) in [(2, 1, 2), (4, 1, 4), (8, 1, 8), (4, 2, 2), (8, 2, 4), (8, 1, 2)] {
+      expect(
+        try run(ranks, sp: sp, tp: tp, change), toEqual: alone,
+        "\(name), \(ranks) ranks, sp \(sp), tp \(tp)")
+    }
+  }
+
+  /// Two slices: as many as the largest power of two that divides six heads.
+  @Test(.enabled(if: BLASRuntime.hasAVX512))
+  func `heads that eight does not divide are cut in fewer slices`() throws {
+    func six(_ configuration: inout RunConfiguration) { configuration.model.heads = 6 }
+    let alone = try run(1, six)
+    expect(try run(2, tp: 2, six), toEqual: alone, "tp 2")
+    expect(try run(4, sp: 2, stage: 3, six), toEqual: alone, "sp 2")
+    // Three heads a rank, of which sp 2 would have one and a half.
+    expect(try run(4, dp: 2, tp: 2, six), toEqual: alone, "replicas of tp 2")
+  }
+
   @Test(.enabled(if: BLASRuntime.hasAVX512))
   func `replicas, stages of a pipeline and split roles have these bits too`() throws {
     func deep(_ configuration: inout RunConfiguration) { configuration.model.doubleBlocks = 2 }
@@ -155,6 +180,19 @@ import Testing
         discriminated(&$0)
         $0.mesh.stages = .fixed(2)
       }, toEqual: try run(1, discriminated), "two stages that share tokens, with a discriminator")
+    expect(try run(8, dp: 2, tp: 2, deep), toEqual: alone, "replicas of cut weights")
+    for (sp, tp) in [(1, 2), (2, 1), (2, 2)] {
+      expect(
+        try run(8, sp: sp, tp: tp) {
+          deep(&$0)
+          $0.mesh.stages = .fixed(2)
+        }, toEqual: alone, "two stages of sp \(sp) and tp \(tp)")
+    }
+    expect(
+      try run(4, tp: 2) {
+        deep(&$0)
+        $0.mesh.placement = .split
+      }, toEqual: alone, "split roles that cut weights")
   }
 
   /// The same sums in another order: right, and not the same bits, or there were nothing to prove.
@@ -178,6 +216,14 @@ import Testing
         sampleCount: sampleCount, textCount: textCount, masked: masked, recompute: recompute,
         adapted: true, heads: 8
       ).expectAgreement(ring: 1, sp: degree, isCanonical: true)
+    }
+    try SharedTokensExample(
+      sampleCount: 2, textCount: 5, masked: true, recompute: recompute, adapted: true, heads: 8
+    ).expectAgreement(ring: 1, sp: 1, tp: degree, isCanonical: true)
+    if degree > 1 {
+      try SharedTokensExample(
+        sampleCount: 1, textCount: 3, masked: false, recompute: recompute, adapted: true, heads: 8
+      ).expectAgreement(ring: 1, sp: 2, tp: degree / 2, isCanonical: true)
     }
     try VchitectTokens(
       heads: 8, clipCount: 2, frameCount: 2, textCount: 3, recompute: recompute
@@ -207,7 +253,24 @@ import Testing
       #expect(keys == (plan == .all ? [] : ["mesh.sequencePlan"]))
     }
     #expect(problems(ranks: 2) { $0.mesh.ring = .fixed(2) }.map(\.key) == ["mesh.ring"])
-    #expect(problems(ranks: 2) { $0.mesh.tp = .fixed(2) }.map(\.key) == ["mesh.tp"])
+    #expect(problems(ranks: 2) { $0.mesh.tp = .fixed(2) }.isEmpty)
+    // Of six heads there are two slices.
+    #expect(problems(ranks: 3) { $0.mesh.tp = .fixed(3) }.map(\.key) == ["mesh.tp"])
+    #expect(
+      problems(ranks: 4) {
+        $0.model.heads = 4
+        $0.mesh.tp = .fixed(4)
+      }.isEmpty)
+    #expect(
+      problems(ranks: 16) {
+        $0.model.heads = 16
+        ($0.mesh.sp, $0.mesh.tp) = (.fixed(2), .fixed(8))
+      }.map(\.key) == ["mesh.sp"])
+    #expect(
+      problems(ranks: 2) {
+        $0.model.architecture = .vchitect
+        ($0.mesh.tp, $0.mesh.sequencePlan) = (.fixed(2), .all)
+      }.contains { $0.key == "mesh.tp" && $0.message.contains("canonical") })
     #expect(problems(ranks: 3) { $0.mesh.sp = .fixed(3) }.map(\.key) == ["mesh.sp"])
     #expect(
       problems(ranks: 2) {

@@ -120,15 +120,17 @@ struct TableLayout: Sendable, CustomStringConvertible {
     return (layouts + split + staged + stagedSplit).filter(\.isLegal)
   }
 
-  /// Those of canonical sums that share tokens; the others differ in what the table of fast sums shows.
+  /// Those of canonical sums that share tokens or cut weights; the others differ in what the table of fast sums shows.
   static func canonical(_ architecture: Architecture, ranks: Int) -> [TableLayout] {
     let degrees = [1, 2, 4, 8].filter { ranks % $0 == 0 }
     return (1...3).flatMap { stage in
       degrees.flatMap { dp in
-        degrees.filter { $0 > 1 && dp * $0 <= ranks }.map { sp in
-          TableLayout(
-            rankCount: ranks, architecture: architecture, stage: stage, dp: dp, sp: sp,
-            plan: .all, sums: .canonical)
+        degrees.flatMap { sp in
+          degrees.filter { sp * $0 > 1 && dp * sp * $0 <= ranks }.map { tp in
+            TableLayout(
+              rankCount: ranks, architecture: architecture, stage: stage, dp: dp, sp: sp, tp: tp,
+              plan: .all, sums: .canonical)
+          }
         }
       }
     }.filter(\.isLegal)
@@ -192,15 +194,19 @@ struct TableLayout: Sendable, CustomStringConvertible {
   }
 
   @Test(.enabled(if: BLASRuntime.hasAVX512), arguments: Architecture.allCases)
-  func `with canonical sums every legal layout that shares tokens has the bits of one rank`(
-    architecture: Architecture
-  ) throws {
+  func
+    `with canonical sums every legal layout that shares tokens or cuts weights has the bits of one rank`(
+      architecture: Architecture
+    ) throws
+  {
     let alone = try TrainedRun(
       TableLayout(rankCount: 1, architecture: architecture, sums: .canonical).configuration,
       ranks: 1)
     let layouts = [2, 4, 8].flatMap { TableLayout.canonical(architecture, ranks: $0) }
-    // dp × zero × sp at stages 2 and 3.
-    #expect(layouts.count == 2 * (1 + 3 + 6))
+    // dp × zero × sp at stages 2 and 3; with tp at stage 3 alone.
+    #expect(
+      layouts.count == 2 * (1 + 3 + 6)
+        + (architecture == .hunyuanVideo ? (1 + 3 + 6) + (1 + 4) : 0))
     for layout in layouts {
       let found = try TrainedRun(layout.configuration, ranks: layout.rankCount)
       let isSame = found.weights.allSatisfy { $0 == alone.weights[0] }

@@ -212,7 +212,7 @@ extension SharedTokensCase {
     let parts = try InProcessMesh.run(size: ring * sp * (tp ?? 1)) { transport in
       var failure: (any Error)?
       let sequence =
-        isCanonical && sp == 1
+        isCanonical && sp * (tp ?? 1) == 1
         ? WholeSequence<Double>()
         : try Self.sequence(
           ring: ring, sp: sp, tp: tp, plan, isCanonical: isCanonical, transport
@@ -242,6 +242,10 @@ extension SharedTokensCase {
         transport: try transport.split(color: color, key: transport.rank), overlaps: true)
     }
     let (piece, tensorRank) = transport.rank.quotientAndRemainder(dividingBy: tp ?? 1)
+    let canonical =
+      isCanonical
+      ? CanonicalTokens<Double>(
+        try exchange(color: 0), tensorDegree: tp ?? 1, attempt: attempt) : nil
     var sequence: (any SequenceParallel<Double>)?
     if ring > 1 || (sp == 1 && tp == nil) {
       sequence = RingSequence<Double>(
@@ -250,11 +254,11 @@ extension SharedTokensCase {
     if sp > 1 {
       sequence = UlyssesSequence<Double>(
         try exchange(color: piece / sp * (tp ?? 1) + tensorRank), inside: sequence, plan: plan,
-        isCanonical: isCanonical, attempt: attempt)
+        canonical: canonical, attempt: attempt)
     }
     if tp != nil {
       sequence = TensorSequence<Double>(
-        try exchange(color: piece), inside: sequence, attempt: attempt)
+        try exchange(color: piece), inside: sequence, canonical: canonical, attempt: attempt)
     }
     return try #require(sequence)
   }

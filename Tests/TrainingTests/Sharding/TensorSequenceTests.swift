@@ -2,6 +2,7 @@
 // bits for one degree, and go on where others stopped.
 
 import Checkpoints
+import DenseKernels
 import Foundation
 import MeshLayout
 import TestSupport
@@ -84,11 +85,14 @@ struct TensorSequenceTests {
 
 /// Whole jobs.
 struct TensorParallelJobTests {
-  private func configuration(tp: Int, dp: Int = 1) -> RunConfiguration {
+  private func configuration(
+    tp: Int, dp: Int = 1, sums: RunConfiguration.SumOrder = .fast
+  ) -> RunConfiguration {
     TinyRun.configuration {
       $0.model.heads = 4
       $0.mesh.tp = .fixed(tp)
       $0.mesh.dp = .fixed(dp)
+      $0.mesh.sums = sums
       $0.compute.precision = .fp32
     }
   }
@@ -145,14 +149,16 @@ struct TensorParallelJobTests {
 
   /// The weights that a job ends with that is stopped in its seventh poll and goes on elsewhere.
   private func weights(
-    from before: (ranks: Int, tp: Int, dp: Int), to after: (ranks: Int, tp: Int, dp: Int)
+    from before: (ranks: Int, tp: Int, dp: Int), to after: (ranks: Int, tp: Int, dp: Int),
+    sums: RunConfiguration.SumOrder = .fast
   ) throws -> [String: [Float]] {
     try withTemporaryFolder { folder in
       let stopped = try TinyRun.start(
-        configuration(tp: before.tp, dp: before.dp), in: folder, ranks: before.ranks, stopAt: 7)
+        configuration(tp: before.tp, dp: before.dp, sums: sums), in: folder, ranks: before.ranks,
+        stopAt: 7)
       #expect(try stopped.outcome.get() == .resumeMe, "\(stopped.words)")
       let ended = try TinyRun.start(
-        configuration(tp: after.tp, dp: after.dp), in: folder, ranks: after.ranks)
+        configuration(tp: after.tp, dp: after.dp, sums: sums), in: folder, ranks: after.ranks)
       #expect((try? ended.outcome.get()) != nil, "\(ended)")
       return try weights(in: folder)
     }
@@ -180,6 +186,17 @@ struct TensorParallelJobTests {
     let expected = try weights(from: (2, 2, 1), to: (2, 2, 1))
     for (before, after) in [((2, 2, 1), (4, 2, 1)), ((8, 2, 1), (4, 2, 2))] {
       #expect(try weights(from: before, to: after) == expected, "\(before) then \(after)")
+    }
+  }
+
+  @Test(.enabled(if: BLASRuntime.hasAVX512))
+  func `with canonical sums jobs have the bits of one rank, also resumed with another degree`()
+    throws
+  {
+    let expected = try weights(from: (1, 1, 1), to: (1, 1, 1), sums: .canonical)
+    for (before, after) in [((2, 2, 1), (1, 1, 1)), ((4, 4, 1), (4, 2, 2))] {
+      let areSame = try weights(from: before, to: after, sums: .canonical) == expected
+      #expect(areSame, "\(before) then \(after)")
     }
   }
 

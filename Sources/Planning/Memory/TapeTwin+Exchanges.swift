@@ -23,22 +23,24 @@ extension TapeTwin {
   func travel(
     _ x: ValueTwin, to count: Int, sentCount: Int, sentBackCount: Int, peerCount: Int
   ) -> () -> ValueTwin {
+    let xCount = x.count
     // Where it left is where it arrives on the way back.
     if isRecording, x.isTracked {
       onWayBack { [ledger] in ledger.travelingByteCount -= 4 * Double(sentBackCount) }
     }
-    func leave(_ elementCount: Int) {
+    func leave(_ elementCount: Int, touching touchedCount: Int) {
+      ledger.movedByteCount += 4 * Double(touchedCount)
       ledger.travelingByteCount += 4 * Double(elementCount)
       ledger.sentByteCount += 4 * Double(elementCount)
       ledger.messageCount += Double(peerCount)
       ledger.besideByteCount += 4 * Double(elementCount)
       ledger.besideMessageCount += Double(peerCount)
     }
-    leave(sentCount)
+    leave(sentCount, touching: xCount)
     let ticket = record(result(0), from: [x], scratchToAdd: x.count)
     return { [self] in
       ledger.travelingByteCount -= 4 * Double(sentCount)
-      if ticket.isTracked { onWayBack { leave(sentBackCount) } }
+      if ticket.isTracked { onWayBack { leave(sentBackCount, touching: 2 * xCount) } }
       return record(result(count), from: [ticket])
     }
   }

@@ -173,21 +173,28 @@ extension VchitectTokens: FeaturesCase {
 
   fileprivate func features(
     _ latents: Value<Double>, on tape: Tape<Double>, in arena: Arena,
-    sequence: (any SequenceParallel<Double>)?, tensorRank _: Int
+    sequence: (any SequenceParallel<Double>)?, tensorRank: Int
   ) -> Value<Double> {
+    let specifications = configuration.parameterSpecifications
+    let network = CutNetwork(
+      specifications, values: draws(1, FlatLayout(specifications).count).map { 0.15 * $0 },
+      rank: tensorRank, degree: sequence?.tensor?.degree, arena: arena)
+    network.parameters.bindGradients(to: nil)
     func constant(_ number: Int, _ shape: [Int]) -> Value<Double> {
       Value(
         constant: Tensor(
           draws(number, shape.reduce(1, *)), shape: shape, in: arena,
           booking: Booking(.base, .activations)))
     }
-    return VchitectTransformer(configuration, parameters: parameters(in: arena)).features(
-      tape: tape,
-      VchitectInputs(
-        hiddenStates: latents, timestep: (0..<clipCount).map { 300 + Double($0) },
-        encoderHiddenStates: constant(3, [clipCount, textCount, 5]),
-        pooledProjections: constant(4, [clipCount, 4])),
-      recomputedShare: recompute ? 1 : 0, sequence: sequence)
+    return tape.inBlock("", of: [network.parameters], isDifferentiated: latents.isTracked) {
+      VchitectTransformer(configuration, parameters: network.parameters).features(
+        tape: tape,
+        VchitectInputs(
+          hiddenStates: latents, timestep: (0..<clipCount).map { 300 + Double($0) },
+          encoderHiddenStates: constant(3, [clipCount, textCount, 5]),
+          pooledProjections: constant(4, [clipCount, 4])),
+        recomputedShare: recompute ? 1 : 0, sequence: sequence)
+    }
   }
 }
 
@@ -220,6 +227,12 @@ extension VchitectTokens: FeaturesCase {
       try VchitectTokens(.v1, frameCount: 2, textCount: 2, size: [2, 2], recompute: recompute)
         .expectFeatures(sp: 4, plan: plan)
     }
+    let multimodal = VchitectTokens(
+      heads: 4, clipCount: 2, frameCount: 2, textCount: 2, recompute: recompute)
+    for ring in [2, 3] { try multimodal.expectFeatures(ring: ring) }
+    for tp in [2, 4] { try multimodal.expectFeatures(tp: tp) }
+    try multimodal.expectFeatures(ring: 2, sp: 2)
+    try multimodal.expectFeatures(ring: 2, sp: 2, tp: 2)
   }
 
   /// The features' last block in the first, in the middle and in the last stage.
@@ -244,6 +257,9 @@ extension VchitectTokens: FeaturesCase {
       try SharedTokensExample(
         sampleCount: 2, textCount: 4, masked: true, recompute: recompute, heads: 8
       ).expectFeatures(sp: degree, isCanonical: true)
+      try SharedTokensExample(
+        sampleCount: 2, textCount: 4, masked: true, recompute: recompute, heads: 8
+      ).expectFeatures(tp: degree, isCanonical: true)
       try VchitectTokens(
         heads: 8, clipCount: 2, frameCount: 2, textCount: 3, recompute: recompute
       ).expectFeatures(sp: degree, plan: .all, isCanonical: true)

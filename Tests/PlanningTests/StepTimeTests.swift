@@ -85,7 +85,9 @@ private func sizes(_ change: (inout WorkloadSizes) -> Void = { _ in }) -> Worklo
   @Test func `what travels beside computing between nodes hides behind it`()
     throws
   {
-    func times(_ overlaps: Bool, _ stage: ZeroStage, productRate: Double) throws -> StepTime {
+    func times(
+      _ overlaps: Bool, _ stage: ZeroStage, productRate: Double
+    ) throws -> (time: StepTime, work: StepWork) {
       let shape = MeshShape([.zero: 2], zeroStage: stage)
       let sizes = sizes {
         $0.overlapsExchange = overlaps
@@ -98,21 +100,25 @@ private func sizes(_ change: (inout WorkloadSizes) -> Void = { _ in }) -> Worklo
         $0.between = Link(latency: 0, secondsPerByte: 1e-9)
         $0.codingSecondsPerByte = 1e-10
       }
-      return try #require(costs.times(shape: shape, rates: rates)[0])
+      return (
+        try #require(costs.times(shape: shape, rates: rates)[0]),
+        try #require(costs.phases[0].work.first)
+      )
     }
-    let slow = try times(true, .parameters, productRate: 1e8)
-    let exposed = try times(false, .parameters, productRate: 1e8)
+    let (slow, work) = try times(true, .parameters, productRate: 1e8)
+    let exposed = try times(false, .parameters, productRate: 1e8).time
     #expect(slow.updates < exposed.updates && slow.computing == exposed.computing)
-    let fast = try times(true, .parameters, productRate: 1e15)
-    let all = fast.updates + StepTime.hiddenShare * fast.computing
-    // A pass loads 5 units, of which the first is waited for, its way back 4, which leave 5 gradients: of 14 units coding
-    // is left, a tenth of the link's time, and of one the link's.
-    #expect(abs(slow.updates - all * (14 + 10) / (11 * 14)) < 1e-9 * all)
+    // Of all that is sent the first block of the first pass alone is waited for: half of it, 4 bytes an element.
+    #expect(work.updateByteCount - work.besideUpdateByteCount == 4 * Double(1 << 17))
+    let all = work.updateByteCount * 1.1e-9
+    #expect(abs(slow.updates - (all - work.besideUpdateByteCount * 1e-9)) < 1e-9 * all)
+    let fast = try times(true, .parameters, productRate: 1e15).time
+    #expect(abs(fast.updates - (all - StepTime.hiddenShare * fast.computing)) < 1e-9 * all)
     // At stage 2 gradients alone.
-    let middle = try times(true, .gradients, productRate: 1e8)
-    #expect(middle.updates < (try times(false, .gradients, productRate: 1e8)).updates)
-    let low = try times(true, .optimizer, productRate: 1e9)
-    #expect(low.updates == (try times(false, .optimizer, productRate: 1e9)).updates)
+    let middle = try times(true, .gradients, productRate: 1e8).time
+    #expect(middle.updates < (try times(false, .gradients, productRate: 1e8)).time.updates)
+    let low = try times(true, .optimizer, productRate: 1e9).time
+    #expect(low.updates == (try times(false, .optimizer, productRate: 1e9)).time.updates)
   }
 
   @Test func `ranks of other nodes are reached by the slow link`() {

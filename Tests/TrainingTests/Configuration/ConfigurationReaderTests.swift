@@ -287,8 +287,10 @@ import VideoData
       (["model.architecture=vchitect", "mesh.tp=3", "mesh.zeroStage=2"], 3, ["mesh.tp"]),
       (["model.architecture=vchitect", "mesh.tp=3", "distill.lambdaAdversarial=1"], 3, []),
       (
-        ["model.architecture=vchitect", "mesh.tp=3", "mesh.sp=1", "mesh.sums=canonical"], 3,
-        ["mesh.tp"]
+        [
+          "model.architecture=vchitect", "model.heads=4", "mesh.tp=2", "mesh.sp=1",
+          "mesh.sums=canonical",
+        ], 2, ["mesh.tp"]
       ),
       (["model.architecture=vchitect", "mesh.sp=3", "distill.lambdaAdversarial=1"], 3, []),
       (["model.architecture=vchitect", "data.size=768", "data.shortSide=768"], 1, []),

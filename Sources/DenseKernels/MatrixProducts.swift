@@ -224,8 +224,7 @@ private struct ProductKernel {
     func run(_ ahead: UnsafePointer<w2svd_packed>?) {
       unsafe kernel(
         parts, parts.count, slices, ahead, aCrossed ? 1 : 0, bCrossed ? 1 : 0, bias, c, stride,
-        rows,
-        columns, scale, accumulating ? 1 : 0, memory)
+        rows, columns, scale, accumulating ? 1 : 0, memory)
     }
     guard let packed else { return run(nil) }
     let ahead = unsafe w2svd_packed(

@@ -74,6 +74,7 @@ package struct TokenLayout: Hashable, Sendable {
       return start + own.lowerBound..<start + own.upperBound
     }
   }
+
   /// A part's tokens of a segment.
   private func range(of part: Int, segment: Int) -> Range<Int> {
     guard let piece else {

@@ -109,7 +109,8 @@ package struct StepTime: Codable, Equatable, Sendable {
 
   package var seconds: Double { computing + optimizer + updates + tokens }
 
-  /// Which part of the computing exchanges can hide behind: messages move on between operations only. Measured over TCP: Benchmarks/results/overlap_zen4-2core_2026-11-29.md.
+  /// Which part of the computing exchanges can hide behind: messages move on between operations only. Measured at
+  /// stage 3 over TCP: Benchmarks/results/overlap_zen4-2core_2026-11-29.md.
   package static let hiddenShare = 0.36
 
   /// - Parameter overlaps: whether messages travel while something is computed.

@@ -50,7 +50,7 @@ extension LayerScope {
   ) -> Value<Scalar> {
     let own = tape.meanPart(
       of: x, sampleCount: sampleCount, tokenCount: x.shape[0] / sampleCount * segment,
-      sums: canonical == nil ? .whole : over([segment]).sums)
+      sums: over([segment]).sums)
     return sequence?.sumOfParts(own, on: tape) ?? own
   }
 }

@@ -34,6 +34,23 @@ private protocol FeaturesCase: SharedTokensCase {
 }
 
 extension FeaturesCase {
+  fileprivate func drawn(_ number: Int, _ shape: [Int], in arena: Arena) -> Tensor<Double> {
+    Tensor(
+      draws(number, shape.reduce(1, *)), shape: shape, in: arena,
+      booking: Booking(.base, .activations))
+  }
+
+  /// A network without gradients, or what a rank that cuts weights computes with.
+  fileprivate func frozen(
+    _ specifications: [ParameterSpecification], rank: Int, degree: Int?, in arena: Arena
+  ) -> CutNetwork {
+    let network = CutNetwork(
+      specifications, values: draws(1, FlatLayout(specifications).count).map { 0.15 * $0 },
+      rank: rank, degree: degree, arena: arena)
+    network.parameters.bindGradients(to: nil)
+    return network
+  }
+
   func find(sequence: (any SequenceParallel<Double>)?, tensorRank: Int = 0) -> FoundFeatures {
     let arena = Arena()
     let specifications = DiscriminatorHead<Double>.specifications(
@@ -46,9 +63,7 @@ extension FeaturesCase {
     head.parameters.bindGradients(to: gradients)
     let tape = Tape<Double>(arena: arena, role: .base)
     func tensor(_ number: Int, _ shape: [Int]) -> Tensor<Double> {
-      Tensor(
-        draws(number, shape.reduce(1, *)), shape: shape, in: arena,
-        booking: Booking(.base, .activations))
+      drawn(number, shape, in: arena)
     }
     let latents = tape.input(tensor(2, [sampleCount] + latentShape))
     let shared = sequence?.stage?.sharingGradient(of: latents, on: tape) ?? latents
@@ -141,16 +156,11 @@ extension SharedTokensExample: FeaturesCase {
     _ latents: Value<Double>, on tape: Tape<Double>, in arena: Arena,
     sequence: (any SequenceParallel<Double>)?, tensorRank: Int
   ) -> Value<Double> {
-    let specifications = configuration.parameterSpecifications
-    let network = CutNetwork(
-      specifications, values: draws(1, FlatLayout(specifications).count).map { 0.15 * $0 },
-      rank: tensorRank, degree: sequence?.tensor?.degree, arena: arena)
-    network.parameters.bindGradients(to: nil)
+    let network = frozen(
+      configuration.parameterSpecifications, rank: tensorRank, degree: sequence?.tensor?.degree,
+      in: arena)
     func constant(_ number: Int, _ shape: [Int]) -> Value<Double> {
-      Value(
-        constant: Tensor(
-          draws(number, shape.reduce(1, *)), shape: shape, in: arena,
-          booking: Booking(.base, .activations)))
+      Value(constant: drawn(number, shape, in: arena))
     }
     var mask = [UInt8](repeating: 1, count: sampleCount * textCount)
     if masked { mask[textCount - 1] = 0 }
@@ -175,16 +185,11 @@ extension VchitectTokens: FeaturesCase {
     _ latents: Value<Double>, on tape: Tape<Double>, in arena: Arena,
     sequence: (any SequenceParallel<Double>)?, tensorRank: Int
   ) -> Value<Double> {
-    let specifications = configuration.parameterSpecifications
-    let network = CutNetwork(
-      specifications, values: draws(1, FlatLayout(specifications).count).map { 0.15 * $0 },
-      rank: tensorRank, degree: sequence?.tensor?.degree, arena: arena)
-    network.parameters.bindGradients(to: nil)
+    let network = frozen(
+      configuration.parameterSpecifications, rank: tensorRank, degree: sequence?.tensor?.degree,
+      in: arena)
     func constant(_ number: Int, _ shape: [Int]) -> Value<Double> {
-      Value(
-        constant: Tensor(
-          draws(number, shape.reduce(1, *)), shape: shape, in: arena,
-          booking: Booking(.base, .activations)))
+      Value(constant: drawn(number, shape, in: arena))
     }
     return tape.inBlock("", of: [network.parameters], isDifferentiated: latents.isTracked) {
       VchitectTransformer(configuration, parameters: network.parameters).features(

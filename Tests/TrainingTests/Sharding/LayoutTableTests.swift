@@ -5,6 +5,7 @@
 import DenseKernels
 import MeshLayout
 import Models
+import Planning
 import Testing
 
 @testable import Training
@@ -58,8 +59,11 @@ struct TableLayout: Sendable, CustomStringConvertible {
   }
 
   private var isLegal: Bool {
-    configuration.validate().isEmpty && configuration.validate(rankCount: rankCount).isEmpty
-      && (try? Coordinator.plan(configuration, rankCount: rankCount)) != nil
+    guard configuration.validate().isEmpty, configuration.validate(rankCount: rankCount).isEmpty,
+      let sizes = try? WorkloadSizes(configuration)
+    else { return false }
+    let search = LayoutSearch(configuration: configuration, sizes: sizes, rankCount: rankCount)
+    return search.search().problems.isEmpty
   }
 
   static func all(_ architecture: Architecture, ranks: Int) -> [TableLayout] {

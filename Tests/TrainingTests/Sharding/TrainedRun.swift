@@ -2,7 +2,9 @@
 
 import Autodiff
 import Foundation
+import MeshLayout
 import Models
+import Planning
 import ProcessMesh
 import TestSupport
 
@@ -31,14 +33,14 @@ struct TrainedRun: Sendable {
       let prepared = try TinyRun.prepared(of: configuration, in: folder)
       let runFolder = RunFolder(folder.path + "/run/")
       try FileManager.default.createDirectory(at: runFolder.url, withIntermediateDirectories: true)
-      let plan = try Coordinator.plan(configuration, rankCount: ranks)
+      let shape = try Self.shape(configuration, ranks: ranks)
       let results = try InProcessMesh.run(size: ranks) { transport in
         let reporter =
           transport.isRoot
           ? Reporter(style: .plain(interval: 1e9), output: { _ in }) : Reporter()
         try reporter.open(runFolder, resumingAt: nil)
         let context = try RunContext(
-          configuration: configuration, folder: runFolder, transport: transport, shape: plan.shape,
+          configuration: configuration, folder: runFolder, transport: transport, shape: shape,
           reporter: reporter, isStopRequested: { false })
         let taught = Networks(
           configuration.transformer, nullTokenCount: configuration.model.textTokens,
@@ -63,6 +65,15 @@ struct TrainedRun: Sendable {
         results.map(\.weights), try Self.readings(in: runFolder.metrics), results[0].microbatches
       )
     }
+  }
+
+  /// That of the plan, whose costs take as long as some steps: nobody asks for them where one layout is legal.
+  private static func shape(_ configuration: RunConfiguration, ranks: Int) throws -> MeshShape {
+    let search = LayoutSearch(
+      configuration: configuration, sizes: try WorkloadSizes(configuration), rankCount: ranks)
+    let shapes = search.search().shapes
+    return try shapes.count == 1
+      ? shapes[0] : Coordinator.plan(configuration, rankCount: ranks).shape
   }
 
   private init(weights: [[Float]], readings: [Reading], microbatches: [Double]) {

@@ -220,6 +220,7 @@ extension Tape {
 
     let factors = update.map { [self.weight($0.down), self.weight($0.up)] } ?? []
     let values = parts + [self.weight(weight), self.weight(bias)] + factors
+    let place = parts.count
     return record(output, from: values) { [unowned self] outputGradient, gradients in
       let ownGradient = Matrix(outputGradient.buffer, rows: ownCount, columns: outputWidth)
       var all = outputGradient
@@ -228,7 +229,6 @@ extension Tape {
         exchange.gather(outputGradient.buffer, all.buffer)
       }
       let dy = Matrix(all.buffer, rows: count, columns: outputWidth)
-      let place = parts.count
       contribute(dy, inputs: kept, weight: weight, to: gradients, weightPlace: place, sums)
       if let update, let hidden = ownHidden() {
         let hiddenGradient = scratch([count, hidden.columnCount])

@@ -9,27 +9,8 @@ private enum Stream {
 }
 
 extension NetworkTwin {
-  /// - Parameter inputs: nil in a later stage of a pipeline.
-  func multimodalForward(
-    _ tape: TapeTwin, _ inputs: Inputs?, _ form: MultimodalForm, sampleCount: Int,
-    recomputedShare: Double
-  ) -> ValueTwin {
-    let blocks = stage?.blocks(of: sizes.doubleBlockCount) ?? 0..<sizes.doubleBlockCount
-    var state =
-      inputs.map { multimodalState(tape, $0, sampleCount: sampleCount) }
-      ?? receive(tape, before: blocks.lowerBound, sampleCount: sampleCount)
-    state = runMultimodalBlocks(
-      blocks, tape, state, form, sampleCount: sampleCount, recomputedShare: recomputedShare)
-    if let stage, !stage.isLast {
-      return handOn(tape, state, stage, count: sampleCount * sizes.latentCount)
-    }
-    let output = multimodalProjection(tape, state, sampleCount: sampleCount)
-    if let stage { publish(output, tape, stage) }
-    withExtendedLifetime(state) {}
-    return output
-  }
-
-  private func multimodalProjection(
+  /// - Shapes: → B·C·F·H·W.
+  func multimodalProjection(
     _ tape: TapeTwin, _ state: StateTwin, sampleCount: Int
   ) -> ValueTwin {
     let partials = partials(.image)
@@ -86,20 +67,23 @@ extension NetworkTwin {
     return tape.concatenate(Array(repeating: projected, count: sizes.latentFrames))
   }
 
+  /// - Parameter state: gone when the first block is through, unless the tape keeps it.
   func runMultimodalBlocks(
-    _ blocks: Range<Int>, _ tape: TapeTwin, _ state: StateTwin, _ form: MultimodalForm,
+    _ blocks: Range<Int>, _ tape: TapeTwin, _ state: consuming StateTwin, _ form: MultimodalForm,
     sampleCount: Int, recomputedShare: Double
   ) -> StateTwin {
     var streams = state.streams
+    let condition = state.condition
+    _ = consume state
     for index in blocks {
-      streams = run(index, tape, streams + [state.condition], recomputedShare: recomputedShare) {
+      streams = run(index, tape, streams + [condition], recomputedShare: recomputedShare) {
         tape, inputs in
         multimodalBlock(
           tape, form, image: inputs[0], text: inputs[1], condition: inputs[2],
           sampleCount: sampleCount, isLast: index == sizes.doubleBlockCount - 1)
       }
     }
-    return StateTwin(streams: streams, condition: state.condition)
+    return StateTwin(streams: streams, condition: condition)
   }
 
   private func multimodalBlock(

@@ -77,7 +77,8 @@ extension RunConfiguration {
     .flag(
       "model.offload", \.model.offload,
       "Keeps the inputs of recomputed blocks in a file until the way back, at most three of them in "
-        + "memory; needs model.recompute. The same bits."),
+        + "memory, however many microbatches mesh.schedule has in flight; needs model.recompute. The same bits."
+    ),
     .string(
       "model.offloadFolder", \.model.offloadFolder,
       "Folder of that file, which has no name there; best on a disk of the node. Empty: the run folder."

@@ -98,10 +98,6 @@ extension RunConfiguration {
     let hasStages = [mesh.stages, mesh.generatorStages].contains { $0 != .auto && $0 != .fixed(1) }
     if hasStages {
       check.require(
-        "mesh.schedule", mesh.schedule != .gPipe || !model.offload,
-        "is gpipe, with which the plan does not know what of model.offload's activations is in memory: set it to "
-          + "1f1b, or model.offload to false")
-      check.require(
         "mesh.schedule", mesh.schedule != .gPipe || batch.microbatches <= Self.largestFlight,
         "is gpipe, which keeps all \(batch.microbatches) microbatches in flight, each with a thread: set it to "
           + "1f1b, or batch.microbatches to at most \(Self.largestFlight)")

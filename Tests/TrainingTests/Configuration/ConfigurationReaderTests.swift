@@ -237,7 +237,7 @@ import VideoData
       (["mesh.stages=2", "model.recompute=true", "model.offload=true"], 2, []),
       (
         ["mesh.stages=2", "model.recompute=true", "model.offload=true", "mesh.schedule=gpipe"], 2,
-        ["mesh.schedule"]
+        []
       ),
       (["mesh.stages=2", "model.architecture=vchitect"], 2, []),
       (

@@ -204,9 +204,7 @@ struct TableLayout: Sendable, CustomStringConvertible {
       ranks: 1)
     let layouts = [2, 4, 8].flatMap { TableLayout.canonical(architecture, ranks: $0) }
     // dp × zero × sp at stages 2 and 3; with tp at stage 3 alone.
-    #expect(
-      layouts.count == 2 * (1 + 3 + 6)
-        + (architecture == .hunyuanVideo ? (1 + 3 + 6) + (1 + 4) : 0))
+    #expect(layouts.count == 2 * (1 + 3 + 6) + (1 + 3 + 6) + (1 + 4))
     for layout in layouts {
       let found = try TrainedRun(layout.configuration, ranks: layout.rankCount)
       let isSame = found.weights.allSatisfy { $0 == alone.weights[0] }

@@ -161,11 +161,14 @@ extension MeshSearch {
       (.stages, "stages", "generatorStages"), (.dp, "dp", "generatorDp"),
       (.ring, "ring", "generatorRing"), (.sp, "sp", "generatorSp"), (.tp, "tp", "generatorTp"),
     ]
-    // What was asked for otherwise is to be set too.
+    // What was asked for otherwise is to be set too, and what must stay at 1.
     let asked: [Axis: Int] = [.stages: stages, .dp: dp, .ring: ring, .sp: sp ?? 1, .tp: tp]
     var keys = ["generatorRanks \(ranks.count)", "zeroStage \(shape.zeroStage.rawValue)"]
     if zero != nil { keys.append("zero \(shape[.zero])") }
-    for name in names where shape[name.axis] > 1 || asked[name.axis] != shape[name.axis] {
+    for name in names
+    where shape[name.axis] > 1 || asked[name.axis] != shape[name.axis]
+      || closedAxes.contains(name.axis)
+    {
       keys.append("\(name.key) \(shape[name.axis])")
     }
     if generatorStage != nil { keys.append("generatorZeroStage \(ranks.zeroStage.rawValue)") }

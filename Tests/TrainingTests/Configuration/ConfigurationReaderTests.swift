@@ -294,9 +294,9 @@ import VideoData
       ),
       (
         [
-          "model.architecture=vchitect", "mesh.placement=split", "mesh.sp=1", "mesh.generatorSp=3",
-          "mesh.generatorRanks=3", "mesh.sums=canonical", "mesh.sequencePlan=spatial",
-        ], 4, ["mesh.sequencePlan", "mesh.generatorSp"]
+          "model.architecture=vchitect", "model.heads=4", "mesh.placement=split", "mesh.sp=1",
+          "mesh.generatorSp=2", "mesh.generatorRanks=2", "mesh.sums=canonical",
+        ], 4, ["mesh.sequencePlan"]
       ),
       (["model.architecture=vchitect", "mesh.sp=3", "distill.lambdaAdversarial=1"], 3, []),
       (["model.architecture=vchitect", "data.size=768", "data.shortSide=768"], 1, []),

@@ -101,7 +101,9 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   ) -> (LayerScope<Scalar>, VchitectStem<Scalar>) {
     let scope = LayerScope(
       tape, parameters, adapter: adapter, tensor: sequence?.tensor,
-      extent: sequence?.extent ?? .whole, canonical: sequence?.canonical)
+      extent: sequence?.extent ?? .whole, canonical: sequence?.canonical,
+      slices: sequence?.canonical?.sliceCount(
+        heads: configuration.attentionHeadCount, hiddenUnits: configuration.mlpWidth))
     return (scope, stem(scope, inputs, sequence: sequence?.tokens))
   }
 

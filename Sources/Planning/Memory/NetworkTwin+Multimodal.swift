@@ -194,15 +194,15 @@ private struct BranchesTwin {
   }
 
   private func projection(of x: ValueTwin, _ stream: Stream) -> ValueTwin {
-    let projected = network.heads(tape, x, network.partials(stream))
+    let projected = network.heads(tape, x, network.groupPartials([network.tokenCount(stream)]))
     return exchangesAll ? scattered(projected, [stream]) : projected
   }
 
   private func jointContexts(image: Operands?, text: Operands?) -> [ValueTwin]? {
     guard sizes.sumsInBlocks, let image, let text else { return nil }
     let parts = [attended(image, of: .image), attended(text, of: .text)]
-    let joint = network.square(
-      tape, tape.concatenate(parts), partials: network.partials(.image, .text))
+    let joint = network.innerLinear(
+      tape, tape.concatenate(parts), [.image, .text].map(network.tokenCount), frameCount)
     return parts.map { tape.slice(joint, count: $0.count) }
   }
 
@@ -218,17 +218,19 @@ private struct BranchesTwin {
     _ stream: Stream, spatial: ValueTwin, cross: Operands?, context: ValueTwin?,
     temporal: @autoclosure () -> Operands
   ) -> ValueTwin {
-    let partials = network.partials(stream)
+    let segments = [network.tokenCount(stream)]
     let temporal = sizes.latentFrames > 1 ? self.temporal(temporal(), of: stream) : nil
     defer { withExtendedLifetime((temporal, cross)) {} }
     func outputs(_ branches: [ValueTwin]) -> ValueTwin {
       network.rowLinears(
-        tape, branches, to: frameCount * network.held(stream) * network.width, partials)
+        tape, branches, to: frameCount * network.held(stream) * network.width, segments,
+        frameCount)
     }
     guard let cross else {
       return outputs([temporal.map { tape.add(spatial, $0) } ?? spatial])
     }
-    let context = context ?? network.innerLinear(tape, attended(cross, of: stream), partials)
+    let context =
+      context ?? network.innerLinear(tape, attended(cross, of: stream), segments, frameCount)
     let merged = tape.combine(
       spatial, context, passingTo: form.hasUnitGain ? [0, 1] : [1])
     return outputs([merged] + (temporal.map { [$0] } ?? []))

@@ -210,8 +210,4 @@ struct NetworkTwin {
       x, from: inputWidth, to: outputWidth, isTrainable: isTrainable, update: adapter,
       partials: partials)
   }
-
-  func square(_ tape: TapeTwin, _ x: ValueTwin, partials: Int = 0) -> ValueTwin {
-    adapted(tape, x, from: width, to: width, partials: partials)
-  }
 }

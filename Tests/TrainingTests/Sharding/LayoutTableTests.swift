@@ -135,7 +135,8 @@ struct TableLayout: Sendable, CustomStringConvertible {
     }.filter(\.isLegal)
   }
 
-  /// Those of canonical sums that share tokens or cut weights; the others differ in what the table of fast sums shows.
+  /// Those of canonical sums that share tokens or cut weights; the others differ in what the table of fast sums shows. Eight
+  /// ranks that share tokens alone do so at stage 3, fewer also at stage 2.
   static func canonical(_ architecture: Architecture, ranks: Int) -> [TableLayout] {
     let degrees = [1, 2, 4, 8].filter { ranks % $0 == 0 }
     return (1...3).flatMap { stage in
@@ -148,7 +149,7 @@ struct TableLayout: Sendable, CustomStringConvertible {
           }
         }
       }
-    }.filter(\.isLegal)
+    }.filter { ($0.rankCount < 8 || $0.tp > 1 || $0.stage == 3) && $0.isLegal }
   }
 }
 
@@ -214,10 +215,8 @@ struct TableLayout: Sendable, CustomStringConvertible {
       TableLayout(rankCount: 1, architecture: architecture, sums: .canonical).configuration,
       ranks: 1)
     let layouts = [2, 4, 8].flatMap { TableLayout.canonical(architecture, ranks: $0) }
-    // dp × zero × sp at stages 2 and 3; with tp at stage 3 alone.
-    #expect(
-      layouts.count == 2 * (1 + 3 + 6)
-        + (architecture == .hunyuanVideo ? (1 + 3 + 6) + (1 + 4) : 0))
+    // dp × zero × sp at stages 2 and 3, of eight ranks at 3; with tp at stage 3 alone.
+    #expect(layouts.count == 2 * (1 + 3) + 6 + (1 + 3 + 6) + (1 + 4))
     for layout in layouts {
       let found = try TrainedRun(layout.configuration, ranks: layout.rankCount)
       let isSame = found.weights.allSatisfy { $0 == alone.weights[0] }

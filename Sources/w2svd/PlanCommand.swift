@@ -18,8 +18,8 @@ struct PlanCommand: ParsableCommand {
       with the least time that fits is taken.
 
       With --simulate, steps of up to thousands of ranks instead, on a machine given by its numbers: which \
-      layouts fit, how long a step takes, what of it waits. Bytes are closed forms then, and most of the \
-      layouts are on paper: the worker runs those marked *.
+      layouts fit, how long a step takes, what of it waits. Layouts are those that the worker runs, with what the \
+      configuration fixes of them; bytes are closed forms then.
       """)
 
   @OptionGroup var source: ConfigurationArguments

@@ -35,12 +35,12 @@ enum Example {
   }
 
   static func layout(
-    _ sizes: [Axis: Int], zeroStage: Int = 1,
+    _ sizes: [Axis: Int], zeroStage: ZeroStage = .optimizer,
     schedule: PipelineSchedule = .oneForwardOneBackward, overlaps: Bool = false,
     ranksPerNode: Int = 64
   ) -> SimulatedLayout {
     SimulatedLayout(
-      shape: MeshShape(sizes), zeroStage: zeroStage, schedule: schedule, overlaps: overlaps,
+      shape: MeshShape(sizes, zeroStage: zeroStage), schedule: schedule, overlaps: overlaps,
       ranksPerNode: ranksPerNode)
   }
 

@@ -39,7 +39,8 @@ struct SimulationArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "What `w2svd-worker bench collectives --json` printed. Default: none. Effect: latencies and "
-        + "bandwidths of links, also without --simulate.", valueName: "file"))
+        + "bandwidths of links and what ranks lose at an exchange, also without --simulate.",
+      valueName: "file"))
   var links: String?
 
   @Flag(

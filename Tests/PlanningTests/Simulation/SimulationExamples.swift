@@ -11,6 +11,7 @@ enum Example {
     (machine.productRateFloat32, machine.stepEfficiency) = (1, 1)
     machine.memoryBandwidth = .infinity
     (machine.latencyInside, machine.bandwidthInside) = (0, .infinity)
+    machine.exchangeWait = 0
     (machine.latencyBetween, machine.bandwidthBetween) = (0, .infinity)
     return machine
   }

@@ -6,7 +6,8 @@
 //   tensor parallel, t ranks   2 all-gathers and 2 reduce-scatters of h/(r s) elements (1 and 1 where attention and MLP run
 //                              side by side), norms sharded by tokens; the columns of modulations are gathered
 // so for HunyuanVideo; what Vchitect's blocks exchange is counted by streams and branches (`UnitExchanges`).
-// All of it is waited for, as the worker does but for what `exchange.overlap` sends while it computes. The velocity is
+// All of it is waited for, as the worker does but for what `exchange.overlap` sends while it computes, and at each exchange
+// ranks lose some time besides (`MachineModel.exchangeWait`). The velocity is
 // gathered once a pass, in fp32, over all that share tokens. A way back that recomputes exchanges the way forth's once
 // more, one that does not gathers for tensor parallel once more. ZeRO-3 gathers a unit before each way, ZeRO-2 and 3 sum
 // a unit's gradients to their owners after its way back; where weights are cut, a rank has (c − w)/t + w of a block's c
@@ -199,7 +200,7 @@ package struct LayoutCosts: Sendable {
     if ring > 1 {
       let bytes = exchanges.circulated * elementSize / Double(tokens * tp)
       let hop = network.message(byteCount: bytes, crossesNodes: crossesInRing)
-      costs.exchangeSeconds += hops * Double(ring - 1) * hop
+      costs.exchangeSeconds += hops * Double(ring - 1) * (hop + work.machine.exchangeWait)
       costs.exchangeBytes += hops * Double(ring - 1) * bytes
     }
     if tp > 1 {
@@ -221,7 +222,8 @@ package struct LayoutCosts: Sendable {
     _ costs: inout UnitCosts, _ group: RankGroup, _ byteCount: Double, count: Double = 1
   ) {
     guard group.size > 1, byteCount > 0 else { return }
-    costs.exchangeSeconds += count * network.allToAll(group, byteCount: byteCount)
+    costs.exchangeSeconds +=
+      count * (network.allToAll(group, byteCount: byteCount) + work.machine.exchangeWait)
     costs.exchangeBytes += count * Self.share(group) * byteCount
   }
 
@@ -273,9 +275,11 @@ package struct LayoutCosts: Sendable {
     let handed = work.model.handedElementCount(beforeBlock: block)
     let count =
       work.model.hiddenElementCount / Double(tokens * tp) + (hasCondition ? handed.condition : 0)
-    return message(
+    var message = message(
       count * work.state.activation + 4 * handed.words,
       crossesNodes: layout.crossesNodes(fromStage: stage, to: next))
+    message.seconds += work.machine.exchangeWait
+    return message
   }
 
   /// Bytes of a microbatch's latents, in fp32.
@@ -285,9 +289,11 @@ package struct LayoutCosts: Sendable {
 
   /// A velocity of the last stage to all others.
   func velocity(from stage: Int) -> Message {
-    message(
+    var message = message(
       latentByteCount, crossesNodes: layout.crossesNodes(fromStage: stage, to: 0),
       count: layout.stageCount - 1)
+    message.seconds += work.machine.exchangeWait
+    return message
   }
 
   /// What follows the passes of a turn.

@@ -202,11 +202,34 @@ package struct MeshSearch: Equatable, Sendable {
         ? "" : " that \(names.joined(separator: ", ")) leave\(names.count == 1 ? "s" : "")")
   }
 
+  /// Whether a layout keeps all rules for the heads, blocks and microbatches of this search, whatever degrees that
+  /// has itself: what `shapes` would find if they were those of the layout.
+  package func allows(_ shape: MeshShape) -> Bool {
+    guard let generatorRanks = shape.generatorRanks else { return keepsRules(shape) }
+    var all = shape
+    all.generatorRanks = nil
+    let scoreCount = shape.rankCount - generatorRanks.count
+    guard scoreCount > 0, scoreCount % (shape.rankCount / shape[.zero]) == 0, keepsRules(all)
+    else { return false }
+    var scoreShape = shape.scoreShape
+    // Nothing to shard, whatever the stage.
+    if scoreShape.rankCount == scoreShape[.dp] { scoreShape.zeroStage = .optimizer }
+    return keepsRules(scoreShape) && keepsRules(generatorRanks.shape)
+  }
+
+  private func keepsRules(_ shape: MeshShape) -> Bool {
+    var exact = self
+    (exact.rankCount, exact.stage) = (shape.rankCount, shape.zeroStage)
+    (exact.dp, exact.zero, exact.ring) = (shape[.dp], shape[.zero], shape[.ring])
+    (exact.sp, exact.tp, exact.stages) = (shape[.sp], shape[.tp], shape[.stages])
+    return exact.zeroStages.contains(shape.zeroStage) && exact.problems(of: shape).isEmpty
+  }
+
   private func problems(of shape: MeshShape) -> [Problem] {
     let (dataDegree, degree) = (shape.dataParallelDegree, shape[.sp])
     var problems: [Problem] = []
-    func require(_ holds: Bool, _ key: String, _ message: String) {
-      if !holds { problems.append(Problem(key: key, message: message)) }
+    func require(_ holds: Bool, _ key: String, _ message: @autoclosure () -> String) {
+      if !holds { problems.append(Problem(key: key, message: message())) }
     }
     require(
       sp == nil || sp == degree, "mesh.sp", "is \(sp ?? 0), this layout has \(degree)")
@@ -249,8 +272,8 @@ package struct MeshSearch: Equatable, Sendable {
   /// Where the bits of one rank would not be kept.
   private func canonicalProblems(of shape: MeshShape) -> [Problem] {
     var problems: [Problem] = []
-    func require(_ holds: Bool, _ key: String, _ message: String) {
-      if !holds { problems.append(Problem(key: key, message: message)) }
+    func require(_ holds: Bool, _ key: String, _ message: @autoclosure () -> String) {
+      if !holds { problems.append(Problem(key: key, message: message())) }
     }
     let partCounts = TokenBlocks.partCounts.map(String.init).joined(separator: ", ")
     let degree = shape[.sp] * shape[.tp]

@@ -115,11 +115,8 @@ extension PhaseTwins {
     }
     let stepCount = sizes.generatorStepCount
     let peerCount = sizes.spreadsDepths ? min(roundCount, stepCount) : 1
-    let deepest = (0..<stepCount).map { draw in
-      (0..<peerCount).map { (draw + $0) % stepCount }.max() ?? draw
-    }
     generator.attendPass()
-    return Double(deepest.reduce(0, +)) / Double(stepCount)
+    return WorkloadSizes.deepestRollout(stepCount: stepCount, peerCount: peerCount)
       * work(ledger) { generator.attendPass() }
   }
 

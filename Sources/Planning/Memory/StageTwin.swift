@@ -173,9 +173,10 @@ extension NetworkTwin {
         (tape.result(count), index < counts.count - 1 ? wantsGradient : isTrainable)
       }
     ) { tracked in
-      tape.ledger.sentByteCount += Double(4 * (tracked.reduce(0, +) + counts.count))
-      tape.ledger.messageCount += 1
+      tape.ledger.exchange(
+        byteCount: 4 * (tracked.reduce(0, +) + counts.count), messageCount: 1, waitCount: 0)
     }
+    tape.ledger.waitCount += 1
     return StateTwin(streams: Array(values.dropLast()), condition: values[values.count - 1])
   }
 
@@ -185,9 +186,12 @@ extension NetworkTwin {
     awaiting awaited: StageTurn.Awaited = .velocity, count resultCount: Int
   ) -> ValueTwin {
     let count = state.values.reduce(0) { $0 + $1.count } + state.values.count
-    tape.ledger.sentByteCount += Double(4 * count)
-    tape.ledger.messageCount += 1
+    tape.ledger.exchange(byteCount: 4 * count, messageCount: 1)
     let result = tape.handedOn(state.values, resultCount: resultCount)
+    // The gradients of the state come from the next stage.
+    if result.isTracked {
+      tape.onWayBack { [ledger = tape.ledger] in ledger.waitCount += 1 }
+    }
     _ = consume state
     stage.wait(for: awaited)
     return result
@@ -222,7 +226,7 @@ extension NetworkTwin {
 
 extension StageTwin {
   fileprivate func countPublished(_ elementCount: Int, _ ledger: PlannedLedger) {
-    ledger.sentByteCount += Double(4 * elementCount * (count - 1))
-    ledger.messageCount += Double(count - 1)
+    ledger.exchange(
+      byteCount: 4 * elementCount * (count - 1), messageCount: count - 1, waitCount: 0)
   }
 }

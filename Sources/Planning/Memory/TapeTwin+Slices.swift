@@ -44,8 +44,8 @@ extension TapeTwin {
     let all = isCut ? result(rows.count * width) : x.block
     func countGather() {
       guard isCut, !rows.isOfSamples else { return }
-      ledger.sentByteCount += 4 * Double((rows.degree - 1) * rows.ownCount * width)
-      ledger.messageCount += Double(rows.degree - 1)
+      ledger.exchange(
+        byteCount: 4 * (rows.degree - 1) * rows.ownCount * width, messageCount: rows.degree - 1)
     }
     countGather()
     guard isRecording else { return ValueTwin(constant: all) }
@@ -108,11 +108,8 @@ extension TapeTwin {
     let partial = scratch(rows.count * width)
     let room = scratch(
       width * (rows.isOfSamples ? rows.degree * rows.count : rows.heldCount * rows.ownCount))
-    ledger.sentByteCount +=
-      4
-      * Double(
-        width * (rows.isOfSamples ? (rows.degree - 1) * rows.count : rows.count - rows.ownCount))
-    ledger.messageCount += Double(rows.degree - 1)
+    let sentCount = rows.isOfSamples ? (rows.degree - 1) * rows.count : rows.count - rows.ownCount
+    ledger.exchange(byteCount: 4 * width * sentCount, messageCount: rows.degree - 1)
     withExtendedLifetime((partial, room)) {}
   }
 

@@ -78,6 +78,7 @@ final class TapeTwin {
     let attentionOperationCount: Double
     let sentByteCount: Double
     let messageCount: Int
+    let waitCount: Int
     /// Bytes that an elementwise way back reads and writes.
     let movedByteCount: Int
     /// Keeps the output's gradient.
@@ -145,7 +146,7 @@ final class TapeTwin {
     remaking remakings: [RemakingTwin] = [], needsRemaking: Bool? = nil, scratch: [Int] = [],
     scratchToAdd: Int? = nil,
     operationCount: Double = 0, isAttention: Bool = false, sentByteCount: Double = 0,
-    messageCount: Int = 0, collecting: ((PlannedLedger.Block) -> Void)? = nil
+    messageCount: Int = 0, waitCount: Int = 1, collecting: ((PlannedLedger.Block) -> Void)? = nil
   ) -> ValueTwin {
     let isElementwise = operationCount == 0 && collecting == nil
     func seen(_ count: Int) -> Int { min(count, output.count) }
@@ -168,7 +169,7 @@ final class TapeTwin {
             operationCount: operationCount,
             attentionOperationCount: isAttention ? operationCount : 0,
             sentByteCount: sentByteCount,
-            messageCount: messageCount,
+            messageCount: messageCount, waitCount: messageCount > 0 ? waitCount : 0,
             movedByteCount: isElementwise
               ? 4
                 * (output.count + saved.reduce(0) { $0 + seen($1.count) }
@@ -306,6 +307,7 @@ final class TapeTwin {
     ledger.operationCount += operation.operationCount
     ledger.sentByteCount += operation.sentByteCount
     ledger.messageCount += Double(operation.messageCount)
+    ledger.waitCount += Double(operation.waitCount)
     ledger.movedByteCount += Double(operation.movedByteCount)
     ledger.attentionOperationCount += operation.attentionOperationCount
     operation.collecting?(outputGradient)

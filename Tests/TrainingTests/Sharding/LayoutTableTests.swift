@@ -139,17 +139,21 @@ struct TableLayout: Sendable, CustomStringConvertible {
   /// ranks that share tokens alone do so at stage 3, fewer also at stage 2.
   static func canonical(_ architecture: Architecture, ranks: Int) -> [TableLayout] {
     let degrees = [1, 2, 4, 8].filter { ranks % $0 == 0 }
-    return (1...3).flatMap { stage in
-      degrees.flatMap { dp in
-        degrees.flatMap { sp in
-          degrees.filter { sp * $0 > 1 && dp * sp * $0 <= ranks }.map { tp in
-            TableLayout(
-              rankCount: ranks, architecture: architecture, stage: stage, dp: dp, sp: sp, tp: tp,
-              plan: .all, sums: .canonical)
+    var layouts: [TableLayout] = []
+    for stage in 1...3 {
+      for dp in degrees {
+        for sp in degrees {
+          for tp in degrees where sp * tp > 1 && dp * sp * tp <= ranks {
+            if ranks == 8 && tp == 1 && stage < 3 { continue }
+            layouts.append(
+              TableLayout(
+                rankCount: ranks, architecture: architecture, stage: stage, dp: dp, sp: sp, tp: tp,
+                plan: .all, sums: .canonical))
           }
         }
       }
-    }.filter { ($0.rankCount < 8 || $0.tp > 1 || $0.stage == 3) && $0.isLegal }
+    }
+    return layouts.filter(\.isLegal)
   }
 }
 

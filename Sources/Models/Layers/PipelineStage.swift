@@ -24,7 +24,8 @@ package protocol PipelineStage<Scalar>: AnyObject {
   func receive(_ shapes: [[Int]], on tape: Tape<Scalar>) -> [Value<Scalar>]
 
   /// Hands the state on to the next stage; returns the velocity that the last stage makes of it. On the way
-  /// back the gradient of the velocity is that of all stages, and the state's comes from the next one.
+  /// back the gradient of the velocity is that of all stages, and the state's comes from the next one. A stage whose
+  /// gradients stop at its border returns a velocity of its own instead, and nothing comes back.
   func handOn(
     _ state: [Value<Scalar>], velocityShape: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar>

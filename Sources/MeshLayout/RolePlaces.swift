@@ -113,16 +113,22 @@ extension MeshShape {
   /// - Throws: `MeshLayoutError` where the microbatches do not go round in one of the sets.
   package func roles(of microbatchCount: Int) throws(MeshLayoutError) -> RolePlaces? {
     guard let generatorRanks else { return nil }
-    let scoreCount = rankCount - generatorRanks.count
-    let unit = rankCount / self[.zero]
-    require(
-      (1..<rankCount).contains(scoreCount) && scoreCount % unit == 0,
-      "\(generatorRanks) of a mesh of \(self)")
-    var scoreShape = self
-    scoreShape.generatorRanks = nil
-    scoreShape[.zero] = scoreCount / unit
     return try RolePlaces(
       scoreShape: scoreShape, generatorShape: generatorRanks.shape,
       microbatchCount: microbatchCount)
+  }
+
+  /// The mesh of the ranks that do not hold the generator.
+  /// - Precondition: there are such ranks, and all axes but `zero` divide them.
+  package var scoreShape: MeshShape {
+    let scoreCount = rankCount - (generatorRanks?.count ?? 0)
+    let unit = rankCount / self[.zero]
+    require(
+      (1...rankCount).contains(scoreCount) && scoreCount % unit == 0,
+      "\(scoreCount) score ranks of a mesh of \(self)")
+    var shape = self
+    shape.generatorRanks = nil
+    shape[.zero] = scoreCount / unit
+    return shape
   }
 }

@@ -36,7 +36,9 @@ package struct MeshSearch: Equatable, Sendable {
   /// Degrees of these ranks, but that of `zero`, where they are not those of the others.
   package var generatorDegrees: [Axis: Int] = [:]
   /// Whether problems tell what would be legal instead.
-  var tellsNearest = true
+  package var tellsNearest = true
+  /// Axes that other settings leave at 1, as is told where those are: with more, no layout is named as legal.
+  package var closedAxes: Set<Axis> = []
 
   package init(
     rankCount: Int, microbatchCount: Int, headCount: Int, mlpWidth: Int = 0, dp: Int = 1,
@@ -200,11 +202,34 @@ package struct MeshSearch: Equatable, Sendable {
         ? "" : " that \(names.joined(separator: ", ")) leave\(names.count == 1 ? "s" : "")")
   }
 
+  /// Whether a layout keeps all rules for the heads, blocks and microbatches of this search, whatever degrees that
+  /// has itself: what `shapes` would find if they were those of the layout.
+  package func allows(_ shape: MeshShape) -> Bool {
+    guard let generatorRanks = shape.generatorRanks else { return keepsRules(shape) }
+    var all = shape
+    all.generatorRanks = nil
+    let scoreCount = shape.rankCount - generatorRanks.count
+    guard scoreCount > 0, scoreCount % (shape.rankCount / shape[.zero]) == 0, keepsRules(all)
+    else { return false }
+    var scoreShape = shape.scoreShape
+    // Nothing to shard, whatever the stage.
+    if scoreShape.rankCount == scoreShape[.dp] { scoreShape.zeroStage = .optimizer }
+    return keepsRules(scoreShape) && keepsRules(generatorRanks.shape)
+  }
+
+  private func keepsRules(_ shape: MeshShape) -> Bool {
+    var exact = self
+    (exact.rankCount, exact.stage) = (shape.rankCount, shape.zeroStage)
+    (exact.dp, exact.zero, exact.ring) = (shape[.dp], shape[.zero], shape[.ring])
+    (exact.sp, exact.tp, exact.stages) = (shape[.sp], shape[.tp], shape[.stages])
+    return exact.zeroStages.contains(shape.zeroStage) && exact.problems(of: shape).isEmpty
+  }
+
   private func problems(of shape: MeshShape) -> [Problem] {
     let (dataDegree, degree) = (shape.dataParallelDegree, shape[.sp])
     var problems: [Problem] = []
-    func require(_ holds: Bool, _ key: String, _ message: String) {
-      if !holds { problems.append(Problem(key: key, message: message)) }
+    func require(_ holds: Bool, _ key: String, _ message: @autoclosure () -> String) {
+      if !holds { problems.append(Problem(key: key, message: message())) }
     }
     require(
       sp == nil || sp == degree, "mesh.sp", "is \(sp ?? 0), this layout has \(degree)")
@@ -247,8 +272,8 @@ package struct MeshSearch: Equatable, Sendable {
   /// Where the bits of one rank would not be kept.
   private func canonicalProblems(of shape: MeshShape) -> [Problem] {
     var problems: [Problem] = []
-    func require(_ holds: Bool, _ key: String, _ message: String) {
-      if !holds { problems.append(Problem(key: key, message: message)) }
+    func require(_ holds: Bool, _ key: String, _ message: @autoclosure () -> String) {
+      if !holds { problems.append(Problem(key: key, message: message())) }
     }
     let partCounts = TokenBlocks.partCounts.map(String.init).joined(separator: ", ")
     let degree = shape[.sp] * shape[.tp]
@@ -286,7 +311,9 @@ package struct MeshSearch: Equatable, Sendable {
       for ring in fall(from: ring) {
         for tp in fall(from: tp) {
           (free.stages, free.ring, free.tp) = (stages, ring, tp)
-          if let shape = free.shapes.first { return "; legal here: \(Self.keys(of: shape))" }
+          if let shape = free.shapes.first(where: isOpen) {
+            return "; legal here: \(keys(of: shape))"
+          }
         }
       }
     }
@@ -297,24 +324,38 @@ package struct MeshSearch: Equatable, Sendable {
       for ring in kept(ring) {
         for tp in kept(tp) {
           (free.ring, free.tp) = (ring, tp)
-          guard let shape = free.shapes.first else { continue }
+          guard let shape = free.shapes.first(where: isOpen) else { continue }
           return "; the next smaller number of ranks with a layout is \(count) "
-            + "(\(Self.keys(of: shape)))"
+            + "(\(keys(of: shape)))"
         }
       }
     }
     return ""
   }
 
-  private static func keys(of shape: MeshShape) -> String {
-    "mesh.zero \(shape[.zero]), \(sharing(shape))"
-      + (shape.zeroStage == .optimizer ? "" : ", mesh.zeroStage \(shape.zeroStage.rawValue)")
+  /// Whether all settings, not the rules of meshes alone, allow a layout.
+  func isOpen(_ shape: MeshShape) -> Bool {
+    closedAxes.allSatisfy { shape[$0] == 1 && shape.generatorRanks?.shape[$0] ?? 1 == 1 }
   }
 
-  private static func sharing(_ shape: MeshShape) -> String {
-    (shape[.stages] > 1 ? "mesh.stages \(shape[.stages]), " : "")
-      + (shape[.dp] > 1 ? "mesh.dp \(shape[.dp]), " : "")
-      + (shape[.ring] > 1 ? "mesh.ring \(shape[.ring]), " : "") + "mesh.sp \(shape[.sp])"
-      + (shape[.tp] > 1 ? ", mesh.tp \(shape[.tp])" : "")
+  /// What is to be set for a layout: also to 1, what was asked for otherwise.
+  private func keys(of shape: MeshShape) -> String {
+    let asked: [(axis: Axis, degree: Int)] = [
+      (.stages, stages), (.dp, dp), (.ring, ring), (.tp, tp),
+    ]
+    let changed = Set(asked.filter { shape[$0.axis] != $0.degree }.map(\.axis))
+    let namesStage = shape.zeroStage != (stage ?? .optimizer)
+    return "mesh.zero \(shape[.zero]), \(Self.sharing(shape, naming: changed))"
+      + (namesStage || shape.zeroStage != .optimizer
+        ? ", mesh.zeroStage \(shape.zeroStage.rawValue)" : "")
+  }
+
+  /// - Parameter named: axes that are told also where they are 1.
+  private static func sharing(_ shape: MeshShape, naming named: Set<Axis> = []) -> String {
+    let axes: [(axis: Axis, key: String)] = [
+      (.stages, "stages"), (.dp, "dp"), (.ring, "ring"), (.sp, "sp"), (.tp, "tp"),
+    ]
+    return axes.filter { $0.axis == .sp || shape[$0.axis] > 1 || named.contains($0.axis) }
+      .map { "mesh.\($0.key) \(shape[$0.axis])" }.joined(separator: ", ")
   }
 }

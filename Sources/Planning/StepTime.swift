@@ -2,8 +2,14 @@
 //
 //     computing  (f P / p + A / a + E e) · stretch   on the busiest rank: products, attention, elementwise bytes
 //     optimizer  bytes / memory bandwidth
-//     updates    gradients and parameters: bytes · (link + coding and sums) + messages · latency
-//     tokens     activations: bytes · link + messages · latency
+//     updates    gradients and parameters: bytes · (link + coding and sums) + messages · latency, and own bytes that are
+//                copied between shards and blocks / memory bandwidth
+//     tokens     activations: bytes · link + messages · latency + waits · wait
+//
+// A wait is what ranks lose at an exchange that stands between two products, however small it is: they do not get
+// there at the same time, and the later one decides (`ExchangeProbe`). Latency, which is measured with nothing beside it, has
+// none of that. A stage waits for a state, its velocity and the gradient of what it handed on; what it waits because others
+// still compute is `pipelineStretch`.
 //
 // One after the other, as the program runs them, but for what may travel between nodes while something is computed
 // (`exchange.overlap`): that is hidden, up to `hiddenShare` of the computing. Copies inside a node, coding and sums take the
@@ -32,6 +38,8 @@ package struct StepRates: Codable, Equatable, Sendable {
   package var inside: Link
   /// As one rank sees it while all ranks of its node send.
   package var between: Link
+  /// Seconds that a rank loses at each exchange of activations beside its messages.
+  package var exchangeWait = 0.0
   /// Ranks of a node.
   package var ranksPerNode: Int
   /// Seconds for a sent byte of gradients and parameters beside the link: coded, checked, decoded, added up.
@@ -64,6 +72,7 @@ package struct StepRates: Codable, Equatable, Sendable {
       between: NetworkModel(machine, ranksOnNode: ranksPerNode).between,
       ranksPerNode: ranksPerNode,
       codingSecondsPerByte: Self.codingPassCount / machine.memoryBandwidth)
+    exchangeWait = machine.exchangeWait
   }
 
   /// Seconds of computing of one rank that shares tokens with `sequenceDegree − 1` others.
@@ -139,19 +148,23 @@ package struct StepTime: Codable, Equatable, Sendable {
       hidden -= share
       return seconds - share
     }
-    updates = exposed(
-      sent,
-      besides: most {
-        rates.betweenSeconds(
-          byteCount: $0.besideUpdateByteCount, messageCount: $0.besideUpdateMessageCount,
-          groupSize: shape.rankCount)
-      })
+    let copied = most { $0.copiedByteCount / rates.memoryBandwidth }
+    updates =
+      copied
+      + exposed(
+        sent,
+        besides: most {
+          rates.betweenSeconds(
+            byteCount: $0.besideUpdateByteCount, messageCount: $0.besideUpdateMessageCount,
+            groupSize: shape.rankCount)
+        })
     // Those who share tokens are neighbors; stages, and roles, are as far apart as ranks can be.
     let group = shape.sequenceDegree > 1 ? shape.sequenceDegree : shape.rankCount
     tokens = exposed(
       most {
         rates.sendSeconds(
           byteCount: $0.sentByteCount, messageCount: $0.messageCount, groupSize: group)
+          + $0.waitCount * rates.exchangeWait
       },
       besides: most {
         rates.betweenSeconds(

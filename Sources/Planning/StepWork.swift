@@ -13,6 +13,10 @@ package struct StepWork: Codable, Equatable, Sendable {
   /// Bytes of activations sent to other ranks.
   package var sentByteCount = 0.0
   package var messageCount = 0.0
+  /// How often it waits for activations of others: exchanges inside blocks, states, velocities and gradients of stages.
+  package var waitCount = 0.0
+  /// Bytes read and written where a block's elements are copied out of the own shard, and gradients into it.
+  package var copiedByteCount = 0.0
   /// Bytes of gradients and parameters sent to other ranks, before coding.
   package var updateByteCount = 0.0
   package var updateMessageCount = 0.0
@@ -39,7 +43,8 @@ package struct StepWork: Codable, Equatable, Sendable {
   private static var fields: [WritableKeyPath<StepWork, Double>] {
     [
       \.operationCount, \.attentionOperationCount, \.movedByteCount, \.optimizerByteCount,
-      \.sentByteCount, \.messageCount, \.updateByteCount, \.updateMessageCount,
+      \.sentByteCount, \.messageCount, \.waitCount, \.copiedByteCount,
+      \.updateByteCount, \.updateMessageCount,
       \.besideByteCount, \.besideMessageCount, \.besideUpdateByteCount,
       \.besideUpdateMessageCount,
     ]
@@ -55,6 +60,8 @@ extension StepWork {
     optimizerByteCount = ledger.optimizerByteCount
     sentByteCount = ledger.sentByteCount
     messageCount = ledger.messageCount
+    waitCount = ledger.waitCount
+    copiedByteCount = ledger.copiedByteCount
     updateByteCount = ledger.updateByteCount
     updateMessageCount = ledger.updateMessageCount
     besideByteCount = ledger.besideByteCount

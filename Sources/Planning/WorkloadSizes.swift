@@ -55,8 +55,7 @@ package struct NetworkSizes: Codable, Equatable, Sendable {
 
   /// In how many slices sums over heads and hidden units are made; nil: at once.
   var sliceCount: Int? {
-    sumsInBlocks && form == .doubleAndSingleStream
-      ? MeshLayout.sliceCount(heads: headCount, hiddenUnits: mlpWidth) : nil
+    sumsInBlocks ? MeshLayout.sliceCount(heads: headCount, hiddenUnits: mlpWidth) : nil
   }
 
   /// D.
@@ -199,5 +198,14 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
   package var rowCount: Int { samplesPerMicrobatch * network.rowCount }
 
   package var networkElementCount: Int { networkUnits.reduce(0) { $0 + $1.elementCount } }
+  /// How many silent steps the deepest rollout of `peerCount` microbatches that are computed at the same time has, on
+  /// average over the depths 0 to K − 1, all alike often.
+  static func deepestRollout(stepCount: Int, peerCount: Int) -> Double {
+    let deepest = (0..<stepCount).map { draw in
+      (0..<peerCount).map { (draw + $0) % stepCount }.max() ?? draw
+    }
+    return Double(deepest.reduce(0, +)) / Double(stepCount)
+  }
+
   package var adapterElementCount: Int { adapterUnits.reduce(0) { $0 + $1.elementCount } }
 }

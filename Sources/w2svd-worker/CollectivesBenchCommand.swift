@@ -3,6 +3,7 @@
 import ArgumentParser
 import Foundation
 import ProcessMesh
+import Training
 
 struct BenchCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -16,8 +17,8 @@ struct CollectivesBenchCommand: ParsableCommand {
     abstract: "Times all-to-alls inside nodes and between nodes, under mpirun.",
     discussion: """
       Latency is the time of a message of 64 bytes, bandwidth the slope to 1 MiB, both of the fastest of \
-      several runs; between nodes all ranks of a node send at once. `w2svd plan --simulate --links FILE` \
-      reads what --json prints.
+      several runs; between nodes all ranks of a node send at once. The wait is what neighbors lose beside that at an \
+      exchange between two products. `w2svd plan --links FILE`, with or without --simulate, reads what --json prints.
       """)
 
   @Option(help: ArgumentHelp("Timed runs of each size. Default: 10.", valueName: "n"))
@@ -36,7 +37,9 @@ struct CollectivesBenchCommand: ParsableCommand {
     let arguments = self
     MPIProgram.run { _, transport in
       let probe = try LinkProbe.measure(on: transport, repeatCount: arguments.repeats)
-      if transport.isRoot { try arguments.tell(probe) }
+      let latency = (probe.inside ?? probe.between)?.latency ?? 0
+      let wait = try ExchangeProbe.measure(on: transport, latency: latency)
+      if transport.isRoot { try arguments.tell(probe, exchangeWait: wait) }
       return 0
     }
   }
@@ -49,8 +52,9 @@ struct CollectivesBenchCommand: ParsableCommand {
     let machine: [String: Double]
   }
 
-  private func tell(_ probe: LinkProbe) throws {
+  private func tell(_ probe: LinkProbe, exchangeWait: Double) throws {
     var machine: [String: Double] = [:]
+    if probe.rankCount > 1 { machine["exchangeWait"] = exchangeWait }
     let ranksPerNode = Double(probe.rankCount) / Double(max(1, probe.nodeCount))
     if let inside = probe.inside {
       machine["latencyInside"] = inside.latency
@@ -68,6 +72,9 @@ struct CollectivesBenchCommand: ParsableCommand {
       return
     }
     print("\(probe.rankCount) ranks on \(probe.nodeCount) nodes")
+    if probe.rankCount > 1 {
+      print(String(format: "%.1f µs lost at an exchange", exchangeWait * 1e6))
+    }
     for (name, rates) in [("inside a node", probe.inside), ("between nodes", probe.between)] {
       guard let rates else { continue }
       print(

@@ -14,12 +14,13 @@ struct PlanCommand: ParsableCommand {
     discussion: """
       Bytes are the tensors of one rank by role and category at their peaks, as the ledger of the run \
       will book them, and their sum at the fullest moment; then what the process takes. Times come from what kernels reach here at the \
-      run's sizes (half a second, one process alone) and from the machine's numbers for links; the layout \
-      with the least time that fits is taken.
+      run's sizes (half a second, one process alone) and from the machine's numbers for links and for what ranks lose at \
+      exchanges, which one process cannot find: --links gives what `w2svd-worker bench collectives` found. The layout with \
+      the least time that fits is taken.
 
       With --simulate, steps of up to thousands of ranks instead, on a machine given by its numbers: which \
-      layouts fit, how long a step takes, what of it waits. Bytes are closed forms then, and most of the \
-      layouts are on paper: the worker runs those marked *.
+      layouts fit, how long a step takes, what of it waits. Layouts are those that the worker runs, with what the \
+      configuration fixes of them; bytes are closed forms then.
       """)
 
   @OptionGroup var source: ConfigurationArguments

@@ -39,7 +39,8 @@ struct SimulationArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "What `w2svd-worker bench collectives --json` printed. Default: none. Effect: latencies and "
-        + "bandwidths of links, also without --simulate.", valueName: "file"))
+        + "bandwidths of links and what ranks lose at an exchange, also without --simulate.",
+      valueName: "file"))
   var links: String?
 
   @Flag(
@@ -65,17 +66,22 @@ struct SimulationArguments: ParsableArguments {
       valueName: "bytes"))
   var nodeMemory: [ByteCount] = []
 
-  @Option(
-    help: ArgumentHelp(
-      "all, or today: only what the worker runs (no tensor parallelism, no stages, no overlap). Default: all.",
-      valueName: "all|today"))
-  var layouts = LayoutChoice.all
-
-  @Flag(help: "Lets no communication of blocks run beside computing. Default: off.")
+  @Flag(
+    help:
+      "Lets no communication of blocks run beside computing. Default: off; exchange.overlap off does the same."
+  )
   var noOverlap = false
 
   @Flag(
-    help: "Stages are local blocks, whose gradients stop at their borders. Default: pipelines.")
+    help:
+      "Looks at stages with two chunks of blocks each as well, which the worker does not have. Default: off."
+  )
+  var interleaved = false
+
+  @Flag(
+    help: ArgumentHelp(
+      "Stages are local blocks, whose gradients stop at their borders; the worker does not have them. Default: "
+        + "pipelines."))
   var localBlocks = false
 
   @Option(
@@ -84,13 +90,12 @@ struct SimulationArguments: ParsableArguments {
   var output: String?
 
   enum StateChoice: String, ExpressibleByArgument { case fp32, mixed }
-  enum LayoutChoice: String, ExpressibleByArgument { case all, today }
 
   func validate() throws {
     let needless: [(String, Bool)] = [
       ("--model", model != nil), ("--calibrate", calibrate), ("--dtype", dtype != nil),
       ("--state", state != nil),
-      ("--node-memory", !nodeMemory.isEmpty), ("--layouts", layouts == .today),
+      ("--node-memory", !nodeMemory.isEmpty), ("--interleaved", interleaved),
       ("--no-overlap", noOverlap), ("--local-blocks", localBlocks), ("--output", output != nil),
     ]
     let given = needless.filter(\.1).map(\.0)
@@ -103,14 +108,6 @@ struct SimulationArguments: ParsableArguments {
   /// Prints and writes what was asked for.
   func run(_ source: ConfigurationArguments, rankCount: Int?, json: Bool) throws {
     let configuration = try source.read()
-    guard configuration.mesh.placement != .split else {
-      throw ConfigurationError([
-        ConfigurationProblem(
-          "mesh.placement",
-          "is split, but the simulation knows roles on all ranks only: leave it auto, or plan without --simulate"
-        )
-      ])
-    }
     let sizes = try model?.sizes ?? WorkloadSizes(configuration)
     let precision = dtype ?? (model == nil ? configuration.simulatedPrecision : .bf16)
     let state = state ?? (model == nil ? .fp32 : .mixed)
@@ -128,13 +125,10 @@ struct SimulationArguments: ParsableArguments {
       rankCounts: rankCount.map { [$0] } ?? ScalingStudy.standardRankCounts,
       nodeMemories: nodeMemory.isEmpty
         ? [64, 128, 256].map { $0 * 1_073_741_824 } : nodeMemory.map { Double($0.value) })
-    study.rules.overlaps = !noOverlap
-    study.rules.usesLocalBlocks = localBlocks
-    study.rules.onlyToday = layouts == .today
-    if model == nil {
-      study.rules.fixed = configuration.fixedDegrees
-      study.rules.fixedZeroStage = configuration.fixedZeroStage
-    }
+    // A preset has no configuration.
+    study.rules = (model == nil ? configuration : RunConfiguration()).layoutRules(sizes)
+    if noOverlap { study.rules.overlaps = false }
+    (study.rules.interleaves, study.rules.usesLocalBlocks) = (interleaved, localBlocks)
     let report = SimulationReport(
       study, model: model?.name ?? "the configuration's model", origins: origins)
     if report.curves.allSatisfy(\.points.isEmpty) {

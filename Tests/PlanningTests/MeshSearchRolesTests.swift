@@ -30,6 +30,62 @@ struct MeshSearchRolesTests {
     #expect(mixed.map(\.zeroStage) == [.optimizer, .optimizer])
   }
 
+  /// Every combination of degrees of 6 and 8 ranks, stages and placements.
+  @Test(arguments: [6, 8], [4, 8])
+  func `a layout is allowed where a search for its degrees finds it`(
+    ranks: Int, microbatches: Int
+  ) {
+    let divisors = (1...ranks).filter { ranks % $0 == 0 }
+    let stages = ZeroStage.allCases
+    for isCanonical in [false, true] {
+      var plain = MeshSearch(
+        rankCount: ranks, microbatchCount: microbatches, headCount: 4, mlpWidth: 64, blockCount: 3)
+      (plain.hasCanonicalSums, plain.tellsNearest) = (isCanonical, false)
+      var allowedCount = 0
+      for dp in divisors {
+        for ring in divisors {
+          for sp in divisors {
+            for tp in divisors {
+              for depth in divisors where ranks % (dp * ring * sp * tp * depth) == 0 {
+                for stage in stages {
+                  var search = plain
+                  (search.dp, search.ring, search.sp, search.tp) = (dp, ring, sp, tp)
+                  (search.stages, search.stage) = (depth, stage)
+                  let zero = ranks / (dp * ring * sp * tp * depth)
+                  search.zero = zero
+                  let shape = MeshShape(
+                    [.dp: dp, .zero: zero, .ring: ring, .sp: sp, .tp: tp, .stages: depth],
+                    zeroStage: stage)
+                  let isAllowed = plain.allows(shape)
+                  #expect(isAllowed == search.shapes.contains(shape), "\(shape)")
+                  if isAllowed { allowedCount += 1 }
+                  search.splitsRoles = true
+                  for count in 1..<ranks {
+                    search.generatorRankCount = count
+                    var split = shape
+                    split.generatorRanks = search.splitShapes.first?.generatorRanks
+                    if split.generatorRanks != nil {
+                      #expect(plain.allows(split), "\(split)")
+                    } else {
+                      // The same axes for the generator's ranks do not do.
+                      var generator = shape
+                      generator[.zero] = max(1, count / (ranks / zero))
+                      split.generatorRanks = GeneratorRanks(generator)
+                      if generator.rankCount == count {
+                        #expect(!plain.allows(split), "\(split)")
+                      }
+                    }
+                  }
+                }
+              }
+            }
+          }
+        }
+      }
+      #expect(allowedCount > 4)
+    }
+  }
+
   @Test func `each set is a mesh of its own`() {
     // The score ranks have the axes of all ranks, and the generator's those, or others.
     let same = search(8) {
@@ -78,7 +134,9 @@ struct MeshSearchRolesTests {
     #expect(small.map(\.key) == ["mesh.sp", "mesh.sp"])
     #expect(small[0].message.contains("(of the 2 ranks that score samples"))
     #expect(small[1].message.contains("of the 2 ranks that hold the generator"))
-    #expect(small[0].message.hasSuffix("; legal here: mesh.generatorRanks 2, mesh.zeroStage 1"))
+    #expect(
+      small[0].message.hasSuffix(
+        "; legal here: mesh.generatorRanks 2, mesh.zeroStage 1, mesh.dp 1, mesh.sp 1"))
     // Six heads in four parts.
     let heads = search(8) {
       $0.generatorRankCount = 4

@@ -154,6 +154,53 @@ private func sizes(_ change: (inout WorkloadSizes) -> Void = { _ in }) -> Worklo
     #expect(try teach(whole, weighty).computing == teach(whole, plain).computing)
   }
 
+  /// The teach step of a network in blocks, of which nothing is distilled.
+  private func taught(
+    _ degrees: [Axis: Int], _ stage: ZeroStage, _ rates: StepRates
+  ) throws -> StepTime {
+    let shape = MeshShape(degrees, zeroStage: stage)
+    let sizes = sizes {
+      $0.networkUnits = (0..<5).map { _ in PlannedUnit(isBlock: true, elementCount: 1 << 18) }
+      ($0.method, $0.distillStepCount) = (.none, 0)
+    }
+    let costs = try CostModel.costs(of: sizes, shape: shape)
+    return try #require(costs.times(shape: shape, rates: rates)[0])
+  }
+
+  @Test func `ranks lose a wait at each exchange, whatever its bytes`() throws {
+    func waits(_ degrees: [Axis: Int], _ stage: ZeroStage = .optimizer) throws -> Double {
+      let time = try taught(degrees, stage, rates { $0.exchangeWait = 1e-6 })
+      #expect(time.seconds == time.tokens, "\(degrees)")
+      return (time.tokens * 1e6 / 8).rounded()
+    }
+    // Of a microbatch: 2 blocks of two streams, 3 of one, and the velocity.
+    #expect(try waits([.zero: 2]) == 0)
+    // q, k, v and the output, there and back.
+    #expect(try waits([.sp: 2]) == 41)
+    // Two hops there, and of keys and values with their gradients four back.
+    #expect(try waits([.ring: 3]) == 31)
+    // Inputs, outputs and modulations of each stream there and back, inputs once more.
+    let (ofTwoStreams, ofOne) = (10.0 + 14, 3.0 + 4)
+    #expect(try waits([.tp: 2], .parameters) == 2 * ofTwoStreams + 3 * ofOne + 1)
+    // The first stage waits for the velocity and a gradient, the last one for a state; a middle one for all.
+    #expect(try waits([.stages: 2], .parameters) == 2)
+    #expect(try waits([.stages: 3], .parameters) == 3)
+  }
+
+  @Test func `blocks are copied out of the own shard, and gradients into it`() throws {
+    func copied(_ degrees: [Axis: Int], _ stage: ZeroStage) throws -> Double {
+      try taught(degrees, stage, rates { $0.memoryBandwidth = 1e9 }).updates
+    }
+    // 4 microbatches a rank: 5 blocks there the first time, 3 the seven other ways, since two are in memory still, makes
+    // 26; and 5 gradients each.
+    let expected = (26.0 + 20) * 8 * Double(1 << 17) / 1e9
+    #expect(abs(try copied([.zero: 2], .parameters) - expected) < 1e-12)
+    #expect(try copied([.zero: 2], .optimizer) == 0)
+    // A stage of a pipeline copies all it has; with 3 and 2 blocks, nothing beside: 8 microbatches.
+    let gradients = 8.0 * 3 * 8 * Double(1 << 18) / 1e9
+    #expect(try copied([.stages: 2], .parameters) > gradients)
+  }
+
   @Test func `a job takes the steps of all its phases`() throws {
     let shape = MeshShape([.zero: 2])
     let costs = try CostModel.costs(of: sizes(), shape: shape)

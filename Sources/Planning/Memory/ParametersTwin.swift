@@ -238,12 +238,14 @@ final class ParametersTwin {
       let (exchange, rank, rankCount) = sharers
       (line ?? exchange).gatherPart(slicedUnits[unit].partition)
       ledger.updateByteCount += Double(4 * slicedUnits[unit].loadCount(from: rank))
+      countCopies(slicedUnits[unit].sharedCount(owner: rank, reader: rank))
       countMessages(unit, peerCount: rankCount - 1)
       return
     }
     let own = sharding.partitions[unit].range(of: group.rank).count
     let readerCount = extent == .stage ? group.stage?.rankCount ?? 1 : group.rankCount
     ledger.updateByteCount += Double(4 * own * (readerCount - 1))
+    countCopies(own)
     countMessages(unit, peerCount: readerCount - 1)
   }
 
@@ -333,6 +335,7 @@ final class ParametersTwin {
       let (exchange, rank, rankCount) = sharers
       (beside ?? exchange).reducePart(slicedUnits[unit])
       ledger.updateByteCount += Double(4 * slicedUnits[unit].gradientCount(from: rank))
+      countCopies(slicedUnits[unit].sharedCount(owner: rank, reader: rank))
       countMessages(unit, peerCount: rankCount - 1)
       return
     }
@@ -341,12 +344,20 @@ final class ParametersTwin {
       let ownCount = partition.range(of: stage.rank).count
       (beside ?? stage.exchange).reduceScatter(partition)
       ledger.updateByteCount += Double(4 * (partition.count - ownCount))
+      countCopies(ownCount)
       countMessages(unit, peerCount: stage.rankCount - 1)
       return
     }
     (beside ?? group.exchange).reduceScatter(partition)
-    ledger.updateByteCount += Double(4 * (partition.count - partition.range(of: group.rank).count))
+    let ownCount = partition.range(of: group.rank).count
+    ledger.updateByteCount += Double(4 * (partition.count - ownCount))
+    countCopies(ownCount)
     countMessages(unit, peerCount: group.rankCount - 1)
+  }
+
+  /// At stage 3, elements of blocks that come from the own shard, or go there, are read and written.
+  private func countCopies(_ elementCount: Int) {
+    if stage == .parameters { ledger.copiedByteCount += Double(8 * elementCount) }
   }
 
   /// A message to each peer for every bucket of a unit.

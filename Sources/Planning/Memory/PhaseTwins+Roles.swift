@@ -97,8 +97,9 @@ extension PhaseTwins {
       forEachMicrobatch(ledger, turns: &scoreTurns) { microbatch in
         let batch = batch(ledger)
         let gradient = score(samples[microbatch], state, critic)
-        ledger.sentByteCount += Double(4 * latentCount * latentReceiverCount)
-        ledger.messageCount += Double(latentReceiverCount)
+        ledger.exchange(
+          byteCount: 4 * latentCount * latentReceiverCount, messageCount: latentReceiverCount,
+          waitCount: 0)
         withExtendedLifetime((batch, gradient)) {}
       }
     }
@@ -151,8 +152,9 @@ extension PhaseTwins {
         withExtendedLifetime(batch) {}
         blocks.append(x.block)
       }
-      ledger.sentByteCount += Double(4 * latentCount * microbatchCount * latentReceiverCount)
-      ledger.messageCount += Double(microbatchCount * latentReceiverCount)
+      ledger.exchange(
+        byteCount: 4 * latentCount * microbatchCount * latentReceiverCount,
+        messageCount: microbatchCount * latentReceiverCount, waitCount: 0)
       return blocks
     }
     func train(depth: Int) {
@@ -176,6 +178,7 @@ extension PhaseTwins {
     shown = samples(depth: shownDepth)
     let turns = (training: trainingTurns, samples: sampleTurns)
     let rollout = silentSteps(ledger, generator, depth: depth)
+    shown = []
     let training = work(ledger) { train(depth: 0) } + rollout
     let sampling = work(ledger) { shown = samples(depth: 0) } + rollout
     withExtendedLifetime((shown, generator, handedOver.texts, handedOver.all, optimizer)) {}

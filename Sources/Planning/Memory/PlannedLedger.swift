@@ -86,6 +86,8 @@ final class PlannedLedger {
   var movedByteCount = 0.0
   var optimizerByteCount = 0.0
   var messageCount = 0.0
+  var waitCount = 0.0
+  var copiedByteCount = 0.0
   var updateMessageCount = 0.0
   var besideByteCount = 0.0
   var besideMessageCount = 0.0
@@ -94,6 +96,14 @@ final class PlannedLedger {
 
   /// Where activations are kept outside of memory; nil: nowhere.
   var activationStore: ActivationStoreTwin?
+
+  /// Activations that go to other ranks, whose own are waited for.
+  func exchange(byteCount: Int, messageCount: Int, waitCount: Int = 1) {
+    guard messageCount > 0 else { return }
+    sentByteCount += Double(byteCount)
+    self.messageCount += Double(messageCount)
+    self.waitCount += Double(waitCount)
+  }
 
   /// A block of Float32 elements; it lives as long as the result is referred to.
   func allocate(_ count: Int, _ role: PlannedRole, _ category: PlannedCategory) -> Block {

@@ -173,23 +173,27 @@ extension NetworkTwin {
         (tape.result(count), index < counts.count - 1 ? wantsGradient : isTrainable)
       }
     ) { tracked in
-      tape.ledger.sentByteCount += Double(4 * (tracked.reduce(0, +) + counts.count))
-      tape.ledger.messageCount += 1
+      tape.ledger.exchange(
+        byteCount: 4 * (tracked.reduce(0, +) + counts.count), messageCount: 1, waitCount: 0)
     }
+    tape.ledger.waitCount += 1
     return StateTwin(streams: Array(values.dropLast()), condition: values[values.count - 1])
   }
 
-  /// Hands a state on, waits for what is made of it.
+  /// Hands a state on, which is gone then, and waits for what is made of it.
   func handOn(
-    _ tape: TapeTwin, _ state: StateTwin, _ stage: StageTwin,
+    _ tape: TapeTwin, _ state: consuming StateTwin, _ stage: StageTwin,
     awaiting awaited: StageTurn.Awaited = .velocity, count resultCount: Int
   ) -> ValueTwin {
     let count = state.values.reduce(0) { $0 + $1.count } + state.values.count
-    tape.ledger.sentByteCount += Double(4 * count)
-    tape.ledger.messageCount += 1
-    stage.wait(for: awaited)
+    tape.ledger.exchange(byteCount: 4 * count, messageCount: 1)
     let result = tape.handedOn(state.values, resultCount: resultCount)
-    withExtendedLifetime(state) {}
+    // The gradients of the state come from the next stage.
+    if result.isTracked {
+      tape.onWayBack { [ledger = tape.ledger] in ledger.waitCount += 1 }
+    }
+    _ = consume state
+    stage.wait(for: awaited)
     return result
   }
 
@@ -206,21 +210,23 @@ extension NetworkTwin {
   func sharingGradient(
     of latents: ValueTwin, _ tape: TapeTwin, _ stage: StageTwin
   ) -> ValueTwin {
-    tape.completingGradient(of: latents) { found in
+    let count = latents.count
+    return tape.completingGradient(of: latents) { [unowned tape] found in
       guard stage.isFirst else {
         stage.wait(for: .latentGradient)
-        return tape.result(latents.count)
+        return tape.result(count)
       }
-      stage.countPublished(latents.count, tape.ledger)
+      guard let found else { trap("nothing reached the latents") }
+      stage.countPublished(count, tape.ledger)
       stage.wait(for: .latentGradient)
-      return found ?? latents.block
+      return found
     }
   }
 }
 
 extension StageTwin {
   fileprivate func countPublished(_ elementCount: Int, _ ledger: PlannedLedger) {
-    ledger.sentByteCount += Double(4 * elementCount * (count - 1))
-    ledger.messageCount += Double(count - 1)
+    ledger.exchange(
+      byteCount: 4 * elementCount * (count - 1), messageCount: count - 1, waitCount: 0)
   }
 }

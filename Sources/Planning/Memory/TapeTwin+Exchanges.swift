@@ -12,8 +12,7 @@ extension TapeTwin {
     _ x: ValueTwin, to count: Int, sentCount: Int, sentBackCount: Int, peerCount: Int
   ) -> ValueTwin {
     let output = result(count)
-    ledger.sentByteCount += 4 * Double(sentCount)
-    ledger.messageCount += Double(peerCount)
+    ledger.exchange(byteCount: 4 * sentCount, messageCount: peerCount)
     return record(
       output, from: [x], scratchToAdd: x.count, sentByteCount: 4 * Double(sentBackCount),
       messageCount: peerCount)
@@ -31,8 +30,7 @@ extension TapeTwin {
     func leave(_ elementCount: Int, touching touchedCount: Int) {
       ledger.movedByteCount += 4 * Double(touchedCount)
       ledger.travelingByteCount += 4 * Double(elementCount)
-      ledger.sentByteCount += 4 * Double(elementCount)
-      ledger.messageCount += Double(peerCount)
+      ledger.exchange(byteCount: 4 * elementCount, messageCount: peerCount)
       ledger.besideByteCount += 4 * Double(elementCount)
       ledger.besideMessageCount += Double(peerCount)
     }
@@ -72,23 +70,22 @@ extension TapeTwin {
     ledger.operationCount += 2 * product
     ledger.attentionOperationCount += 2 * product
     // Keys and values pass: all but the next rank's are sent on. Gradients of others' go home.
-    let passed = 2 * Double(allCount - blockCounts[(rank + 1) % size])
-    ledger.sentByteCount += 4 * passed
-    ledger.messageCount += Double(2 * (size - 1))
+    let passed = 2 * (allCount - blockCounts[(rank + 1) % size])
+    ledger.exchange(
+      byteCount: 4 * passed, messageCount: 2 * (size - 1), waitCount: size - 1)
     return record(
       output, from: [query, key, value],
       saving: [query.block, key.block, value.block, output, logSumExp],
       scratch: [query, key, value].filter { !$0.isTracked }.map(\.count)
         + Array(repeating: largest, count: 4), operationCount: 5 * product, isAttention: true,
-      sentByteCount: 4 * (passed + 2 * Double(allCount - blockCounts[rank])),
-      messageCount: 4 * (size - 1))
+      sentByteCount: 4 * Double(passed + 2 * (allCount - blockCounts[rank])),
+      messageCount: 4 * (size - 1), waitCount: 2 * (size - 1))
   }
 
   /// Own tokens or columns to the ranks that cut weights with this one; on the way back their sum.
   func gather(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
     let output = result(count)
-    ledger.sentByteCount += 4 * Double(peerCount * x.count)
-    ledger.messageCount += Double(peerCount)
+    ledger.exchange(byteCount: 4 * peerCount * x.count, messageCount: peerCount)
     return record(
       output, from: [x], scratch: [heldPartialCount(ofTree: peerCount + 1) * x.count],
       scratchToAdd: x.count, sentByteCount: 4 * Double(count - x.count), messageCount: peerCount)
@@ -99,8 +96,7 @@ extension TapeTwin {
     let gathered = gather(x, to: count, peerCount: peerCount)
     guard isRecording, !isRecomputing else { return gathered }
     let remaking = RemakingTwin(of: x.block) { [ledger, role, byteCount = 4 * x.count] in
-      ledger.sentByteCount += Double(peerCount * byteCount)
-      ledger.messageCount += Double(peerCount)
+      ledger.exchange(byteCount: peerCount * byteCount, messageCount: peerCount)
       return ledger.allocate(count, role, .activations)
     }
     return ValueTwin(gathered.block, node: gathered.node, remaking: remaking)
@@ -110,8 +106,7 @@ extension TapeTwin {
   func scatterSum(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
     let output = result(count)
     let room = scratch(heldPartialCount(ofTree: peerCount + 1) * count)
-    ledger.sentByteCount += 4 * Double(x.count - count)
-    ledger.messageCount += Double(peerCount)
+    ledger.exchange(byteCount: 4 * (x.count - count), messageCount: peerCount)
     withExtendedLifetime(room) {}
     return record(
       output, from: [x], scratchToAdd: x.count, sentByteCount: 4 * Double(peerCount * count),
@@ -119,24 +114,27 @@ extension TapeTwin {
   }
 
   /// A bias that is no part of a product.
-  func addBias(_ x: ValueTwin, isTrainable: Bool) -> ValueTwin {
+  /// - Parameter partials: sums over blocks of rows that its gradient holds beside itself, of so wide rows.
+  func addBias(
+    _ x: ValueTwin, isTrainable: Bool, width: Int = 0, partials: Int = 0
+  ) -> ValueTwin {
     let output = result(x.count)
-    return record(output, from: [x], wantsParameterGradient: isTrainable, passingTo: [0])
+    return record(
+      output, from: [x], wantsParameterGradient: isTrainable, passingTo: [0],
+      scratch: Array(repeating: width, count: isTrainable ? partials : 0))
   }
 
   /// Own tokens to all ranks.
   func gatherTokens(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
     let output = result(count)
-    ledger.sentByteCount += 4 * Double(peerCount * x.count)
-    ledger.messageCount += Double(peerCount)
+    ledger.exchange(byteCount: 4 * peerCount * x.count, messageCount: peerCount)
     return record(output, from: [x])
   }
 
   /// Own tokens to all ranks, which add up their gradients on the way back.
   func shareTokens(_ x: ValueTwin, to count: Int, peerCount: Int) -> ValueTwin {
     let output = result(count)
-    ledger.sentByteCount += 4 * Double(peerCount * x.count)
-    ledger.messageCount += Double(peerCount)
+    ledger.exchange(byteCount: 4 * peerCount * x.count, messageCount: peerCount)
     return record(
       output, from: [x], scratch: [heldPartialCount(ofTree: peerCount + 1) * x.count],
       scratchToAdd: x.count, sentByteCount: 4 * Double(count - x.count), messageCount: peerCount)
@@ -158,7 +156,7 @@ extension TapeTwin {
     }
     return record(
       output, from: [x], scratch: rounds.map(\.count), sentByteCount: Double(sent.bytes),
-      messageCount: rounds.reduce(0) { $0 + $1.peerCount })
+      messageCount: rounds.reduce(0) { $0 + $1.peerCount }, waitCount: rounds.count)
   }
 
   /// What all ranks have alike; on the way back their gradients are summed on every rank.

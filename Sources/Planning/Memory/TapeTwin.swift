@@ -56,7 +56,7 @@ final class TapeTwin {
   enum Step {
     case leaf
     case operation(Operation)
-    case recomputation(outputs: [Int], run: ([PlannedLedger.Block?]) -> Void)
+    case recomputation(outputs: [Int], run: () -> Void)
     case recomputedOutput
     case event(() -> Void)
     case done
@@ -78,6 +78,7 @@ final class TapeTwin {
     let attentionOperationCount: Double
     let sentByteCount: Double
     let messageCount: Int
+    let waitCount: Int
     /// Bytes that an elementwise way back reads and writes.
     let movedByteCount: Int
     /// Keeps the output's gradient.
@@ -145,7 +146,7 @@ final class TapeTwin {
     remaking remakings: [RemakingTwin] = [], needsRemaking: Bool? = nil, scratch: [Int] = [],
     scratchToAdd: Int? = nil,
     operationCount: Double = 0, isAttention: Bool = false, sentByteCount: Double = 0,
-    messageCount: Int = 0, collecting: ((PlannedLedger.Block) -> Void)? = nil
+    messageCount: Int = 0, waitCount: Int = 1, collecting: ((PlannedLedger.Block) -> Void)? = nil
   ) -> ValueTwin {
     let isElementwise = operationCount == 0 && collecting == nil
     func seen(_ count: Int) -> Int { min(count, output.count) }
@@ -168,7 +169,7 @@ final class TapeTwin {
             operationCount: operationCount,
             attentionOperationCount: isAttention ? operationCount : 0,
             sentByteCount: sentByteCount,
-            messageCount: messageCount,
+            messageCount: messageCount, waitCount: messageCount > 0 ? waitCount : 0,
             movedByteCount: isElementwise
               ? 4
                 * (output.count + saved.reduce(0) { $0 + seen($1.count) }
@@ -196,26 +197,40 @@ final class TapeTwin {
       KeptInputTwin($0.block, role: role, store: ledger.activationStore)
     }
     let gradients = inputs.map { input in input.node.map { nodes[$0].gradient } }
+    let outputGradients = outputs.map { Gradient($0.count) }
     nodes.append(
       Node(
         gradient: Gradient(0),
-        step: .recomputation(outputs: outputNodes) { [ledger, role] outputGradients in
+        step: .recomputation(outputs: outputNodes) { [ledger, role] in
+          guard outputGradients.contains(where: { $0.block != nil }) else { return }
           let again = TapeTwin(ledger, role: role, isRecomputing: true)
-          let leaves = zip(kept, gradients).map { kept, gradient in
-            let block = kept.block
-            return gradient.map { again.leaf(block, gradient: $0) } ?? ValueTwin(constant: block)
-          }
-          let results = body(again, leaves)
-          for (result, gradient) in zip(results, outputGradients) {
-            guard let node = result.node, let gradient else { continue }
-            again.contribute(gradient, to: again.nodes[node].gradient)
-          }
+          again.run(body, on: zip(kept, gradients).map { ($0, $1) }, takingSeeds: outputGradients)
           again.runBack()
         }))
-    for output in outputs {
-      nodes.append(Node(gradient: Gradient(output.count), step: .recomputedOutput))
+    for gradient in outputGradients {
+      nodes.append(Node(gradient: gradient, step: .recomputedOutput))
     }
     return zip(outputs, outputNodes).map { ValueTwin($0.block, node: $1) }
+  }
+
+  /// Its results are gone when the way back begins.
+  @inline(never)
+  private func run(
+    _ body: (TapeTwin, [ValueTwin]) -> [ValueTwin],
+    on inputs: [(kept: KeptInputTwin, gradient: Gradient?)], takingSeeds seeds: [Gradient]
+  ) {
+    let results = body(
+      self,
+      inputs.map { input in
+        let block = input.kept.block
+        return input.gradient.map { leaf(block, gradient: $0) } ?? ValueTwin(constant: block)
+      })
+    for (result, seed) in zip(results, seeds) {
+      guard let node = result.node, let block = seed.block else { continue }
+      seed.block = nil
+      contribute(block, to: nodes[node].gradient)
+    }
+    withExtendedLifetime(results) {}
   }
 
   /// Has `body` run when the way back comes to this place.
@@ -264,8 +279,7 @@ final class TapeTwin {
         if let gradient = take(index) { runBack(operation, outputGradient: gradient) }
         nodes[index].step = .done
       case .recomputation(let outputs, let run):
-        let outputGradients = outputs.map(take(_:))
-        if outputGradients.contains(where: { $0 != nil }) { run(outputGradients) }
+        run()
         for output in outputs { nodes[output].step = .done }
         nodes[index].step = .done
       }
@@ -293,6 +307,7 @@ final class TapeTwin {
     ledger.operationCount += operation.operationCount
     ledger.sentByteCount += operation.sentByteCount
     ledger.messageCount += Double(operation.messageCount)
+    ledger.waitCount += Double(operation.waitCount)
     ledger.movedByteCount += Double(operation.movedByteCount)
     ledger.attentionOperationCount += operation.attentionOperationCount
     operation.collecting?(outputGradient)

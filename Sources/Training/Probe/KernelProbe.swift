@@ -3,7 +3,7 @@
 
 import DenseKernels
 
-struct KernelProbe {
+package struct KernelProbe {
   typealias Kernel = (unitCount: Double, run: () -> Void)
 
   let sizes: ProbedSizes
@@ -49,6 +49,20 @@ struct KernelProbe {
         }
       }
     )
+  }
+
+  /// x Wᵀ of a square layer.
+  package static func square(rowCount: Int, width: Int) -> () -> Void {
+    func matrix(_ rows: Int, _ value: Float) -> Matrix<Float> {
+      let buffer = Buffer<Float>(zeroed: rows * width)
+      buffer.fill(with: value)
+      return Matrix(buffer, rows: rows, columns: width)
+    }
+    let (x, weight, y) = (matrix(rowCount, 0.3), matrix(width, 0.02), matrix(rowCount, 0))
+    return {
+      Float.multiply(
+        x, weight.transposed, scale: 1, accumulating: false, precision: .float32, into: y)
+    }
   }
 
   /// One head there and back: two products and five.

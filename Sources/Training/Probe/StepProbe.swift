@@ -74,10 +74,11 @@ package enum StepProbe {
       kernels, rowCount: sizes.rowCount, inside: inside ?? between ?? .free,
       between: between ?? inside ?? .free, ranksPerNode: inside == nil ? 1 : max(1, onNode))
     rates.codingSecondsPerByte = try codingSeconds(exchange, rates, transport)
+    rates.exchangeWait = try ExchangeProbe.measure(on: transport, latency: rates.inside.latency)
     return rates
   }
 
-  /// Of this process alone, with links of a machine.
+  /// Of this process alone, with links of a machine, and what ranks wait for each other on it.
   package static func measure(
     _ sizes: ProbedSizes, links machine: MachineModel, rankCount: Int
   ) -> StepRates {
@@ -89,6 +90,7 @@ package enum StepProbe {
       kernels, rowCount: sizes.rowCount, inside: paper.inside, between: paper.between,
       ranksPerNode: paper.ranksPerNode)
     rates.codingSecondsPerByte = paper.codingSecondsPerByte
+    rates.exchangeWait = paper.exchangeWait
     return rates
   }
 

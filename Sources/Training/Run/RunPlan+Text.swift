@@ -141,6 +141,7 @@ extension StepRates {
     }
     if ranksPerNode > 1 { parts.append("messages inside a node \(link(inside))") }
     if between != inside { parts.append("between nodes \(link(between))") }
+    if exchangeWait > 0 { parts.append("\((1e6 * exchangeWait).shortText) µs lost at an exchange") }
     if codingSecondsPerByte > 0 {
       parts.append("coding and sums \(giga(1 / codingSecondsPerByte)) GB/s")
     }

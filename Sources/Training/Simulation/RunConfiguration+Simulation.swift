@@ -1,26 +1,62 @@
 // What a simulation takes from a configuration.
 
 package import DenseKernels
-package import MeshLayout
+import Exchange
+import MeshLayout
 package import Planning
 
 extension RunConfiguration {
-  /// Degrees of the mesh that are not left to the coordinator.
-  package var fixedDegrees: [Axis: Int] {
-    var degrees: [Axis: Int] = [:]
-    let given: [(axis: Axis, degree: Degree)] = [
-      (.dp, mesh.dp), (.zero, mesh.zero), (.ring, mesh.ring), (.sp, mesh.sp), (.tp, mesh.tp),
-      (.stages, mesh.stages),
-    ]
-    for (axis, degree) in given {
-      if case .fixed(let count) = degree { degrees[axis] = count }
-    }
-    return degrees
+  /// What a search for layouts keeps: all degrees, stages and roles that are not left to the coordinator, and the rules
+  /// by which the worker takes a configuration.
+  package func layoutRules(_ sizes: WorkloadSizes) -> LayoutRules {
+    var rules = LayoutRules()
+    rules.overlaps = exchange.overlap == .on
+    rules.fixed = Self.fixed([
+      .dp: mesh.dp, .zero: mesh.zero, .ring: mesh.ring, .sp: mesh.sp, .tp: mesh.tp,
+      .stages: mesh.stages,
+    ])
+    rules.fixedZeroStage = mesh.zeroStage.fixed.flatMap(ZeroStage.init(rawValue:))
+    rules.colocatesRoles = mesh.placement != .split
+    rules.splitsRoles = mesh.placement != .colocated
+    rules.generatorRankCount = mesh.generatorRanks.fixed
+    rules.generatorDegrees = Self.fixed([
+      .dp: mesh.generatorDp, .ring: mesh.generatorRing, .sp: mesh.generatorSp,
+      .tp: mesh.generatorTp, .stages: mesh.generatorStages,
+    ])
+    rules.generatorZeroStage = mesh.generatorZeroStage.fixed.flatMap(ZeroStage.init(rawValue:))
+    rules.allows = { runs($0, microbatchCount: $1, sizes) }
+    return rules
   }
 
-  /// The stage of ZeRO that is not left to the coordinator.
-  package var fixedZeroStage: Int? {
-    if case .fixed(let stage) = mesh.zeroStage { stage } else { nil }
+  private static func fixed(_ degrees: [Axis: Degree]) -> [Axis: Int] {
+    degrees.compactMapValues(\.fixed)
+  }
+
+  /// Whether the worker takes this configuration with the mesh of a layout, which may also be one of stages that it
+  /// does not have.
+  package func runs(
+    _ layout: SimulatedLayout, microbatchCount: Int, _ sizes: WorkloadSizes
+  ) -> Bool {
+    var configuration = self
+    configuration.batch.microbatches = microbatchCount
+    let shape = layout.shape
+    (configuration.mesh.dp, configuration.mesh.zero) = (.fixed(shape[.dp]), .fixed(shape[.zero]))
+    (configuration.mesh.ring, configuration.mesh.sp) = (.fixed(shape[.ring]), .fixed(shape[.sp]))
+    (configuration.mesh.tp, configuration.mesh.stages) = (
+      .fixed(shape[.tp]), .fixed(shape[.stages])
+    )
+    if let ranks = shape.generatorRanks {
+      configuration.mesh.generatorTp = .fixed(ranks.shape[.tp])
+      configuration.mesh.generatorStages = .fixed(ranks.shape[.stages])
+    }
+    switch layout.schedule {
+    case .gPipe: configuration.mesh.schedule = .gPipe
+    default: configuration.mesh.schedule = .oneForwardOneBackward
+    }
+    let search = configuration.meshSearch(
+      rankCount: shape.rankCount, headCount: sizes.network.headCount,
+      mlpWidth: sizes.network.mlpWidth, blockCount: sizes.network.blockCount)
+    return search.allows(shape) && configuration.validate().isEmpty
   }
 
   /// How products read their operands; `auto` as on this machine.
@@ -41,4 +77,8 @@ extension RunConfiguration {
 extension ProductPrecision {
   /// Its name in the planner.
   package var simulated: SimulatedPrecision { self == .float32 ? .fp32 : .bf16 }
+}
+
+extension RunConfiguration.Degree {
+  fileprivate var fixed: Int? { if case .fixed(let count) = self { count } else { nil } }
 }

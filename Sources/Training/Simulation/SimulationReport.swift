@@ -27,6 +27,8 @@ package struct SimulationReport: Encodable, Sendable {
   package let curves: [ScalingCurve]
   /// The best layouts, where one number of ranks was asked for.
   package let layouts: [ScalingPoint]
+  /// Whether some layouts have stages that the worker does not.
+  package let isOnPaper: Bool
   /// What the numbers leave out.
   package let notes: [String]
 
@@ -55,6 +57,7 @@ package struct SimulationReport: Encodable, Sendable {
     curves = ScalingCurve.Kind.allCases.flatMap { study.curves($0) }
     layouts =
       study.rankCounts.count == 1 ? study.bestLayouts(rankCount: study.rankCounts[0]) : []
+    isOnPaper = study.rules.interleaves || study.rules.usesLocalBlocks
     notes =
       (run.sizes.headElementCount > 0 ? ["the discriminator's passes are left out"] : [])
       + (run.sizes.method == .none || run.sizes.distillStepCount == 0
@@ -87,8 +90,9 @@ package struct SimulationReport: Encodable, Sendable {
     }
     lines += [
       "",
-      "The worker runs layouts marked * today; the rest is on paper. A step is a mean over turns; its "
-        + "parts are those of the stage that computes longest.",
+      "The worker runs these layouts, each as mesh.* of the configuration"
+        + (isOnPaper ? ", but for interleaved stages and local blocks, which are on paper" : "")
+        + ". A step is a mean over turns; its parts are those of the stage, and role, that computes longest.",
     ]
     lines += notes.map { "note: \($0)" }
     return lines.joined(separator: "\n") + "\n"
@@ -138,7 +142,6 @@ package struct SimulationReport: Encodable, Sendable {
       + right(share(step.exposedCommunication), 9) + right(share(step.bubble), 8)
       + right(ReportText.bytes(Int(step.sentBytes)), 11)
       + right(String(format: "%.2f", point.efficiency), 7) + "  " + point.layout
-      + (point.runsToday ? " *" : "")
   }
 
   private static func seconds(_ value: Double) -> String {

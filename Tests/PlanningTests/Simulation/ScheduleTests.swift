@@ -43,7 +43,7 @@ struct ScheduleTests {
   @Test(arguments: cases)
   func `a frozen role has a fill of p minus 1 forward passes`(p: Int, n: Int) {
     let turn = SimulatedTurn(
-      name: "frozen", passes: [SimulatedPass(.base, .silent)], trainedPass: 0)
+      name: "frozen", passes: [SimulatedPass(.base, .silent)], trainedPass: nil)
     let seconds = run(.gPipe, p: p, n: n, turn: turn).seconds
     #expect(seconds == Double(n) * forward + Double(p - 1) * forward)
   }
@@ -90,18 +90,50 @@ struct ScheduleTests {
     }
   }
 
-  @Test func `a generator turn in a pipeline runs its sample silently first, except under GPipe`() {
+  @Test func `on paper a generator turn in a pipeline runs its sample silently first`() {
     let turns = SimulatedTurn.distill(Example.sizes { $0.simulatesRollout = false })
     let generator = turns[0].turn
     #expect(generator.passes.count == 4 && generator.withSilentSample.passes.count == 5)
     let (n, p) = (4, 2)
-    func seconds(_ schedule: PipelineSchedule) -> Double {
-      run(schedule, p: p, n: n, turn: generator).seconds
+    let seconds = run(.interleaved(1), p: p, n: n, turn: generator).seconds
+    // 5 forward passes and a way back of twice as much.
+    #expect(seconds >= Double(n) * (5 * forward + 4))
+    #expect(seconds <= Double(n + 2 * p) * (5 * forward + 4))
+  }
+
+  @Test(arguments: [PipelineSchedule.gPipe, .oneForwardOneBackward])
+  func `passes in a row take what the plan's stages take for them`(_ schedule: PipelineSchedule) {
+    let sizes = Example.sizes { $0.simulatesRollout = false }
+    let generator = SimulatedTurn.distill(sizes)[0].turn
+    for turn in [generator, .training(sizes), .samples(sizes), .scores(sizes)] {
+      let back = turn.trained == nil ? 0 : 2 * forward
+      for p in 2...4 {
+        for n in 1...6 {
+          let twins = (0..<p).map { index in
+            let ledger = PlannedLedger()
+            let stage = StageTwin(index: index, count: p, schedule: schedule)
+            return stage.run(n, .several, ledger) { _ in
+              for _ in turn.passes {
+                ledger.operationCount += forward
+                stage.wait(for: .velocity)
+              }
+              ledger.operationCount += back
+            }
+          }
+          let seconds = run(schedule, p: p, n: n, turn: turn).seconds
+          #expect(seconds == StageTwin.makespan(twins), "\(turn.name), \(p) stages, \(n)")
+        }
+      }
     }
-    // 4 forward passes and a way back of twice as much, or 5.
-    #expect(seconds(.gPipe) >= Double(n) * (4 * forward + 4))
-    #expect(seconds(.oneForwardOneBackward) >= Double(n) * (5 * forward + 4))
-    #expect(seconds(.oneForwardOneBackward) <= Double(n + 2 * p) * (5 * forward + 4))
+  }
+
+  @Test func `a task waits for what comes from outside`() {
+    var simulation = EventSimulation(stageCount: 1)
+    simulation.add(.compute, stage: 0, seconds: 3, after: [], release: 2)
+    simulation.add(.compute, stage: 0, seconds: 1, after: [], release: 4)
+    let timeline = simulation.run()
+    #expect(timeline.starts == [2, 5] && timeline.seconds == 6)
+    #expect(timeline.stages[0] == StageTimes(compute: 4, bubble: 2))
   }
 
   @Test func `tasks wait for their lane and for what they name`() {
@@ -117,5 +149,6 @@ struct ScheduleTests {
       timeline.stages[0]
         == StageTimes(compute: 4, exposedCommunication: 1, bubble: 4, communication: 2))
     #expect(timeline.stages[1] == StageTimes(compute: 4, bubble: 5))
+    #expect(timeline.ends == [3, 5, 4, 9])
   }
 }

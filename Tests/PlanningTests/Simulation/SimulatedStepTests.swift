@@ -43,7 +43,7 @@ struct SimulatedStepTests {
   @Test(arguments: [false, true])
   func `microbatches are folded without a change`(overlaps: Bool) {
     let run = run()
-    for zeroStage in 1...3 {
+    for zeroStage in ZeroStage.allCases {
       let layout = Example.layout(
         [.zero: 2, .sp: 2], zeroStage: zeroStage, overlaps: overlaps, ranksPerNode: 2)
       for (turn, _) in SimulatedTurn.distill(run.sizes) {
@@ -62,7 +62,7 @@ struct SimulatedStepTests {
   @Test func `overlap never costs time, faster links never either`() {
     var slower = MachineModel()
     slower.bandwidthBetween /= 10
-    for zeroStage in 2...3 {
+    for zeroStage in [ZeroStage.gradients, .parameters] {
       var layout = Example.layout([.zero: 8, .sp: 2], zeroStage: zeroStage, ranksPerNode: 4)
       let blocking = run().estimate(layout, microbatchCount: 16).seconds
       let slow = SimulatedRun(Example.sizes(), machine: slower)
@@ -97,15 +97,15 @@ struct SimulatedStepTests {
   @Test(arguments: [1, 2, 8, 64])
   func `state per parameter follows ZeRO`(ranks: Int) {
     let n = Double(ranks)
-    func bytes(_ state: StateBytes, _ stage: Int) -> Double {
-      state.trained(parameterCount: 1, zeroStage: stage, shardCount: ranks).total
+    func bytes(_ state: StateBytes) -> [Double] {
+      ZeroStage.allCases.map {
+        state.trained(parameterCount: 1, zeroStage: $0, shardCount: ranks).total
+      }
     }
-    #expect(
-      (0...3).map { bytes(.mixed, $0) } == [16, 4 + 12 / n, 2 + 14 / n, 16 / n])
-    #expect(
-      (0...3).map { bytes(.float32, $0) } == [16, 8 + 8 / n, 4 + 12 / n, 16 / n])
+    #expect(bytes(.mixed) == [4 + 12 / n, 2 + 14 / n, 16 / n])
+    #expect(bytes(.float32) == [8 + 8 / n, 4 + 12 / n, 16 / n])
     let averaged = StateBytes.float32.trained(
-      parameterCount: 1, zeroStage: 2, shardCount: ranks, hasAverage: true)
+      parameterCount: 1, zeroStage: .gradients, shardCount: ranks, hasAverage: true)
     #expect(averaged.average == 4 / n)
   }
 
@@ -113,7 +113,7 @@ struct SimulatedStepTests {
     // specs/w2svd.md, §4: P = 12.82e9, adapter of rank 64 with 236 M, bytes in 10⁹.
     let (count, adapter) = (12.82e9, 236e6)
     func gigabytes(_ ranks: Int, adapts: Bool) -> Double {
-      let shards = (zeroStage: 3, shardCount: ranks)
+      let shards = (zeroStage: ZeroStage.parameters, shardCount: ranks)
       func trained(_ count: Double) -> Double {
         StateBytes.mixed.trained(
           parameterCount: count, zeroStage: shards.zeroStage, shardCount: shards.shardCount
@@ -138,7 +138,7 @@ struct SimulatedStepTests {
       var work = run.work
       work.recomputedShare = recomputes ? 1 : 0
       return SimulatedMemory.fullest(
-        work, layout, trainsBase: false, hasAverage: true, hasAdapter: true, microbatchCount: 16
+        work, layout, .distilled(hasAdapter: true), hasAverage: true, microbatchCount: 16
       ).accounts.first { $0.role == .generator && $0.category == .activations }?
       .peakByteCount ?? 0
     }
@@ -181,7 +181,7 @@ struct SimulatedStepTests {
 
   @Test func `what is fixed stays as it is, also a degree that is not looked at else`() {
     let run = run()
-    func layouts(_ fixed: [Axis: Int], _ zeroStage: Int? = nil) -> [SimulatedLayout] {
+    func layouts(_ fixed: [Axis: Int], _ zeroStage: ZeroStage? = nil) -> [SimulatedLayout] {
       var rules = LayoutRules()
       (rules.fixed, rules.fixedZeroStage) = (fixed, zeroStage)
       return run.layouts(rankCount: 24, microbatchCount: 48, rules)
@@ -202,10 +202,11 @@ struct SimulatedStepTests {
       #expect(layouts(fixed).isEmpty, "\(fixed)")
     }
     let all = layouts([:])
-    for stage in 1...3 {
-      // Where nothing is shared there is no stage.
+    for stage in ZeroStage.allCases {
+      // A replica on one rank has nothing to share, whatever the stage.
       #expect(
-        Set(layouts([:], stage)) == Set(all.filter { $0.shardCount == 1 || $0.zeroStage == stage }))
+        Set(layouts([:], stage))
+          == Set(all.filter { $0.shape[.dp] == 24 || $0.zeroStage == stage }))
     }
   }
 
@@ -240,6 +241,6 @@ struct SimulatedStepTests {
     }
     let ranks = try #require(MachineOption.all.first { $0.key == "ranksPerNode" })
     #expect(ranks.set(&machine, 2.5) != nil)
-    #expect(Set(MachineOption.all.map(\.key)).count == 10)
+    #expect(Set(MachineOption.all.map(\.key)).count == 11)
   }
 }

@@ -11,6 +11,7 @@ enum Example {
     (machine.productRateFloat32, machine.stepEfficiency) = (1, 1)
     machine.memoryBandwidth = .infinity
     (machine.latencyInside, machine.bandwidthInside) = (0, .infinity)
+    machine.exchangeWait = 0
     (machine.latencyBetween, machine.bandwidthBetween) = (0, .infinity)
     return machine
   }
@@ -35,12 +36,12 @@ enum Example {
   }
 
   static func layout(
-    _ sizes: [Axis: Int], zeroStage: Int = 1,
+    _ sizes: [Axis: Int], zeroStage: ZeroStage = .optimizer,
     schedule: PipelineSchedule = .oneForwardOneBackward, overlaps: Bool = false,
     ranksPerNode: Int = 64
   ) -> SimulatedLayout {
     SimulatedLayout(
-      shape: MeshShape(sizes), zeroStage: zeroStage, schedule: schedule, overlaps: overlaps,
+      shape: MeshShape(sizes, zeroStage: zeroStage), schedule: schedule, overlaps: overlaps,
       ranksPerNode: ranksPerNode)
   }
 

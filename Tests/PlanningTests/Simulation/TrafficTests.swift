@@ -6,8 +6,8 @@ import Testing
 /// Closed forms of specs of distributed systems, §2 to §4.
 struct TrafficTests {
   private func sent(
-    _ sizes: [Axis: Int], zeroStage: Int = 1, turn: SimulatedTurn = .teach, n: Int = 1,
-    recomputes: Bool = false, overlaps: Bool = false, ranksPerNode: Int = 64
+    _ sizes: [Axis: Int], zeroStage: ZeroStage = .optimizer, turn: SimulatedTurn = .teach,
+    n: Int = 1, recomputes: Bool = false, overlaps: Bool = false, ranksPerNode: Int = 64
   ) -> TurnProgram.Sent {
     TurnProgram(
       Example.work(blockCount: 4, recomputes: recomputes),
@@ -23,38 +23,45 @@ struct TrafficTests {
   private let hidden = 2.0 * 32 * 16 * 4
 
   @Test(arguments: [2, 4, 8])
-  func `ZeRO moves 2fP, with sharded parameters 3fP`(ranks: Int) {
+  func `ZeRO moves 2fP, with sharded parameters 3fP but for blocks that are there`(
+    ranks: Int
+  ) {
     let f = Double(ranks - 1) / Double(ranks)
     for overlaps in [false, true] {
-      for zeroStage in [0, 1, 2] {
-        let moved = sent([.zero: ranks], zeroStage: zeroStage, overlaps: overlaps).updates
-        #expect(moved == 2 * f * parameters, "stage \(zeroStage), overlaps \(overlaps)")
+      for shape: [Axis: Int] in [[.dp: ranks], [.zero: ranks]] {
+        #expect(sent(shape, overlaps: overlaps).updates == 2 * f * parameters, "\(shape)")
       }
-      #expect(
-        sent([.zero: ranks], zeroStage: 3, overlaps: overlaps).updates == 3 * f * parameters)
+      func moved(_ zeroStage: ZeroStage, n: Int) -> Double {
+        sent([.zero: ranks], zeroStage: zeroStage, n: n, overlaps: overlaps).updates
+      }
+      #expect(moved(.gradients, n: 1) == 2 * f * parameters)
+      // Of 4 blocks the last one, with overlap the last two, are there when the way back begins.
+      let there = overlaps ? 0.5 : 0.25
+      #expect(moved(.parameters, n: 1) == (3 - there) * f * parameters)
+      // Each microbatch gathers and sums again; from the second on its first blocks are there as well.
+      #expect(moved(.parameters, n: 3) == (9 - 5 * there) * f * parameters)
+      #expect(moved(.gradients, n: 3) == 4 * f * parameters)
+      #expect(moved(.optimizer, n: 3) == 2 * f * parameters)
     }
-    // Each microbatch gathers and sums again.
-    #expect(sent([.zero: ranks], zeroStage: 3, n: 3).updates == 9 * f * parameters)
-    #expect(sent([.zero: ranks], zeroStage: 2, n: 3).updates == 4 * f * parameters)
-    #expect(sent([.zero: ranks], zeroStage: 1, n: 3).updates == 2 * f * parameters)
   }
 
   @Test func `a frozen role is gathered once a pass, an adapter alone is summed`() {
     let f = 7.0 / 8
     let frozen = SimulatedTurn(
-      name: "frozen", passes: [SimulatedPass(.base, .silent)], trainedPass: 0)
-    let ways = sent([.zero: 8], zeroStage: 3, turn: frozen).updates
-    // The way back of this turn computes nothing but is gathered for as well.
-    #expect(ways == 2 * f * parameters)
+      name: "frozen", passes: [SimulatedPass(.base, .silent)], trainedPass: nil)
+    // A block is there still, from the way back before.
+    #expect(
+      sent([.zero: 8], zeroStage: .parameters, turn: frozen).updates == 0.75 * f * parameters)
+    #expect(sent([.zero: 8], turn: frozen).updates == 0)
     let critic = SimulatedTurn(
       name: "critic", passes: [SimulatedPass(.base, .adapterTrained, isAdapted: true)],
       trainedPass: 0)
-    #expect(sent([.zero: 8], zeroStage: 1, turn: critic).updates == 2 * f * parameters / 8)
+    #expect(sent([.zero: 8], turn: critic).updates == 2 * f * parameters / 8)
   }
 
   @Test func `hybrid sharding sums one share of the gradients over replicas`() {
-    let moved = sent([.dp: 4, .zero: 8], zeroStage: 3).updates
-    #expect(moved == 3 * 7.0 / 8 * parameters + 2 * 3.0 / 4 * parameters / 8)
+    let moved = sent([.dp: 4, .zero: 8], zeroStage: .parameters).updates
+    #expect(moved == 2.75 * 7.0 / 8 * parameters + 2 * 3.0 / 4 * parameters / 8)
   }
 
   @Test(arguments: [2, 4, 8])
@@ -76,21 +83,41 @@ struct TrafficTests {
   }
 
   @Test(arguments: [2, 4, 8])
-  func `tensor parallel moves eight shares of the hidden states`(t: Int) {
+  func `tensor parallel gathers twice and sums twice each way, and gathers again for the way back`(
+    t: Int
+  ) {
     let share = Double(t - 1) / Double(t)
-    #expect(sent([.tp: t]).activations == 4 * 8 * share * hidden)
+    func sent(_ recomputes: Bool = false) -> TurnProgram.Sent {
+      self.sent([.tp: t], zeroStage: .parameters, recomputes: recomputes)
+    }
+    #expect(sent().activations == 4 * (4 + 4 + 2) * share * hidden)
+    #expect(sent(true).activations == 4 * (4 + 4 + 4) * share * hidden)
+    // A rank computes with a part of the weights, the owners send them: loaded twice but for one block, summed once.
+    #expect(sent().updates == 2.75 * share * parameters / Double(t))
+  }
+
+  @Test func `what nobody cuts is loaded whole`() {
+    var work = Example.work(blockCount: 4)
+    for index in work.model.blocks.indices { work.model.blocks[index].wholeCount = 16 }
+    let moved = TurnProgram(
+      work, Example.layout([.tp: 2, .zero: 2], zeroStage: .parameters), .teach, microbatchCount: 1
+    ).run().sent[0].updates
+    // 48 / 2 + 16 elements a block, a quarter of them own.
+    #expect(moved == 2.75 * 4 * 0.75 * 4 * 40)
   }
 
   @Test func `stages pass on hidden states both ways`() {
     let run = TurnProgram(
       Example.work(blockCount: 4), Example.layout([.stages: 4]), .teach, microbatchCount: 3
     ).run()
-    #expect(run.sent.map(\.stages) == [1, 2, 2, 1].map { $0 * 3 * hidden })
+    // 2 samples of the condition of 16 elements, whose gradient is wanted as well, and 3 words of what is tracked.
+    let state = hidden + 4 * (2 * 16 + 3)
+    #expect(run.sent.map(\.stages) == [1, 2, 2, 1].map { $0 * 3 * state })
     let local = TurnProgram(
       Example.work(blockCount: 4), Example.layout([.stages: 4], schedule: .localBlocks), .teach,
       microbatchCount: 3
     ).run()
-    #expect(local.sent.map(\.stages) == [1, 1, 1, 0].map { $0 * 3 * hidden })
+    #expect(local.sent.map(\.stages) == [1, 1, 1, 0].map { $0 * 3 * state })
   }
 
   // MARK: Times
@@ -125,22 +152,19 @@ struct TrafficTests {
     }
   }
 
-  @Test func `groups over nodes take two levels where that is cheaper`() {
+  @Test func `groups over nodes send a piece to each member over its link`() {
     let fast = Link(latency: 0.25, secondsPerByte: 0.03125)
     let network = NetworkModel(inside: fast, between: slow)
     let group = RankGroup(size: 32, perNode: 8)
-    let levels =
-      CollectiveModel.hierarchicalAllReduce(
-        nodeCount: 4, perNode: 8, byteCount: 1024, inside: fast, between: slow)
-    #expect(network.allReduce(group, byteCount: 1024) == levels)
-    #expect(levels < 2 * network.allToAll(group, byteCount: 1024))
-    // On one node or with one rank a node there is one level.
-    let alone = RankGroup(size: 8, perNode: 8)
+    // 7 messages of 32 bytes inside, 24 between.
+    let seconds = 7.0 * 1.25 + 24.0 * 20
+    #expect(network.allToAll(group, byteCount: 1024) == seconds)
+    #expect(network.allReduce(group, byteCount: 1024) == 2 * seconds)
     #expect(
-      network.gather(alone, byteCount: 64)
+      network.allToAll(RankGroup(size: 8, perNode: 8), byteCount: 64)
         == CollectiveModel.oneHop(rankCount: 8, byteCount: 64, link: fast))
     #expect(
-      network.gather(RankGroup(size: 8, perNode: 1), byteCount: 64)
+      network.allToAll(RankGroup(size: 8, perNode: 1), byteCount: 64)
         == CollectiveModel.oneHop(rankCount: 8, byteCount: 64, link: slow))
     let uniform = NetworkModel(inside: slow, between: slow)
     #expect(
@@ -153,7 +177,9 @@ struct TrafficTests {
     #expect(layout.rankCount == 64 && layout.nodeCount == 8)
     #expect(layout.tensorGroup == RankGroup(size: 2, perNode: 2))
     #expect(layout.sequenceGroup == RankGroup(size: 4, perNode: 4))
-    #expect(layout.shardGroup == RankGroup(size: 16, perNode: 4))
+    #expect(layout.tokenGroup == RankGroup(size: 8, perNode: 8))
+    #expect(layout.shardGroup == RankGroup(size: 32, perNode: 8))
+    #expect(layout.microbatchRankCount == 16)
     #expect(layout.crossesNodes(fromStage: 0, to: 1))
     let small = Example.layout([.stages: 4, .sp: 2], ranksPerNode: 4)
     #expect(!small.crossesNodes(fromStage: 0, to: 1) && small.crossesNodes(fromStage: 1, to: 2))
@@ -168,15 +194,16 @@ struct TrafficTests {
     func timeline(_ overlaps: Bool) -> Timeline {
       TurnProgram(
         Example.work(blockCount: 6, forward: 4, machine: machine),
-        Example.layout([.zero: 2], zeroStage: 3, overlaps: overlaps), .teach, microbatchCount: 1
+        Example.layout([.zero: 2], zeroStage: .parameters, overlaps: overlaps), .teach,
+        microbatchCount: 1
       ).run().timeline
     }
     let compute = 6.0 * 12
     #expect(timeline(true).seconds == 1 + compute + 1)
     #expect(timeline(true).stages[0].exposedCommunication == 2)
-    // Two gathers and a sum of each block, one after the other.
-    #expect(timeline(false).seconds == compute + 6 * 3)
-    #expect(timeline(false).stages[0].exposedCommunication == 6 * 3)
+    // Two gathers and a sum of each block, one after the other; the last block is gathered once.
+    #expect(timeline(false).seconds == compute + 6 * 3 - 1)
+    #expect(timeline(false).stages[0].exposedCommunication == 6 * 3 - 1)
     #expect(timeline(false).stages[0].bubble == 0)
   }
 }

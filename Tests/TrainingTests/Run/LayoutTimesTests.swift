@@ -125,6 +125,24 @@ private let exampleRates: StepRates = {
     #expect(plan.fits == plan.candidates.contains { $0.processByteCountPerRank < least })
   }
 
+  @Test func `what ranks wait for each other is found beside what they compute`() throws {
+    let waits = try InProcessMesh.run(size: 2) { transport in
+      // In turn one rank takes a millisecond and the other none, so that both wait for half of the exchanges.
+      var count = transport.rank
+      return try ExchangeProbe.measure(on: transport, latency: 0, repeatCount: 20) {
+        if count % 2 == 0 { Thread.sleep(forTimeInterval: 1e-3) }
+        count += 1
+      }
+    }
+    #expect(waits[0] == waits[1])
+    // Sleeps of a busy machine are longer, alone as well.
+    #expect(waits[0] > 0.2e-3, "\(waits)")
+    let alone = try InProcessMesh.run(size: 1) { transport in
+      try ExchangeProbe.measure(on: transport, latency: 0) {}
+    }
+    #expect(alone == [0])
+  }
+
   @Test(arguments: [1, 2, 3])
   func `all ranks measure the same rates`(_ rankCount: Int) throws {
     let sizes = ProbedSizes(

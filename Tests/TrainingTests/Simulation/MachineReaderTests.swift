@@ -1,6 +1,8 @@
 import Evaluation
+import Exchange
 import Foundation
 import MeshLayout
+import Models
 import Planning
 import TestSupport
 import Testing
@@ -52,16 +54,63 @@ struct MachineReaderTests {
     ] { #expect(error?.message.contains(part) == true, "\(part): \(error?.message ?? "")") }
   }
 
-  @Test func `a simulation keeps every axis that a configuration fixes`() {
+  @Test func `a simulation keeps every axis and placement that a configuration fixes`() throws {
     var configuration = RunConfiguration()
-    #expect(configuration.fixedDegrees == [:] && configuration.fixedZeroStage == nil)
+    let sizes = try WorkloadSizes(configuration)
+    func rules() -> LayoutRules { configuration.layoutRules(sizes) }
+    #expect(rules().fixed == [:] && rules().fixedZeroStage == nil && rules().overlaps)
+    #expect(rules().colocatesRoles && rules().splitsRoles && rules().generatorDegrees == [:])
     (configuration.mesh.dp, configuration.mesh.zero) = (.fixed(2), .fixed(3))
     (configuration.mesh.ring, configuration.mesh.sp) = (.fixed(5), .fixed(7))
     (configuration.mesh.tp, configuration.mesh.stages) = (.fixed(11), .fixed(1))
     configuration.mesh.zeroStage = .fixed(3)
-    #expect(
-      configuration.fixedDegrees == [.dp: 2, .zero: 3, .ring: 5, .sp: 7, .tp: 11, .stages: 1])
-    #expect(configuration.fixedZeroStage == 3)
+    configuration.exchange.overlap = .off
+    #expect(rules().fixed == [.dp: 2, .zero: 3, .ring: 5, .sp: 7, .tp: 11, .stages: 1])
+    #expect(rules().fixedZeroStage == .parameters && !rules().overlaps)
+    configuration.mesh.placement = .split
+    (configuration.mesh.generatorDp, configuration.mesh.generatorRing) = (.fixed(2), .fixed(3))
+    (configuration.mesh.generatorSp, configuration.mesh.generatorTp) = (.fixed(5), .fixed(7))
+    (configuration.mesh.generatorStages, configuration.mesh.generatorRanks) = (.fixed(1), .fixed(4))
+    configuration.mesh.generatorZeroStage = .fixed(2)
+    #expect(!rules().colocatesRoles && rules().splitsRoles)
+    #expect(rules().generatorDegrees == [.dp: 2, .ring: 3, .sp: 5, .tp: 7, .stages: 1])
+    #expect(rules().generatorRankCount == 4 && rules().generatorZeroStage == .gradients)
+    configuration.mesh.placement = .colocated
+    #expect(rules().colocatesRoles && !rules().splitsRoles)
+  }
+
+  @Test func `a simulation has the layouts that the worker takes with the configuration`() throws {
+    func layouts(
+      _ change: (inout RunConfiguration) -> Void = { _ in }
+    ) throws -> [SimulatedLayout] {
+      var configuration = RunConfiguration()
+      (configuration.model.heads, configuration.batch.microbatches) = (8, 4)
+      change(&configuration)
+      #expect(configuration.validate().isEmpty)
+      let sizes = try WorkloadSizes(configuration)
+      return SimulatedRun(sizes, machine: MachineModel())
+        .layouts(rankCount: 4, microbatchCount: 4, configuration.layoutRules(sizes))
+    }
+    let all = try layouts()
+    for axis in [Axis.dp, .zero, .ring, .sp, .tp, .stages] {
+      #expect(all.contains { $0.shape[axis] > 1 }, "\(axis)")
+    }
+    #expect(all.contains { $0.schedule == .gPipe })
+    // Sums in fixed blocks go round no ring; Vchitect's do not cut weights either.
+    let canonical = try layouts { $0.mesh.sums = .canonical }
+    #expect(canonical.allSatisfy { $0.shape[.ring] == 1 })
+    #expect(canonical.contains { $0.shape[.tp] > 1 && $0.shape[.sp] > 1 })
+    let vchitect = try layouts {
+      $0.mesh.sums = .canonical
+      ($0.mesh.sequencePlan, $0.model.architecture) = (.all, .vchitect)
+    }
+    #expect(!vchitect.isEmpty && vchitect.allSatisfy { $0.shape[.tp] == 1 })
+    let offloaded = try layouts { ($0.model.recompute, $0.model.offload) = (true, true) }
+    #expect(offloaded.contains { $0.stageCount > 1 })
+    #expect(offloaded.allSatisfy { $0.schedule != .gPipe })
+    // A method with one trained network has no roles to split.
+    #expect(all.contains { $0.shape.generatorRanks != nil })
+    #expect(try layouts { $0.distill.method = .lcm }.allSatisfy { $0.shape.generatorRanks == nil })
   }
 
   @Test func `a file that is not there is the user's to mend`() {
@@ -90,15 +139,13 @@ struct MachineReaderTests {
   }
 
   @Test func `a report holds every number with its origin and a picture of three panels`() throws {
-    var study = ScalingStudy(
+    let study = ScalingStudy(
       SimulatedRun(try WorkloadSizes(RunConfiguration()), machine: MachineModel()),
       rankCounts: [1, 8], nodeMemories: [1e9])
-    study.rules.onlyToday = true
     let report = SimulationReport(study, model: "a <model>", origins: ["latencyInside": "here"])
     #expect(report.machine.count == MachineOption.all.count)
     #expect(report.machine["latencyInside"]?.origin == "here")
     #expect(report.curves.count == 2 && report.curves[0].points.map(\.rankCount) == [1, 8])
-    #expect(report.curves[0].points.allSatisfy { $0.runsToday })
     #expect(report.text.contains("strong scaling, 8 microbatches a step"))
     let svg = report.chart.svg
     #expect(svg.hasPrefix("<svg ") && svg.contains("a &lt;model&gt;"))

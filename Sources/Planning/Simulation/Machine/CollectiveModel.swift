@@ -47,15 +47,6 @@ package enum CollectiveModel {
     2 * Double(logarithm(p)) * link.latency
       + Double(p - 1) / Double(p) * m * (2 * link.secondsPerByte + g)
   }
-
-  /// Sum over a node, all-reduce of 1/k between nodes, gather in the node.
-  package static func hierarchicalAllReduce(
-    nodeCount: Int, perNode k: Int, byteCount m: Double, inside: Link, between: Link
-  ) -> Double {
-    oneHop(rankCount: k, byteCount: m, link: inside)
-      + ringAllReduce(rankCount: nodeCount, byteCount: m / Double(k), link: between)
-      + oneHop(rankCount: k, byteCount: m, link: inside)
-  }
 }
 
 /// Ranks that talk with each other, and how they lie over nodes: the same number on each.
@@ -68,8 +59,6 @@ package struct RankGroup: Equatable, Hashable, Sendable {
     self.size = size
     self.perNode = perNode
   }
-
-  package var nodeCount: Int { size / perNode }
 }
 
 /// Collectives of one rank's groups on a machine; nothing is sent for no bytes.
@@ -91,7 +80,8 @@ package struct NetworkModel: Equatable, Sendable {
     self.between = between
   }
 
-  /// Every member sends its part of `m` bytes to its owner: tokens against heads.
+  /// Every member sends its part of `m` bytes to its owner, in one hop: tokens against heads, an all-gather of `m` bytes,
+  /// or a reduce-scatter of as many, sums apart.
   package func allToAll(_ group: RankGroup, byteCount m: Double) -> Double {
     if m == 0 { return 0 }
     let outside = group.size - group.perNode
@@ -100,23 +90,9 @@ package struct NetworkModel: Equatable, Sendable {
       + Double(outside) * (between.latency + piece * between.secondsPerByte)
   }
 
-  /// Seconds of an all-gather of `m` bytes; a reduce-scatter of as many takes the same, sums apart.
-  ///
-  /// The cheaper of one hop to every member, and two levels: between ranks of the same place on each node,
-  /// then inside the node, which sends 1/k of the bytes between nodes.
-  package func gather(_ group: RankGroup, byteCount m: Double) -> Double {
-    let direct = allToAll(group, byteCount: m)
-    guard m > 0 && group.nodeCount > 1 && group.perNode > 1 else { return direct }
-    let levels =
-      CollectiveModel.oneHop(
-        rankCount: group.nodeCount, byteCount: m / Double(group.perNode), link: between)
-      + CollectiveModel.oneHop(rankCount: group.perNode, byteCount: m, link: inside)
-    return min(direct, levels)
-  }
-
   /// A reduce-scatter and an all-gather.
   package func allReduce(_ group: RankGroup, byteCount m: Double) -> Double {
-    2 * gather(group, byteCount: m)
+    2 * allToAll(group, byteCount: m)
   }
 
   /// One message.

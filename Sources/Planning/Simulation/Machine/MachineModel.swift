@@ -38,6 +38,8 @@ package struct MachineModel: Codable, Equatable, Sendable {
   package var latencyInside = 2e-6
   /// Bytes that a rank sends in a second inside a node.
   package var bandwidthInside = 5e9
+  /// Seconds that a rank loses at each exchange between two products, beside its messages.
+  package var exchangeWait = 20e-6
   /// Seconds for a message between nodes.
   package var latencyBetween = 5e-6
   /// Bytes that a node sends in a second.
@@ -137,6 +139,10 @@ package struct MachineOption: Sendable {
     MachineOption(
       "bandwidthInside", "B/s of a rank", 1e3...1e15, effect: "cost of bytes inside a node",
       origin: "assumed, two copies through shared memory", path: access(\.bandwidthInside)),
+    MachineOption(
+      "exchangeWait", "s", 0...10,
+      effect: "cost of each exchange inside a block or between stages, beside its messages",
+      origin: "assumed; `w2svd-worker bench collectives` measures it", path: access(\.exchangeWait)),
     MachineOption(
       "latencyBetween", "s", 0...10, effect: "cost of each message between nodes",
       origin: "assumed, 100 Gb/s Ethernet or InfiniBand", path: access(\.latencyBetween)),

@@ -1,27 +1,40 @@
-// Which layouts a number of ranks allows on paper, which of them fit nodes of a size, and the best.
+// Which layouts of a number of ranks keep the worker's rules, which of them fit nodes of a size, and the best.
 //
 // Searched: tp 1, 2, 4, 8; sp every divisor of the heads that tp leaves; ring 1 to 16 and stages 1 to 32, powers of two;
-// data parallelism with the rest, sharded over all of it or over a power-of-two part of it (hybrid); ZeRO-1,
-// 2, 3; 1F1B, GPipe and two chunks a stage where microbatches divide; ZeRO-1 with and without overlap, since sums
-// of small blocks pay for it in messages. A node takes as many ranks of a layout as its bytes allow, at
-// most the machine's, or half, a quarter … of them: few ranks have the node's link for themselves, but need
-// more nodes. Of an axis whose degree is given no other is looked at. Best is what takes the fewest
-// node-seconds a step.
+// data parallelism with the rest, sharded over all of it or over a power-of-two part of it (hybrid); ZeRO-1, 2, 3; 1F1B and
+// GPipe; roles on all ranks, or split with the number of generator ranks that makes the shortest steps by operations. What
+// of it is legal `MeshSearch` says, and whoever knows the configuration (`LayoutRules.allows`). A node takes as many
+// ranks of a layout as its bytes allow, at most the machine's, or half, a quarter … of them: few ranks have the node's
+// link for themselves, but need more nodes. Of an axis whose degree is given no other is looked at. Best is what takes
+// the fewest node-seconds a step.
+//
+// On paper, where it is asked for: two chunks of blocks a stage (interleaved), and local blocks.
 
 package import MeshLayout
 
 /// What may be searched.
-package struct LayoutRules: Equatable, Sendable {
-  /// Whether gathers and sums of blocks may run beside computing.
+package struct LayoutRules: Sendable {
+  /// Whether gathers and sums of blocks run beside computing.
   package var overlaps = true
-  /// Local blocks in place of pipeline stages: other gradients, only a fill.
+  /// Two chunks a stage as well, where microbatches divide. The worker has no such stages.
+  package var interleaves = false
+  /// Local blocks in place of pipeline stages: other gradients, only a fill. The worker has no such stages.
   package var usesLocalBlocks = false
-  /// Only what the worker runs today.
-  package var onlyToday = false
   /// Degrees that must be as they are here; others are free.
   package var fixed: [Axis: Int] = [:]
   /// Which stage of ZeRO it must be, where ranks share state at all; nil: any.
-  package var fixedZeroStage: Int?
+  package var fixedZeroStage: ZeroStage?
+  /// Whether roles may be on all ranks, and whether on ranks of their own.
+  package var colocatesRoles = true
+  package var splitsRoles = true
+  /// Of split roles: how many ranks hold the generator, their degrees and stage where they are not those of all ranks.
+  package var generatorRankCount: Int?
+  package var generatorDegrees: [Axis: Int] = [:]
+  package var generatorZeroStage: ZeroStage?
+  /// What the worker says of a layout with so many microbatches, besides `MeshSearch`.
+  package var allows: @Sendable (_ layout: SimulatedLayout, _ microbatchCount: Int) -> Bool = {
+    _, _ in true
+  }
 
   package init() {}
 
@@ -31,9 +44,9 @@ package struct LayoutRules: Equatable, Sendable {
   }
 
   /// Whether a layout is as it must be.
-  fileprivate func allow(_ layout: SimulatedLayout) -> Bool {
-    fixed.allSatisfy { layout.shape[$0.key] == $0.value }
-      && (layout.shardCount == 1 || layout.zeroStage == fixedZeroStage ?? layout.zeroStage)
+  fileprivate func keepsFixed(_ shape: MeshShape) -> Bool {
+    fixed.allSatisfy { shape[$0.key] == $0.value }
+      && (shape.rankCount == shape[.dp] || shape.zeroStage == fixedZeroStage ?? shape.zeroStage)
   }
 }
 
@@ -42,74 +55,140 @@ extension SimulatedRun {
   package func layouts(
     rankCount: Int, microbatchCount: Int, _ rules: LayoutRules = LayoutRules()
   ) -> [SimulatedLayout] {
+    let search = MeshSearch(
+      rankCount: rankCount, microbatchCount: microbatchCount, headCount: work.model.headCount,
+      mlpWidth: sizes.network.mlpWidth, blockCount: work.model.blocks.count)
+    let splits = rules.splitsRoles && canSplitRoles
+    // Of a microbatch.
+    let operations = splits ? RoleTimeline(sizes) { operationCount($1) } : nil
+    return shapes(rankCount: rankCount, microbatchCount: microbatchCount, rules)
+      .filter { rules.keepsFixed($0) && search.allows($0) }
+      .flatMap { shape -> [MeshShape] in
+        let split = operations.flatMap {
+          splitShape(shape, $0, microbatchCount: microbatchCount, rules, search)
+        }
+        return (rules.colocatesRoles ? [shape] : []) + (split.map { [$0] } ?? [])
+      }
+      .flatMap { variants($0, microbatchCount: microbatchCount, rules) }
+      .filter { rules.allows($0, microbatchCount) }
+  }
+
+  /// Degrees that make up the ranks.
+  private func shapes(
+    rankCount: Int, microbatchCount: Int, _ rules: LayoutRules
+  ) -> [MeshShape] {
     let model = work.model
-    var layouts: [SimulatedLayout] = []
-    for stages in rules.degrees(of: .stages, [1, 2, 4, 8, 16, 32])
-    where rules.onlyToday ? stages == 1 : true {
-      guard stages <= model.blocks.count, rankCount.isMultiple(of: stages) else { continue }
-      for tp in rules.degrees(of: .tp, [1, 2, 4, 8]) where rules.onlyToday ? tp == 1 : true {
+    var shapes: [MeshShape] = []
+    for stages in rules.degrees(of: .stages, [1, 2, 4, 8, 16, 32]) {
+      guard stages > 0, stages <= model.blocks.count, rankCount.isMultiple(of: stages) else {
+        continue
+      }
+      for tp in rules.degrees(of: .tp, [1, 2, 4, 8]) {
         let rest = rankCount / stages
-        guard model.headCount.isMultiple(of: tp), rest.isMultiple(of: tp) else { continue }
+        guard tp > 0, model.headCount.isMultiple(of: tp), rest.isMultiple(of: tp) else { continue }
         let heads = model.headCount / tp
         for sp in 1...heads where heads.isMultiple(of: sp) && (rest / tp).isMultiple(of: sp) {
-          for ring in rules.degrees(of: .ring, [1, 2, 4, 8, 16]) {
+          for ring in rules.degrees(of: .ring, [1, 2, 4, 8, 16]) where ring > 0 {
             let dataDegree = rest / tp / sp / ring
             guard dataDegree * ring * sp * tp == rest, dataDegree <= microbatchCount else {
               continue
             }
             let shape = MeshShape([.stages: stages, .ring: ring, .sp: sp, .tp: tp])
-            layouts += variants(
-              shape, dataDegree: dataDegree, microbatchCount: microbatchCount, rules)
+            shapes += variants(shape, dataDegree: dataDegree, rules)
           }
         }
       }
     }
-    return layouts.filter { layout in
-      (!rules.onlyToday || layout.runsToday(microbatchCount: microbatchCount))
-        && rules.allow(layout)
-    }
+    return shapes
   }
 
-  /// ZeRO stages, hybrid sharding and schedules of the given degrees.
+  /// Hybrid sharding and ZeRO stages of the given degrees.
   private func variants(
-    _ shape: MeshShape, dataDegree: Int, microbatchCount: Int, _ rules: LayoutRules
-  ) -> [SimulatedLayout] {
-    let count = (microbatchCount + dataDegree - 1) / dataDegree
+    _ shape: MeshShape, dataDegree: Int, _ rules: LayoutRules
+  ) -> [MeshShape] {
     var zeros = [dataDegree]
     while let last = zeros.last, last.isMultiple(of: 2) {
       zeros.append(last / 2)
     }
-    let degrees = rules.fixed[.zero].map { [$0] } ?? rules.fixed[.dp].map { [dataDegree / $0] }
+    let degrees =
+      rules.fixed[.zero].map { [$0] } ?? rules.fixed[.dp].map { [dataDegree / max($0, 1)] }
     if let degrees { zeros = degrees.filter { $0 > 0 && dataDegree.isMultiple(of: $0) } }
-    return zeros.flatMap { zero -> [SimulatedLayout] in
-      var shape = shape
-      (shape[.dp], shape[.zero]) = (dataDegree / zero, zero)
-      let isAlone = zero * shape[.ring] * shape[.sp] == 1
-      return (isAlone ? [1] : [1, 2, 3]).flatMap { zeroStage in
-        schedules(stages: shape[.stages], microbatchCount: count, rules).flatMap { schedule in
-          overlaps(rules).map { overlaps in
-            SimulatedLayout(
-              shape: shape, zeroStage: zeroStage, schedule: schedule, overlaps: overlaps,
-              ranksPerNode: work.machine.largestRankCountOfNode)
-          }
-        }
+    return zeros.flatMap { zero in
+      ZeroStage.allCases.map { stage in
+        var shape = shape
+        (shape[.dp], shape[.zero], shape.zeroStage) = (dataDegree / zero, zero, stage)
+        return shape
       }
     }
   }
 
-  private func overlaps(_ rules: LayoutRules) -> [Bool] {
-    guard rules.overlaps && !rules.onlyToday else { return [false] }
-    return [true, false]
+  /// The same ranks with roles split: as many with the generator as make the shortest steps, if only operations took
+  /// time; nil where no number is legal.
+  /// - Parameter operations: of the turns for a microbatch.
+  private func splitShape(
+    _ shape: MeshShape, _ operations: RoleTimeline, microbatchCount: Int, _ rules: LayoutRules,
+    _ search: MeshSearch
+  ) -> MeshShape? {
+    var generator = shape
+    for (axis, degree) in rules.generatorDegrees { generator[axis] = degree }
+    generator[.zero] = 1
+    let (unit, generatorUnit) = (shape.rankCount / shape[.zero], generator.rankCount)
+    let usualStage =
+      generator[.tp] > 1 || generator[.stages] > 1 ? ZeroStage.parameters : shape.zeroStage
+    var best: (shape: MeshShape, step: Double)?
+    for zero in 1..<max(shape[.zero], 1) {
+      let count = shape.rankCount - zero * unit
+      generator[.zero] = count / generatorUnit
+      guard count.isMultiple(of: generatorUnit), count == rules.generatorRankCount ?? count,
+        max(zero * shape[.dp], generator.dataParallelDegree) <= microbatchCount
+      else { continue }
+      generator.zeroStage =
+        count == generator[.dp] ? .optimizer : rules.generatorZeroStage ?? usualStage
+      var split = shape
+      split.generatorRanks = GeneratorRanks(generator)
+      func load(_ set: MeshShape) -> Double {
+        let degree = set.dataParallelDegree
+        return Double((microbatchCount + degree - 1) / degree * degree) / Double(set.rankCount)
+      }
+      let loads = (score: load(split.scoreShape), generator: load(generator))
+      let step = RoleTimeline(
+        criticRatio: sizes.criticRatio, training: loads.generator * operations.training,
+        samples: loads.generator * operations.samples, scores: loads.score * operations.scores,
+        criticTurn: loads.score * operations.criticTurn
+      ).step
+      // Of equal ones the fewest generator ranks, which come last.
+      guard step <= best?.step ?? .infinity, search.allows(split) else { continue }
+      best = (split, step)
+    }
+    return best?.shape
   }
 
-  private func schedules(
-    stages: Int, microbatchCount: Int, _ rules: LayoutRules
-  ) -> [PipelineSchedule] {
-    if stages == 1 { return [.oneForwardOneBackward] }
-    if rules.usesLocalBlocks { return [.localBlocks] }
-    let isInterleaved =
-      microbatchCount.isMultiple(of: stages) && work.model.blocks.count >= 2 * stages
-    return [.oneForwardOneBackward, .gPipe] + (isInterleaved ? [.interleaved(2)] : [])
+  /// Schedules and overlap.
+  private func variants(
+    _ shape: MeshShape, microbatchCount: Int, _ rules: LayoutRules
+  ) -> [SimulatedLayout] {
+    let sets = shape.generatorRanks.map { [shape.scoreShape, $0.shape] } ?? [shape]
+    let stages = sets.map { $0[.stages] }.max() ?? 1
+    // At stage 1 nothing but queries, keys and values travels beside computing, which is not simulated.
+    let overlaps = rules.overlaps && sets.contains { $0.zeroStage != .optimizer }
+    let most = sets.map {
+      (microbatchCount + $0.dataParallelDegree - 1) / $0.dataParallelDegree
+    }
+    var schedules = [PipelineSchedule.oneForwardOneBackward]
+    if stages > 1 {
+      let isInterleaved =
+        rules.interleaves && most.allSatisfy { $0.isMultiple(of: stages) }
+        && work.model.blocks.count >= 2 * stages
+      schedules =
+        rules.usesLocalBlocks
+        ? [.localBlocks]
+        : [.oneForwardOneBackward, .gPipe] + (isInterleaved ? [.interleaved(2)] : [])
+    }
+    return schedules.map {
+      SimulatedLayout(
+        shape: shape, schedule: $0, overlaps: overlaps,
+        ranksPerNode: work.machine.largestRankCountOfNode)
+    }
   }
 
   /// The layout on as many ranks of a node as its bytes allow, then on fewer; empty where one rank
@@ -183,7 +262,7 @@ extension SimulatedRun {
 /// The layout of one kind that takes the fewest bytes, and how many of its ranks nodes take.
 package struct LeanestLayout: Codable, Equatable, Sendable {
   package let rankCount: Int
-  /// "ZeRO-1" …, or "stages".
+  /// "ZeRO-1" …, "stages" or "split".
   package let kind: String
   package let layout: String
   package let byteCountPerRank: Int
@@ -192,12 +271,13 @@ package struct LeanestLayout: Codable, Equatable, Sendable {
 }
 
 extension SimulatedRun {
-  /// The leanest layouts without stages of each ZeRO stage, and the leanest with stages.
+  /// The leanest layouts without stages of each ZeRO stage, the leanest with stages, and with split roles.
   package func leanest(
     _ candidates: [Candidate], nodeMemories: [Double]
   ) -> [LeanestLayout] {
     func kind(_ layout: SimulatedLayout) -> String {
-      layout.stageCount > 1 ? "stages" : "ZeRO-\(layout.zeroStage)"
+      layout.shape.generatorRanks != nil
+        ? "split" : layout.stageCount > 1 ? "stages" : "ZeRO-\(layout.zeroStage.rawValue)"
     }
     return Dictionary(grouping: candidates) { kind($0.layout) }.compactMap { kind, group in
       // Equal bytes: the simplest first.

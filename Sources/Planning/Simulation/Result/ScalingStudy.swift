@@ -9,13 +9,14 @@ package struct ScalingPoint: Codable, Equatable, Sendable {
   package let ranksPerNode: Int
   package let nodeCount: Int
   package let layout: String
-  package let runsToday: Bool
   package let microbatchCount: Int
   package let byteCountPerRank: Int
   /// What layouts are compared by: a distill step, or a teach step where nothing is distilled.
   package let step: StepEstimate
   /// Nil where nothing is taught.
   package let teach: StepEstimate?
+  /// Where roles are split.
+  package let roles: RoleEstimates?
   /// Samples in a second.
   package let samplesPerSecond: Double
   package let efficiency: Double
@@ -32,7 +33,7 @@ package struct ScalingCurve: Codable, Equatable, Sendable {
   package let unfit: [Int]
 }
 
-package struct ScalingStudy: Equatable, Sendable {
+package struct ScalingStudy: Sendable {
   package var run: SimulatedRun
   package var rules = LayoutRules()
   package var rankCounts: [Int]
@@ -114,9 +115,9 @@ package struct ScalingStudy: Equatable, Sendable {
     return ScalingPoint(
       rankCount: best.layout.rankCount, ranksPerNode: best.layout.ranksPerNode,
       nodeCount: best.layout.nodeCount, layout: best.layout.description,
-      runsToday: best.layout.runsToday(microbatchCount: microbatchCount),
       microbatchCount: microbatchCount,
       byteCountPerRank: best.memory.byteCount, step: best.step, teach: best.teach,
+      roles: best.roles,
       samplesPerSecond: rate,
       efficiency: perRank / reference)
   }

@@ -21,6 +21,7 @@ package struct EventSimulation: Sendable {
   private(set) var durations: [Double] = []
   private var dependencyEnds: [Int32] = []
   private var dependencies: [Int32] = []
+  private var releases: [Task: Double] = [:]
   package let stageCount: Int
 
   /// - Parameter stageCount: representatives; each has one lane of either kind.
@@ -33,9 +34,11 @@ package struct EventSimulation: Sendable {
   /// - Parameters:
   ///   - seconds: how long it holds the lane.
   ///   - earlier: tasks that must have ended, already added.
+  ///   - release: when something outside of the simulation that it waits for is there.
   @discardableResult
   package mutating func add(
-    _ kind: LaneKind, stage: Int, seconds: Double, after earlier: some Sequence<Task>
+    _ kind: LaneKind, stage: Int, seconds: Double, after earlier: some Sequence<Task>,
+    release: Double = 0
   ) -> Task {
     require(stage >= 0 && stage < stageCount, "stage \(stage) of \(stageCount)")
     require(seconds >= 0, "a task of \(seconds) seconds")
@@ -43,6 +46,7 @@ package struct EventSimulation: Sendable {
     durations.append(seconds)
     for task in earlier { dependencies.append(Int32(task)) }
     dependencyEnds.append(Int32(dependencies.count))
+    if release > 0 { releases[durations.count - 1] = release }
     return durations.count - 1
   }
 
@@ -82,7 +86,7 @@ package struct EventSimulation: Sendable {
 
   /// When the last of the tasks that it waits for ends; nil while one of them has no time yet.
   private func readyTime(of task: Task, _ starts: [Double], _ isDone: [Bool]) -> Double? {
-    var ready = 0.0
+    var ready = releases[task, default: 0]
     let first = task == 0 ? 0 : Int(dependencyEnds[task - 1])
     for index in first..<Int(dependencyEnds[task]) {
       let earlier = Int(dependencies[index])
@@ -110,6 +114,7 @@ package struct Timeline: Sendable {
   /// From the start to the last end.
   package let seconds: Double
   package let starts: [Double]
+  package let ends: [Double]
   package let stages: [StageTimes]
 
   fileprivate init(
@@ -123,6 +128,7 @@ package struct Timeline: Sendable {
     }
     self.seconds = seconds
     self.starts = starts
+    ends = zip(starts, simulation.durations).map { $0 + $1 }
     stages = (0..<simulation.stageCount).map { stage in
       let computing = programs[2 * stage]
       let sending = programs[2 * stage + 1]

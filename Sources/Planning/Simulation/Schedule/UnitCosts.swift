@@ -3,12 +3,15 @@
 // Per block and pass, each way, with h elements of hidden states of a microbatch:
 //   Ulysses, s ranks           4 all-to-alls (q, k, v, output) of h/(r s t) elements
 //   ring attention, r ranks    r − 1 hops of k and v, 2 h/(r s t) elements each; back dk and dv as well
-//   tensor parallel, t ranks   2 all-gathers and 2 reduce-scatters of h/(r s) elements, norms sharded by tokens
+//   tensor parallel, t ranks   2 all-gathers and 2 reduce-scatters of h/(r s) elements (1 and 1 where attention and MLP run
+//                              side by side), norms sharded by tokens; the columns of modulations are gathered
 // so for HunyuanVideo; what Vchitect's blocks exchange is counted by streams and branches (`UnitExchanges`).
-// With overlap a ring's hops hide behind attention, and only what is longer counts.
-// The velocity is gathered once a pass, in fp32, over all that share tokens. A way back that recomputes exchanges
-// the way forth's once more. ZeRO-3 gathers a unit before each way,
-// ZeRO-2 and 3 sum a unit's gradients to their owners after its way back.
+// All of it is waited for, as the worker does but for what `exchange.overlap` sends while it computes, and at each exchange
+// ranks lose some time besides (`MachineModel.exchangeWait`). The velocity is
+// gathered once a pass, in fp32, over all that share tokens. A way back that recomputes exchanges the way forth's once
+// more, one that does not gathers for tensor parallel once more. ZeRO-3 gathers a unit before each way, ZeRO-2 and 3 sum
+// a unit's gradients to their owners after its way back; where weights are cut, a rank has (c − w)/t + w of a block's c
+// elements, w of which nobody cuts, and the owners, all r s t z ranks of a stage, send each rank its part.
 // Source: specs of distributed systems §3, §4 (1909.08053, 2205.05198, 2309.14509, 2310.01889).
 
 import MeshLayout
@@ -21,16 +24,19 @@ package struct SimulatedWork: Equatable, Sendable {
   package var precision: SimulatedPrecision
   /// Share of the blocks that keep their input only and run again on the way back.
   package var recomputedShare: Double
+  /// Whether rollouts of microbatches that are computed at the same time have different depths.
+  package var spreadsDepths: Bool
 
   package init(
     model: SimulatedModel, machine: MachineModel, state: StateBytes = .float32,
-    precision: SimulatedPrecision = .fp32, recomputedShare: Double = 0
+    precision: SimulatedPrecision = .fp32, recomputedShare: Double = 0, spreadsDepths: Bool = false
   ) {
     self.model = model
     self.machine = machine
     self.state = state
     self.precision = precision
     self.recomputedShare = recomputedShare
+    self.spreadsDepths = spreadsDepths
   }
 }
 
@@ -59,15 +65,19 @@ package struct UnitCosts: Equatable, Sendable {
     return sum
   }
 
-  /// Everything but the sums of gradients, `count` times.
-  func repeated(_ count: Double) -> UnitCosts {
+  /// Everything but the sums of gradients, `count` times, with parameters gathered `loadCount` times.
+  func repeated(_ count: Double, loadCount: Double) -> UnitCosts {
     var product = self
     product.computeSeconds *= count
     product.exchangeSeconds *= count
     product.exchangeBytes *= count
-    product.gatherSeconds *= count
-    product.gatherBytes *= count
+    product.scaleGather(by: loadCount)
     return product
+  }
+
+  mutating func scaleGather(by factor: Double) {
+    gatherSeconds *= factor
+    gatherBytes *= factor
   }
 }
 
@@ -116,34 +126,44 @@ package struct LayoutCosts: Sendable {
     var costs = UnitCosts()
     costs.computeSeconds = pass.forwardOperations(unit, tokens: tokens, tp: tp) / rate
     if unit.isBlock {
-      addExchanges(&costs, unit, count: 1, hops: 1, attentions: 1)
-    } else if tokens > 1 {
-      let bytes = 4 * Double(work.model.latentElementCount * work.model.samplesPerMicrobatch)
-      costs.exchangeSeconds = network.gather(sharing, byteCount: bytes)
-      costs.exchangeBytes = Self.share(sharing) * bytes
+      addExchanges(&costs, unit, count: 1, hops: 1, gathers: 1, columns: 1)
+    } else {
+      addCollective(&costs, sharing, latentByteCount)
     }
     addGather(&costs, pass, unit)
-    return costs.repeated(pass.repeatCount)
+    return costs.repeated(pass.repeatCount, loadCount: loadCount(pass))
   }
 
   /// Way back of a pass that has one.
   package func backward(_ pass: SimulatedPass, _ unit: SimulatedUnit) -> UnitCosts {
     var costs = UnitCosts()
+    let again = work.recomputedShare
     costs.computeSeconds =
-      pass.backwardOperations(unit, tokens: tokens, tp: tp, recomputedShare: work.recomputedShare)
-      / rate
+      pass.backwardOperations(unit, tokens: tokens, tp: tp, recomputedShare: again) / rate
     if unit.isBlock {
-      let again = work.recomputedShare
-      addExchanges(&costs, unit, count: 1 + again, hops: 2 + again, attentions: 2 + again)
+      // What an adapter changes, a modulation does not depend on.
+      let columns = (pass.kind == .trained ? 1 : 0) + again
+      addExchanges(
+        &costs, unit, count: 1 + again, hops: 2 + again, gathers: 2, columns: columns)
     }
     addGather(&costs, pass, unit)
-    let bytes = trainedCount(pass, unit) / Double(tp) * work.state.gradient
-    costs.reduceSeconds = network.gather(shard, byteCount: bytes)
+    let trained = computedCount(
+      unit, network: pass.kind == .trained, adapter: pass.kind == .adapterTrained)
+    let bytes = trained * work.state.gradient
+    costs.reduceSeconds = network.allToAll(shard, byteCount: bytes)
     costs.reduceBytes = Self.share(shard) * bytes
     return costs
   }
 
-  /// Parameters of a unit that a pass trains.
+  /// How often a pass loads its parameters: ranks that load together, as often as the deepest of their rollouts.
+  private func loadCount(_ pass: SimulatedPass) -> Double {
+    guard let stepCount = pass.stepCount else { return pass.repeatCount }
+    return WorkloadSizes.deepestRollout(
+      stepCount: stepCount,
+      peerCount: work.spreadsDepths ? min(layout.shape[.zero], stepCount) : 1)
+  }
+
+  /// Parameters of a unit that a pass trains, over all ranks.
   func trainedCount(_ pass: SimulatedPass, _ unit: SimulatedUnit) -> Double {
     switch pass.kind {
     case .silent: 0
@@ -152,40 +172,59 @@ package struct LayoutCosts: Sendable {
     }
   }
 
+  /// Elements that a rank computes with.
+  func computedCount(_ unit: SimulatedUnit, network: Bool, adapter: Bool) -> Double {
+    func part(_ count: Double, _ whole: Double) -> Double {
+      unit.isBlock ? (count - whole) / Double(tp) + whole : count
+    }
+    return (network ? part(unit.parameterCount, unit.wholeCount) : 0)
+      + (adapter ? part(unit.adapterCount, unit.wholeAdapterCount) : 0)
+  }
+
   /// - Parameters:
   ///   - count: exchanges of tokens, in those of a way forth.
   ///   - hops: tensors that go round, in those of a way forth.
-  ///   - attentions: operations of attention, likewise.
+  ///   - gathers: gathers of what is not kept, likewise.
+  ///   - columns: of columns of modulations, likewise.
   private func addExchanges(
-    _ costs: inout UnitCosts, _ unit: SimulatedUnit, count: Double, hops: Double,
-    attentions: Double
+    _ costs: inout UnitCosts, _ unit: SimulatedUnit, count: Double, hops: Double, gathers: Double,
+    columns: Double
   ) {
-    let exchanges = unit.exchanges ?? .joint(work.model.hiddenElementCount)
+    let exchanges = unit.exchanges ?? .joint([work.model.hiddenElementCount])
     let elementSize = work.state.activation
-    if sp > 1 {
-      for tensors in exchanges.scattered {
-        let bytes = tensors.elementCount * elementSize / Double(tokens * tp)
-        costs.exchangeSeconds +=
-          tensors.count * count * network.allToAll(sequence, byteCount: bytes)
-        costs.exchangeBytes += tensors.count * count * Self.share(sequence) * bytes
-      }
+    for tensors in exchanges.scattered {
+      let bytes = tensors.elementCount * elementSize / Double(tokens * tp)
+      addCollective(&costs, sequence, bytes, count: tensors.count * count)
     }
     addShared(&costs, exchanges, count: count)
     if ring > 1 {
       let bytes = exchanges.circulated * elementSize / Double(tokens * tp)
       let hop = network.message(byteCount: bytes, crossesNodes: crossesInRing)
-      let seconds = hops * Double(ring - 1) * hop
-      let hidden = attentions * unit.attention / Double(tokens * tp) / rate
-      costs.exchangeSeconds += layout.overlaps ? max(0, seconds - hidden) : seconds
+      costs.exchangeSeconds += hops * Double(ring - 1) * (hop + work.machine.exchangeWait)
       costs.exchangeBytes += hops * Double(ring - 1) * bytes
     }
     if tp > 1 {
-      for tensors in exchanges.gathered {
-        let bytes = tensors.elementCount * elementSize / Double(tokens)
-        costs.exchangeSeconds += tensors.count * count * network.gather(tensor, byteCount: bytes)
-        costs.exchangeBytes += tensors.count * count * Self.share(tensor) * bytes
+      func add(_ tensors: [ExchangedTensors], _ count: Double, over parts: Int) {
+        for tensors in tensors {
+          addCollective(
+            &costs, tensor, tensors.elementCount * elementSize / Double(parts),
+            count: tensors.count * count)
+        }
       }
+      add(exchanges.gathered, gathers, over: tokens)
+      add(exchanges.reduced, count, over: tokens)
+      add(exchanges.columns, columns, over: 1)
     }
+  }
+
+  /// All-to-alls, gathers or sums of so many bytes, one after the other.
+  private func addCollective(
+    _ costs: inout UnitCosts, _ group: RankGroup, _ byteCount: Double, count: Double = 1
+  ) {
+    guard group.size > 1, byteCount > 0 else { return }
+    costs.exchangeSeconds +=
+      count * (network.allToAll(group, byteCount: byteCount) + work.machine.exchangeWait)
+    costs.exchangeBytes += count * Self.share(group) * byteCount
   }
 
   /// Gathers of keys and values that all need, over the ranks of a piece of the tokens, then over pieces.
@@ -193,43 +232,68 @@ package struct LayoutCosts: Sendable {
     _ costs: inout UnitCosts, _ exchanges: UnitExchanges, count: Double
   ) {
     let shared = exchanges.shared
-    guard shared.count > 0 else { return }
     let bytes = shared.elementCount * work.state.activation / Double(tp)
     let isGathered = sp > 1 && !exchanges.hasSharedHeads
     let rounds = [
       (sequence, isGathered ? bytes / Double(ring) : 0),
       (ringGroup, bytes / (isGathered ? 1 : Double(sp))),
     ]
-    for (group, bytes) in rounds where group.size > 1 && bytes > 0 {
-      costs.exchangeSeconds += shared.count * count * network.gather(group, byteCount: bytes)
-      costs.exchangeBytes += shared.count * count * Self.share(group) * bytes
+    for (group, bytes) in rounds {
+      addCollective(&costs, group, bytes, count: shared.count * count)
     }
   }
 
   private func addGather(
     _ costs: inout UnitCosts, _ pass: SimulatedPass, _ unit: SimulatedUnit
   ) {
-    guard layout.zeroStage >= 3 && shard.size > 1 else { return }
-    let count = unit.parameterCount + (pass.isAdapted ? unit.adapterCount : 0)
-    let bytes = count / Double(tp) * work.state.parameter
-    costs.gatherSeconds = network.gather(shard, byteCount: bytes)
+    guard layout.zeroStage == .parameters && shard.size > 1 else { return }
+    let bytes =
+      computedCount(unit, network: true, adapter: pass.loadsAdapter) * work.state.parameter
+    costs.gatherSeconds = network.allToAll(shard, byteCount: bytes)
     costs.gatherBytes = Self.share(shard) * bytes
   }
 
-  // MARK: Between stages and after the turn
+  // MARK: Between stages, between roles, and after the turn
 
-  /// Hidden states of a microbatch from one stage to the next.
-  func message(from stage: Int, to next: Int) -> (seconds: Double, bytes: Double) {
-    let bytes = work.model.hiddenElementCount / Double(tokens * tp) * work.state.activation
-    let crosses = layout.crossesNodes(fromStage: stage, to: next)
-    return (network.message(byteCount: bytes, crossesNodes: crosses), bytes)
+  /// A message or several, one after the other.
+  struct Message {
+    var seconds: Double
+    var bytes: Double
   }
 
-  /// A result of the last stage back to the first: latents, in fp32.
-  func latents(from stage: Int) -> (seconds: Double, bytes: Double) {
-    let bytes = 4 * Double(work.model.latentElementCount * work.model.samplesPerMicrobatch)
-    let crosses = layout.crossesNodes(fromStage: stage, to: 0)
-    return (network.message(byteCount: bytes, crossesNodes: crosses), bytes)
+  private func message(_ byteCount: Double, crossesNodes: Bool, count: Int = 1) -> Message {
+    Message(
+      seconds: Double(count) * network.message(byteCount: byteCount, crossesNodes: crossesNodes),
+      bytes: Double(count) * byteCount)
+  }
+
+  /// The state of a microbatch from one stage to the next, or what of its gradients is wanted back.
+  /// - Parameter block: the one that it stands before.
+  func message(
+    from stage: Int, to next: Int, beforeBlock block: Int, hasCondition: Bool
+  ) -> Message {
+    let handed = work.model.handedElementCount(beforeBlock: block)
+    let count =
+      work.model.hiddenElementCount / Double(tokens * tp) + (hasCondition ? handed.condition : 0)
+    var message = message(
+      count * work.state.activation + 4 * handed.words,
+      crossesNodes: layout.crossesNodes(fromStage: stage, to: next))
+    message.seconds += work.machine.exchangeWait
+    return message
+  }
+
+  /// Bytes of a microbatch's latents, in fp32.
+  var latentByteCount: Double {
+    4 * Double(work.model.latentElementCount * work.model.samplesPerMicrobatch)
+  }
+
+  /// A velocity of the last stage to all others.
+  func velocity(from stage: Int) -> Message {
+    var message = message(
+      latentByteCount, crossesNodes: layout.crossesNodes(fromStage: stage, to: 0),
+      count: layout.stageCount - 1)
+    message.seconds += work.machine.exchangeWait
+    return message
   }
 
   /// What follows the passes of a turn.
@@ -244,33 +308,31 @@ package struct LayoutCosts: Sendable {
     var gatherBytes = 0.0
   }
 
-  /// - Parameters:
-  ///   - count: trained parameters of the stage, whole.
-  ///   - isReduced: whether gradients were summed to their owners block by block.
-  func update(count: Double, isReduced: Bool, hasAverage: Bool) -> Update {
+  /// - Parameter count: trained parameters of the stage, whole.
+  func update(count: Double, hasAverage: Bool) -> Update {
     let replicas = layout.replicaGroup
-    let gradients = count / Double(tp) * work.state.gradient
-    let isSharded = layout.zeroStage >= 1
+    let gradients = count * work.state.gradient
     var update = Update()
-    if !isReduced {
-      update.reduceSeconds = network.gather(shard, byteCount: gradients)
+    if !layout.sumsBlocks {
+      update.reduceSeconds = network.allToAll(shard, byteCount: gradients)
       update.reduceBytes = Self.share(shard) * gradients
     }
-    if !isSharded {
-      update.gatherSeconds += network.gather(shard, byteCount: gradients)
-      update.gatherBytes += Self.share(shard) * gradients
-    }
-    let own = isSharded ? gradients / Double(layout.shardCount) : gradients
+    let own = gradients / Double(layout.shardCount)
     update.reduceSeconds += network.allReduce(replicas, byteCount: own)
     update.reduceBytes += 2 * Self.share(replicas) * own
     // 28 bytes of a parameter pass through memory, 36 with the average.
-    let owned = count / Double(tp) / (isSharded ? Double(layout.shardCount) : 1)
+    let owned = count / Double(layout.shardCount)
     update.optimizerSeconds = owned * (hasAverage ? 36 : 28) / work.machine.memoryBandwidth
-    if layout.zeroStage == 1 || layout.zeroStage == 2 {
-      let parameters = count / Double(tp) * work.state.parameter
-      update.gatherSeconds += network.gather(shard, byteCount: parameters)
+    if layout.zeroStage != .parameters {
+      let parameters = count * work.state.parameter
+      update.gatherSeconds += network.allToAll(shard, byteCount: parameters)
       update.gatherBytes += Self.share(shard) * parameters
     }
     return update
   }
+}
+
+extension SimulatedLayout {
+  /// Whether gradients of a microbatch are summed block by block.
+  var sumsBlocks: Bool { zeroStage != .optimizer }
 }

@@ -128,7 +128,9 @@ private struct MultimodalCounts {
     }
     return UnitExchanges(
       scattered: scattered, circulated: 2 * (imageCount + textCount),
-      gathered: tensors(isReleased ? 5 : 4, isLast ? 1 : isReleased ? 5 : 4),
+      gathered: tensors(2, isLast ? 1 : 2),
+      reduced: tensors(isReleased ? 3 : 2, isLast ? 0 : isReleased ? 3 : 2),
+      columns: [6, isLast ? 2 : 6].map { ExchangedTensors(1, of: $0 * batch * d) },
       shared: ExchangedTensors(isReleased ? 2 : 0, of: batch * text * d),
       hasSharedHeads: form.exchangesAllBranches)
   }

@@ -9,17 +9,22 @@
 // so that both kinds of blocks run for the same time but for modulation. The ends are the rest.
 // Elementwise work is in the machine's step efficiency.
 
+import MeshLayout
+
 /// Ends or one block.
 package struct SimulatedUnit: Equatable, Sendable {
   package var parameterCount: Double
   package var adapterCount: Double
+  /// Of both, what ranks that cut weights have all of it: norms, biases, one factor of every adapter.
+  package var wholeCount = 0.0
+  package var wholeAdapterCount = 0.0
   /// Operations of products with weights that split over tokens and heads.
   package var linear: Double
   /// q kᵀ and p v.
   package var attention: Double
   /// The low-rank branch, where it runs.
   package var adapter: Double
-  /// Operations that every rank of a sequence-parallel group repeats: conditions and text.
+  /// Operations that every rank of those that share tokens repeats: conditions and text. In blocks their weights are cut.
   package var repeated: Double
   /// Whether it has an attention to exchange tokens for, and activations to keep.
   package var isBlock: Bool
@@ -56,6 +61,8 @@ package struct SimulatedModel: Equatable, Sendable {
   /// Elements of a block's activations for each element of its hidden states: Megatron's 34 bytes in 16 bits without
   /// scores, or counted.
   package var elementsOfBlock: Double
+  /// Before and behind how many blocks image or video and text are streams of their own; nil: all.
+  package var doubleBlockCount: Int?
 
   package init(
     ends: SimulatedUnit, blocks: [SimulatedUnit], headCount: Int, width: Int,
@@ -77,6 +84,20 @@ package struct SimulatedModel: Equatable, Sendable {
     case .doubleAndSingleStream: self.init(dualStream: sizes)
     case .multimodal(let form): self.init(sizes, form)
     }
+    noteWhole(sizes.networkUnits, \.wholeCount)
+    noteWhole(sizes.adapterUnits, \.wholeAdapterCount)
+  }
+
+  /// Counts elements of tensors that are not cut, where the units of a network are its blocks.
+  private mutating func noteWhole(
+    _ units: [PlannedUnit], _ path: WritableKeyPath<SimulatedUnit, Double>
+  ) {
+    let units = units.filter(\.isBlock)
+    guard units.count == blocks.count else { return }
+    for (index, unit) in units.enumerated() {
+      blocks[index][keyPath: path] = Double(
+        unit.tensors.reduce(0) { $0 + ($1.stretches.isEmpty ? $1.range.count : 0) })
+    }
   }
 
   private init(dualStream sizes: WorkloadSizes) {
@@ -90,7 +111,8 @@ package struct SimulatedModel: Equatable, Sendable {
       Double(network.doubleBlockCount) * shares.double
       + Double(network.singleBlockCount) * shares.single
     func block(
-      _ parameterCount: Double, modulation: Double, adapterShare: Double, adapterWidth: Double
+      _ parameterCount: Double, modulation: Double, adapterShare: Double, adapterWidth: Double,
+      _ exchanges: UnitExchanges
     ) -> SimulatedUnit {
       SimulatedUnit(
         parameterCount: parameterCount,
@@ -99,15 +121,17 @@ package struct SimulatedModel: Equatable, Sendable {
         linear: 2 * batch * tokens * (4 * d * d + 2 * d * m),
         attention: 4 * batch * tokens * tokens * d,
         adapter: 2 * batch * rank * tokens * adapterWidth,
-        repeated: 2 * batch * modulation)
+        repeated: 2 * batch * modulation, exchanges: exchanges)
     }
     let headWidth = Double(network.headWidth)
     let double = block(
       2 * (10 * d * d + 2 * d * m + 11 * d + m + 2 * headWidth), modulation: 12 * d * d,
-      adapterShare: shares.double, adapterWidth: 8 * d + 2 * (d + m))
+      adapterShare: shares.double, adapterWidth: 8 * d + 2 * (d + m),
+      .joint([batch * l * d, batch * t * d], modulations: [6 * batch * d, 6 * batch * d]))
     let single = block(
       7 * d * d + 2 * d * m + 7 * d + m + 2 * headWidth, modulation: 3 * d * d,
-      adapterShare: shares.single, adapterWidth: 7 * d + 2 * (d + m))
+      adapterShare: shares.single, adapterWidth: 7 * d + 2 * (d + m),
+      .joint([batch * tokens * d], layersInARow: 1, modulations: [3 * batch * d]))
     let blocks =
       Array(repeating: double, count: network.doubleBlockCount)
       + Array(repeating: single, count: network.singleBlockCount)
@@ -130,6 +154,7 @@ package struct SimulatedModel: Equatable, Sendable {
       ends: ends, blocks: blocks, headCount: network.headCount, width: network.width,
       samplesPerMicrobatch: sizes.samplesPerMicrobatch, tokenCount: network.rowCount,
       latentElementCount: network.latentCount)
+    doubleBlockCount = network.doubleBlockCount
   }
 
   package var parameterCount: Double {
@@ -139,6 +164,13 @@ package struct SimulatedModel: Equatable, Sendable {
   /// Elements of a microbatch's hidden states.
   package var hiddenElementCount: Double {
     Double(samplesPerMicrobatch) * Double(tokenCount) * Double(width)
+  }
+
+  /// Elements that a stage hands on besides hidden states before a block: the condition, and a word for each tensor
+  /// that says whether its gradient is wanted.
+  func handedElementCount(beforeBlock block: Int) -> (condition: Double, words: Double) {
+    let streamCount = doubleBlockCount.map { block <= $0 ? 2.0 : 1 } ?? 2
+    return (Double(samplesPerMicrobatch * width), streamCount + 1)
   }
 
   /// Operations of a forward pass of a microbatch, without the adapter.

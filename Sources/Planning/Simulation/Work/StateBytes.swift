@@ -2,7 +2,9 @@
 //
 // N ranks share what a ZeRO stage shards: 1 optimizer state and average, 2 gradients too, 3 parameters too.
 // Mixed precision with Adam: 16, 4 + 12/N, 2 + 14/N, 16/N; fp32: 16, 8 + 8/N, 4 + 12/N, 16/N; an average
-// adds 4/N. Source: specs of distributed systems §3 (ZeRO, 1910.02054).
+// adds 4/N. With nothing to share N is 1. Source: specs of distributed systems §3 (ZeRO, 1910.02054).
+
+package import MeshLayout
 
 /// How numbers are held, in bytes of an element.
 package struct StateBytes: Codable, Equatable, Sendable {
@@ -43,18 +45,22 @@ package struct StateBytes: Codable, Equatable, Sendable {
 
   /// A trained role.
   package func trained(
-    parameterCount: Double, zeroStage: Int, shardCount: Int, hasAverage: Bool = false
+    parameterCount: Double, zeroStage: ZeroStage, shardCount: Int, hasAverage: Bool = false
   ) -> Held {
-    func shared(from stage: Int) -> Double { zeroStage >= stage ? Double(shardCount) : 1 }
+    func shared(from stage: ZeroStage) -> Double { zeroStage >= stage ? Double(shardCount) : 1 }
     return Held(
-      parameters: parameterCount * parameter / shared(from: 3),
-      gradients: parameterCount * gradient / shared(from: 2),
-      optimizer: parameterCount * optimizer / shared(from: 1),
-      average: hasAverage ? parameterCount * average / shared(from: 1) : 0)
+      parameters: parameterCount * parameter / shared(from: .parameters),
+      gradients: parameterCount * gradient / shared(from: .gradients),
+      optimizer: parameterCount * optimizer / shared(from: .optimizer),
+      average: hasAverage ? parameterCount * average / shared(from: .optimizer) : 0)
   }
 
   /// A frozen role: its parameters alone.
-  package func frozen(parameterCount: Double, zeroStage: Int, shardCount: Int) -> Held {
-    Held(parameters: parameterCount * parameter / (zeroStage >= 3 ? Double(shardCount) : 1))
+  package func frozen(
+    parameterCount: Double, zeroStage: ZeroStage, shardCount: Int
+  ) -> Held {
+    Held(
+      parameters: parameterCount * parameter
+        / (zeroStage == .parameters ? Double(shardCount) : 1))
   }
 }

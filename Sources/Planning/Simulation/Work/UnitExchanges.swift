@@ -17,8 +17,12 @@ package struct UnitExchanges: Equatable, Sendable {
   package var scattered: [ExchangedTensors]
   /// Keys and values that go round a ring.
   package var circulated: Double
-  /// Own tokens to all that cut weights, or a sum of theirs: all-gathers and reduce-scatters over `tp`.
+  /// Own tokens to all that cut weights: all-gathers over `tp`, made once more on the way back, where they are not kept.
   package var gathered: [ExchangedTensors]
+  /// Sums of what these make, to own tokens or columns: reduce-scatters over `tp`.
+  package var reduced: [ExchangedTensors]
+  /// Own columns of modulations, of samples: all-gathers over `tp`.
+  package var columns: [ExchangedTensors]
   /// Keys and values that all ranks need whole: all-gathers over `sp`, then over a ring.
   package var shared: ExchangedTensors
   /// Whether those over `sp` are needless, since each of its ranks has them of its own heads.
@@ -26,20 +30,30 @@ package struct UnitExchanges: Equatable, Sendable {
 
   package init(
     scattered: [ExchangedTensors], circulated: Double, gathered: [ExchangedTensors],
+    reduced: [ExchangedTensors], columns: [ExchangedTensors] = [],
     shared: ExchangedTensors = ExchangedTensors(0, of: 0), hasSharedHeads: Bool = false
   ) {
     self.scattered = scattered
     self.circulated = circulated
     self.gathered = gathered
+    self.reduced = reduced
+    self.columns = columns
     self.shared = shared
     self.hasSharedHeads = hasSharedHeads
   }
 
-  /// Of one attention over all tokens, with the MLP behind it or beside it.
-  /// - Parameter hidden: elements of hidden states.
-  static func joint(_ hidden: Double) -> UnitExchanges {
-    UnitExchanges(
-      scattered: [ExchangedTensors(4, of: hidden)], circulated: 2 * hidden,
-      gathered: [ExchangedTensors(4, of: hidden)])
+  /// Of one attention over all tokens, with an MLP behind it (2 layers in a row, hence 2 gathers and sums) or
+  /// beside it (1).
+  /// - Parameters:
+  ///   - hidden: elements of the hidden states of each stream.
+  ///   - modulations: elements of the columns of each modulation.
+  static func joint(
+    _ hidden: [Double], layersInARow: Double = 2, modulations: [Double] = []
+  ) -> UnitExchanges {
+    let all = hidden.reduce(0, +)
+    let tensors = hidden.map { ExchangedTensors(layersInARow, of: $0) }
+    return UnitExchanges(
+      scattered: [ExchangedTensors(4, of: all)], circulated: 2 * all, gathered: tensors,
+      reduced: tensors, columns: modulations.map { ExchangedTensors(1, of: $0) })
   }
 }

@@ -45,7 +45,7 @@ struct VchitectExample<Scalar: KernelScalar> {
 
   /// Output and all gradients of Σ seed · output, those of the adapter alone if there is one.
   func run(
-    seed: Tensor<Scalar>, adapter: Adapter<Scalar>? = nil, recompute: Bool = false
+    seed: Tensor<Scalar>, adapter: Adapter<Scalar>? = nil, recomputedShare: Double = 0
   ) -> VchitectRun<Scalar> {
     let trained = adapter?.set.parameters ?? parameters
     trained.bindGradients(to: Buffer(zeroed: trained.layout.count))
@@ -53,7 +53,7 @@ struct VchitectExample<Scalar: KernelScalar> {
     let tape = Tape<Scalar>(arena: arena, role: .base)
     let input = tape.input(latents)
     let output = model.forward(
-      tape: tape, inputs(input), adapter: adapter, recomputedShare: recompute ? 1 : 0)
+      tape: tape, inputs(input), adapter: adapter, recomputedShare: recomputedShare)
     tape.backward([(output, seed)])
     var gradients = ["hidden_states": tape.gradient(of: input)?.array ?? []]
     for parameter in trained.parameters {

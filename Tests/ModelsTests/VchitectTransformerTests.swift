@@ -22,7 +22,8 @@ struct VchitectTransformerTests {
     let files = try Fixture(folder: VchitectExample<Scalar>.folder(fixture))
     let reference = try files.reference()
     let run = example.run(
-      seed: try files.tensor("output_grad", in: example.arena), recompute: recompute)
+      seed: try files.tensor("output_grad", in: example.arena),
+      recomputedShare: recompute ? 1 : 0)
     func expect(_ actual: [Scalar], _ name: String) throws {
       let expected = try reference.doubles(name)
       #expect(
@@ -62,9 +63,11 @@ struct VchitectTransformerTests {
     let example = try VchitectExample<Float>(fixture: name)
     let seed = example.output()
     let recorded = example.run(seed: seed)
-    let recomputed = example.run(seed: seed, recompute: true)
-    #expect(recorded.output.array == recomputed.output.array)
-    #expect(recorded.gradients == recomputed.gradients)
+    for share in [0.25, 0.5, 1] {
+      let recomputed = example.run(seed: seed, recomputedShare: share)
+      #expect(recorded.output.array == recomputed.output.array, "\(share) of the blocks")
+      #expect(recorded.gradients == recomputed.gradients, "\(share) of the blocks")
+    }
   }
 
   @Test(arguments: VchitectConfiguration.BlockVariant.allCases)

@@ -25,6 +25,7 @@ package protocol PipelineStage<Scalar>: AnyObject {
 
   /// Hands the state on to the next stage, and lets go of it; returns the velocity that the last stage makes of it. On
   /// the way back the gradient of the velocity is that of all stages, and the state's comes from the next one.
+  /// A stage whose gradients stop at its border returns a velocity of its own instead, and nothing comes back.
   func handOn(
     _ state: consuming [Value<Scalar>], velocityShape: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar>

@@ -148,11 +148,16 @@ struct VchitectTokensTests {
     }
   }
 
-  /// The text of the released model, and its heads.
-  @Test(arguments: SequencePlan.allCases)
-  func `eight parts of a long text agree too`(plan: SequencePlan) throws {
-    try VchitectTokens(heads: 24, frameCount: 2, textCount: 333)
-      .expectAgreement(ring: 1, sp: 8, plan: plan)
+  /// The text of the released model, whose tokens no number of parts divides, and its heads.
+  @Test(arguments: [
+    (2, SequencePlan.spatial, VchitectConfiguration.BlockVariant.v2), (4, .all, .v2),
+    (6, .spatial, .v2), (6, .all, .v1), (8, .spatial, .v2), (8, .all, .v2),
+  ])
+  func `parts of a long text agree too`(
+    degree: Int, plan: SequencePlan, variant: VchitectConfiguration.BlockVariant
+  ) throws {
+    try VchitectTokens(variant, heads: 24, frameCount: 2, textCount: 333)
+      .expectAgreement(ring: 1, sp: degree, plan: plan)
   }
 
   /// Specification of Vchitect-2.0, §6.4: 4 B F N D (p − 1) / p² elements a block and rank, and as many of

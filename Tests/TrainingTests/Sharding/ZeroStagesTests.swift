@@ -109,13 +109,17 @@ struct ZeroStagesTests {
       toEqual: try run(1, stage: 1, spread), "\(layout)")
   }
 
-  @Test(arguments: [(2, 2), (2, 3), (4, 3)])
+  @Test(arguments: [
+    (2, 2, Architecture.hunyuanVideo), (2, 3, .hunyuanVideo), (4, 3, .hunyuanVideo),
+    (4, 3, .vchitect),
+  ])
   func `what goes on beside the computation does not change a bit`(
-    layout: (ranks: Int, stage: Int)
+    layout: (ranks: Int, stage: Int, architecture: Architecture)
   ) throws {
     func change(_ overlap: ExchangeConfiguration.Overlap) -> (inout RunConfiguration) -> Void {
       {
         $0.exchange.overlap = overlap
+        $0.model.architecture = layout.architecture
         $0.distill.guidance = 2
         $0.model.recompute = true
       }

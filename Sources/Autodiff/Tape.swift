@@ -74,7 +74,7 @@ package final class Tape<Scalar: KernelScalar> {
     case leaf
     case operation(InputGradients<Scalar>, Backward)
     /// A stretch of the forward pass that stored only its inputs; its outputs are the nodes after it.
-    case recomputation(outputs: [Int], run: (_ outputGradients: [Tensor<Scalar>?]) -> Void)
+    case recomputation(outputs: [Int], run: () -> Void)
     case recomputedOutput
     /// Something that is due between the operations after it and those before.
     case event(() -> Void)
@@ -245,28 +245,43 @@ package final class Tape<Scalar: KernelScalar> {
     let outputNodes = outputs.indices.map { block + 1 + $0 }
     let kept = inputs.map { keep($0.tensor) }
     let gradients = inputs.map { input in input.node.map { nodes[$0].gradient } }
+    let outputGradients = outputs.map { Gradient<Scalar>(shape: $0.shape) }
     nodes.append(
       Node(
         gradient: Gradient(shape: []),
         step: .recomputation(outputs: outputNodes) {
-          [arena, role, precision, betweenOperations] outputGradients in
+          [arena, role, precision, betweenOperations] in
+          guard outputGradients.contains(where: { $0.sum != nil }) else { return }
           let again = Tape(
             arena: arena, role: role, precision: precision, isRecomputing: true,
             betweenOperations: betweenOperations)
-          let leaves = zip(kept, gradients).map { kept, gradient in
-            let tensor = kept.tensor
-            return gradient.map { again.leaf(tensor, gradient: $0) } ?? Value(constant: tensor)
-          }
-          let results = body(again, leaves)
-          again.backward(
-            zip(results, outputGradients).compactMap { result, gradient in
-              gradient.map { (result, $0) }
-            }, takingSeeds: true)
+          again.run(body, on: zip(kept, gradients).map { ($0, $1) }, takingSeeds: outputGradients)
+          again.runBack()
         }))
-    for output in outputs {
-      nodes.append(Node(gradient: Gradient(shape: output.shape), step: .recomputedOutput))
+    for gradient in outputGradients {
+      nodes.append(Node(gradient: gradient, step: .recomputedOutput))
     }
     return zip(outputs, outputNodes).map { Value($0.tensor, node: $1) }
+  }
+
+  /// Runs `body` on inputs that were kept, each with where its gradient goes, and takes the gradients of its results
+  /// over. Not inlined: its results are gone when the way back begins.
+  @inline(never)
+  private func run(
+    _ body: (Tape<Scalar>, [Value<Scalar>]) -> [Value<Scalar>],
+    on inputs: [(kept: KeptInput<Scalar>, gradient: Gradient<Scalar>?)],
+    takingSeeds seeds: [Gradient<Scalar>]
+  ) {
+    let results = body(
+      self,
+      inputs.map { input in
+        let tensor = input.kept.tensor
+        return input.gradient.map { leaf(tensor, gradient: $0) } ?? Value(constant: tensor)
+      })
+    for (result, seed) in zip(results, seeds) {
+      guard let node = result.node, let seed = seed.take() else { continue }
+      _ = nodes[node].gradient.adopt(seed, arena: arena, role: role)
+    }
   }
 
   private func keep(_ tensor: Tensor<Scalar>) -> KeptInput<Scalar> {
@@ -301,26 +316,21 @@ package final class Tape<Scalar: KernelScalar> {
 
   /// Accumulates the gradients of Σ ⟨value, seed⟩ into parameters and inputs.
   ///
-  /// A tape is differentiated once; saved tensors are dropped on the way.
+  /// A tape is differentiated once; saved tensors are dropped on the way, values and seeds live to the end of it.
   /// - Precondition: each seed has as many elements as its value.
   package func backward(_ seeds: [(value: Value<Scalar>, seed: Tensor<Scalar>)]) {
-    backward(seeds, takingSeeds: false)
-  }
-
-  private func backward(
-    _ seeds: [(value: Value<Scalar>, seed: Tensor<Scalar>)], takingSeeds: Bool
-  ) {
     for (value, seed) in seeds {
       guard let node = value.node else { continue }
       precondition(
         seed.count == value.tensor.count,
         "a seed of \(seed.count) elements for a value of \(value.tensor.count)")
-      if takingSeeds {
-        _ = nodes[node].gradient.adopt(seed, arena: arena, role: role)
-      } else {
-        nodes[node].gradient.add(seed, arena: arena, role: role)
-      }
+      nodes[node].gradient.add(seed, arena: arena, role: role)
     }
+    runBack()
+    withExtendedLifetime(seeds) {}
+  }
+
+  private func runBack() {
     for index in nodes.indices.reversed() {
       switch nodes[index].step {
       case .leaf, .recomputedOutput, .done: break
@@ -335,8 +345,7 @@ package final class Tape<Scalar: KernelScalar> {
         }
         nodes[index].step = .done
       case .recomputation(let outputs, let run):
-        let outputGradients = outputs.map { nodes[$0].gradient.take() }
-        if outputGradients.contains(where: { $0 != nil }) { run(outputGradients) }
+        run()
         for output in outputs { nodes[output].step = .done }
         nodes[index].step = .done
       }

@@ -1,5 +1,5 @@
 // Packed operands of products: words of 32 bits, one float or two bfloat16 that follow each other along
-// the sum, as vdpbf16ps takes them. Shared by products.c and attention_words.c.
+// the sum, as vdpbf16ps takes them. Shared by products.c, packing.h and attention_words.c.
 #ifndef W2SVD_WORDS_H
 #define W2SVD_WORDS_H
 #include "loops.h"

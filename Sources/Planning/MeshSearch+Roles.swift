@@ -88,7 +88,16 @@ extension MeshSearch {
             "is \(generatorRankCount), but of \(rankCount) ranks 1 to \(rankCount - 1) can hold "
             + "the generator, for the others score it\(nearestSplit)"))
     }
-    problems += ofAll.problems
+    // A layout of all ranks may leave the roles none.
+    var all = ofAll
+    all.tellsNearest = false
+    let named = problems.isEmpty ? nearestSplit : ""
+    let ofAllRanks = all.problems
+    problems += ofAllRanks.enumerated().map { index, problem in
+      Problem(
+        key: problem.key,
+        message: problem.message + (index == ofAllRanks.count - 1 ? named : ""))
+    }
     if !problems.isEmpty { return problems }
     guard let all = ofAll.shapes.first else { return [] }
     // Of any number that is open the first: what is wrong with it is most often wrong with all.
@@ -137,32 +146,37 @@ extension MeshSearch {
 
   /// What would be legal instead: another number of generator ranks, or, where none is, other axes.
   private var nearestSplit: String {
+    guard tellsNearest else { return "" }
     var free = self
     (free.generatorRankCount, free.generatorStage, free.stage, free.zero) = (nil, nil, nil, nil)
-    if free.splitShapes.isEmpty {
+    if !free.splitShapes.contains(where: isOpen) {
       (free.dp, free.ring, free.sp, free.tp, free.stages) = (1, 1, 1, 1, 1)
       free.generatorDegrees = [:]
     }
     guard
-      let shape = free.splitShapes.min(by: { distance(to: $0) < distance(to: $1) }),
-      let ranks = shape.generatorRanks
+      let shape = free.splitShapes.filter(isOpen)
+        .min(by: { distance(to: $0) < distance(to: $1) }), let ranks = shape.generatorRanks
     else { return "" }
-    func axes(_ shape: MeshShape, _ names: [Axis: String]) -> String {
-      Axis.allCases.filter { shape[$0] > 1 }.compactMap { axis in
-        names[axis].map { ", mesh.\($0) \(shape[axis])" }
-      }.joined()
+    let names: [(axis: Axis, key: String, generatorKey: String)] = [
+      (.stages, "stages", "generatorStages"), (.dp, "dp", "generatorDp"),
+      (.ring, "ring", "generatorRing"), (.sp, "sp", "generatorSp"), (.tp, "tp", "generatorTp"),
+    ]
+    // What was asked for otherwise is to be set too, and what must stay at 1.
+    let asked: [Axis: Int] = [.stages: stages, .dp: dp, .ring: ring, .sp: sp ?? 1, .tp: tp]
+    var keys = ["generatorRanks \(ranks.count)", "zeroStage \(shape.zeroStage.rawValue)"]
+    if zero != nil { keys.append("zero \(shape[.zero])") }
+    for name in names
+    where shape[name.axis] > 1 || asked[name.axis] != shape[name.axis]
+      || closedAxes.contains(name.axis)
+    {
+      keys.append("\(name.key) \(shape[name.axis])")
     }
-    return "; legal here: mesh.generatorRanks \(ranks.count), mesh.zeroStage "
-      + "\(shape.zeroStage.rawValue)"
-      + axes(shape, [.stages: "stages", .dp: "dp", .ring: "ring", .sp: "sp", .tp: "tp"])
-      + (free.generatorDegrees.isEmpty
-        ? ""
-        : axes(
-          ranks.shape,
-          [
-            .stages: "generatorStages", .dp: "generatorDp", .ring: "generatorRing",
-            .sp: "generatorSp", .tp: "generatorTp",
-          ]))
+    if generatorStage != nil { keys.append("generatorZeroStage \(ranks.zeroStage.rawValue)") }
+    for name in names
+    where generatorDegrees[name.axis] != nil || ranks.shape[name.axis] != shape[name.axis] {
+      keys.append("\(name.generatorKey) \(ranks.shape[name.axis])")
+    }
+    return "; legal here: " + keys.map { "mesh.\($0)" }.joined(separator: ", ")
   }
 
   private func distance(to shape: MeshShape) -> Int {

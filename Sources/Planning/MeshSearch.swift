@@ -36,7 +36,9 @@ package struct MeshSearch: Equatable, Sendable {
   /// Degrees of these ranks, but that of `zero`, where they are not those of the others.
   package var generatorDegrees: [Axis: Int] = [:]
   /// Whether problems tell what would be legal instead.
-  var tellsNearest = true
+  package var tellsNearest = true
+  /// Axes that other settings leave at 1, as is told where those are: with more, no layout is named as legal.
+  package var closedAxes: Set<Axis> = []
 
   package init(
     rankCount: Int, microbatchCount: Int, headCount: Int, mlpWidth: Int = 0, dp: Int = 1,
@@ -309,7 +311,9 @@ package struct MeshSearch: Equatable, Sendable {
       for ring in fall(from: ring) {
         for tp in fall(from: tp) {
           (free.stages, free.ring, free.tp) = (stages, ring, tp)
-          if let shape = free.shapes.first { return "; legal here: \(Self.keys(of: shape))" }
+          if let shape = free.shapes.first(where: isOpen) {
+            return "; legal here: \(keys(of: shape))"
+          }
         }
       }
     }
@@ -320,24 +324,38 @@ package struct MeshSearch: Equatable, Sendable {
       for ring in kept(ring) {
         for tp in kept(tp) {
           (free.ring, free.tp) = (ring, tp)
-          guard let shape = free.shapes.first else { continue }
+          guard let shape = free.shapes.first(where: isOpen) else { continue }
           return "; the next smaller number of ranks with a layout is \(count) "
-            + "(\(Self.keys(of: shape)))"
+            + "(\(keys(of: shape)))"
         }
       }
     }
     return ""
   }
 
-  private static func keys(of shape: MeshShape) -> String {
-    "mesh.zero \(shape[.zero]), \(sharing(shape))"
-      + (shape.zeroStage == .optimizer ? "" : ", mesh.zeroStage \(shape.zeroStage.rawValue)")
+  /// Whether all settings, not the rules of meshes alone, allow a layout.
+  func isOpen(_ shape: MeshShape) -> Bool {
+    closedAxes.allSatisfy { shape[$0] == 1 && shape.generatorRanks?.shape[$0] ?? 1 == 1 }
   }
 
-  private static func sharing(_ shape: MeshShape) -> String {
-    (shape[.stages] > 1 ? "mesh.stages \(shape[.stages]), " : "")
-      + (shape[.dp] > 1 ? "mesh.dp \(shape[.dp]), " : "")
-      + (shape[.ring] > 1 ? "mesh.ring \(shape[.ring]), " : "") + "mesh.sp \(shape[.sp])"
-      + (shape[.tp] > 1 ? ", mesh.tp \(shape[.tp])" : "")
+  /// What is to be set for a layout: also to 1, what was asked for otherwise.
+  private func keys(of shape: MeshShape) -> String {
+    let asked: [(axis: Axis, degree: Int)] = [
+      (.stages, stages), (.dp, dp), (.ring, ring), (.tp, tp),
+    ]
+    let changed = Set(asked.filter { shape[$0.axis] != $0.degree }.map(\.axis))
+    let namesStage = shape.zeroStage != (stage ?? .optimizer)
+    return "mesh.zero \(shape[.zero]), \(Self.sharing(shape, naming: changed))"
+      + (namesStage || shape.zeroStage != .optimizer
+        ? ", mesh.zeroStage \(shape.zeroStage.rawValue)" : "")
+  }
+
+  /// - Parameter named: axes that are told also where they are 1.
+  private static func sharing(_ shape: MeshShape, naming named: Set<Axis> = []) -> String {
+    let axes: [(axis: Axis, key: String)] = [
+      (.stages, "stages"), (.dp, "dp"), (.ring, "ring"), (.sp, "sp"), (.tp, "tp"),
+    ]
+    return axes.filter { $0.axis == .sp || shape[$0.axis] > 1 || named.contains($0.axis) }
+      .map { "mesh.\($0.key) \(shape[$0.axis])" }.joined(separator: ", ")
   }
 }

@@ -55,8 +55,7 @@ package struct NetworkSizes: Codable, Equatable, Sendable {
 
   /// In how many slices sums over heads and hidden units are made; nil: at once.
   var sliceCount: Int? {
-    sumsInBlocks && form == .doubleAndSingleStream
-      ? MeshLayout.sliceCount(heads: headCount, hiddenUnits: mlpWidth) : nil
+    sumsInBlocks ? MeshLayout.sliceCount(heads: headCount, hiddenUnits: mlpWidth) : nil
   }
 
   /// D.

@@ -134,7 +134,9 @@ struct MeshSearchRolesTests {
     #expect(small.map(\.key) == ["mesh.sp", "mesh.sp"])
     #expect(small[0].message.contains("(of the 2 ranks that score samples"))
     #expect(small[1].message.contains("of the 2 ranks that hold the generator"))
-    #expect(small[0].message.hasSuffix("; legal here: mesh.generatorRanks 2, mesh.zeroStage 1"))
+    #expect(
+      small[0].message.hasSuffix(
+        "; legal here: mesh.generatorRanks 2, mesh.zeroStage 1, mesh.dp 1, mesh.sp 1"))
     // Six heads in four parts.
     let heads = search(8) {
       $0.generatorRankCount = 4

@@ -148,19 +148,20 @@ extension Tape {
 
   /// y = x + bias, for a sum that a bias is not a part of.
   /// - Shapes: x […, D], bias [D] → […, D].
-  package func add(_ x: Value<Scalar>, bias: Parameter<Scalar>) -> Value<Scalar> {
+  /// - Parameter sums: the gradient of the bias.
+  package func add(
+    _ x: Value<Scalar>, bias: Parameter<Scalar>, sums: RowSums = .whole
+  ) -> Value<Scalar> {
     let width = bias.value.count
     precondition(x.shape.last == width, "a bias of \(width) for \(x.shape)")
     let rowCount = x.tensor.count / width
     let output = result(x.shape)
     output.buffer.copy(from: x.tensor.buffer)
-    for row in 0..<rowCount {
-      Scalar.add(1, bias.value.buffer, to: output.buffer[row * width..<(row + 1) * width])
-    }
-    return record(output, from: [x, weight(bias)]) { outputGradient, gradients in
-      gradients.addend(of: 1).map {
-        Scalar.addColumnSums(of: outputGradient.buffer, rowCount: rowCount, to: $0)
-      }
+    Scalar.addBias(bias.value.buffer, toRowsOf: output.buffer, rowCount: rowCount)
+    return record(output, from: [x, weight(bias)]) { [unowned self] outputGradient, gradients in
+      addColumnSums(
+        of: Matrix(outputGradient.buffer, rows: rowCount, columns: width),
+        to: gradients.place(of: 1), sums)
       gradients.pass(outputGradient, to: [0])
     }
   }
@@ -173,13 +174,14 @@ extension Tape {
   }
 
   /// dx_p += dy W_p; dW_p += dyᵀ x_p.
+  /// - Parameter firstPlace: of the inputs among those of the operation.
   func contribute(
     _ dy: Matrix<Scalar>, inputs: KeptInputs<Scalar>, weight: Parameter<Scalar>,
-    to gradients: InputGradients<Scalar>, weightPlace: Int, _ sums: RowSums
+    to gradients: InputGradients<Scalar>, firstPlace: Int = 0, weightPlace: Int, _ sums: RowSums
   ) {
     let widths = inputs.widths
     for (index, part) in columns(of: weight.value, rows: dy.columnCount, widths).enumerated() {
-      guard let dx = gradients.place(of: index) else { continue }
+      guard let dx = gradients.place(of: firstPlace + index) else { continue }
       Scalar.multiply(
         dy, part, scale: 1, accumulating: dx.accumulates, precision: precision,
         choice: sums.kernelChoice,

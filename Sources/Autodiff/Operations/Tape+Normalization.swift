@@ -25,15 +25,17 @@ extension Tape {
       scaleOffset: offset, epsilon: Scalar(epsilon), shape: shape, into: output.buffer,
       mean: mean.buffer, inverseDeviation: inverseDeviation.buffer)
     let inputs = [x] + [scale, shift].compactMap(\.self)
-    let inputCount = inputs.count
+    // Of the shift only is kept whether there is one.
+    let (scalePlace, shiftPlace) = (
+      scale.map { _ in 1 }, shift.map { _ in inputs.count - 1 }
+    )
     if let blocks = sums.blocks {
       return record(output, from: inputs) { [unowned self] outputGradient, gradients in
         let dx = gradients.place(of: 0)
         sum(
           over: blocks, rowCount: rowCount,
           into: [
-            scale == nil ? nil : gradients.place(of: 1),
-            shift == nil ? nil : gradients.place(of: inputCount - 1),
+            scalePlace.flatMap(gradients.place(of:)), shiftPlace.flatMap(gradients.place(of:)),
           ]
         ) { piece, sums in
           let part = shape.part(piece.rows)
@@ -51,8 +53,8 @@ extension Tape {
         outputGradient: outputGradient.buffer, x: x.tensor.buffer, scale: scaleBuffer,
         scaleOffset: offset, shape: shape, mean: mean.buffer,
         inverseDeviation: inverseDeviation.buffer, inputGradient: gradients.place(of: 0),
-        scaleGradient: scale == nil ? nil : gradients.addend(of: 1),
-        shiftGradient: shift == nil ? nil : gradients.addend(of: inputCount - 1))
+        scaleGradient: scalePlace.flatMap(gradients.addend(of:)),
+        shiftGradient: shiftPlace.flatMap(gradients.addend(of:)))
     }
   }
 

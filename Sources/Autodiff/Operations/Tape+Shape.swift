@@ -93,10 +93,12 @@ extension Tape {
     let shape = axes.map { x.shape[$0] }
     let output = result(shape)
     Scalar.permute(x.tensor.buffer, shape: x.shape, axes: axes, into: output.buffer)
-    return record(output, from: [x]) { [unowned self] outputGradient, gradients in
+    // Of the input only its shape is kept.
+    return record(output, from: [x]) {
+      [inputShape = x.shape, unowned self] outputGradient, gradients in
       guard let dx = gradients.place(of: 0) else { return }
       let inverse = axes.indices.map { axis in axes.firstIndex(of: axis) ?? 0 }
-      let back = dx.accumulates ? scratch(x.shape).buffer : dx.buffer
+      let back = dx.accumulates ? scratch(inputShape).buffer : dx.buffer
       Scalar.permute(outputGradient.buffer, shape: shape, axes: inverse, into: back)
       if dx.accumulates { Scalar.add(1, back, to: dx.buffer) }
     }

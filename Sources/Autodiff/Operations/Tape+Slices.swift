@@ -82,6 +82,62 @@ final class ColumnGradients<Scalar: KernelScalar> {
   }
 }
 
+/// One of the row-parallel layers whose outputs are summed.
+package struct RowLayer<Scalar: KernelScalar> {
+  /// Side by side.
+  let parts: [Value<Scalar>]
+  let weight: Parameter<Scalar>
+  let bias: Parameter<Scalar>?
+  private let update: LowRankUpdate<Scalar>?
+
+  package init(
+    parts: [Value<Scalar>], weight: Parameter<Scalar>, bias: Parameter<Scalar>?,
+    update: LowRankUpdate<Scalar>?
+  ) {
+    self.parts = parts
+    self.weight = weight
+    self.bias = bias
+    self.update = update
+  }
+
+  /// K_p.
+  var widths: [Int] { parts.map { $0.shape.last ?? 1 } }
+  var activeUpdate: LowRankUpdate<Scalar>? { update.flatMap { $0.scale == 0 ? nil : $0 } }
+
+  func requireSizes(leading: [Int], outputWidth: Int) {
+    precondition(
+      weight.value.shape[0] == outputWidth
+        && widths.reduce(0, +) == weight.value.count / outputWidth
+        && parts.allSatisfy { Array($0.shape.dropLast()) == leading },
+      "\(weight.name) of \(weight.value.shape), the input is \(parts.map(\.shape))")
+  }
+}
+
+/// What the way back of such a layer needs.
+private struct RowLayerRecord<Scalar: KernelScalar> {
+  let inputs: KeptInputs<Scalar>
+  let weight: Parameter<Scalar>
+  let update: LowRankUpdate<Scalar>?
+  /// x Aᵀ of own rows, scaled.
+  let hidden: Tensor<Scalar>?
+  /// Among the operation's inputs: of the first part, of the weight, of the bias and of the lower factor.
+  let firstPlace: Int
+  let weightPlace: Int
+  let biasPlace: Int?
+  let downPlace: Int
+
+  init(_ layer: RowLayer<Scalar>, hidden: Tensor<Scalar>?, rowCount: Int, firstPlace: Int) {
+    inputs = KeptInputs(layer.parts, rowCount: rowCount, widths: layer.widths)
+    (weight, update) = (layer.weight, layer.activeUpdate)
+    self.hidden = hidden
+    self.firstPlace = firstPlace
+    let weightPlace = firstPlace + layer.parts.count
+    self.weightPlace = weightPlace
+    biasPlace = layer.bias == nil ? nil : weightPlace + 1
+    downPlace = weightPlace + (layer.bias == nil ? 1 : 2)
+  }
+}
+
 extension Tape {
   // MARK: Column-parallel layers
 
@@ -165,85 +221,105 @@ extension Tape {
 
   // MARK: Row-parallel layers
 
-  /// Own columns of the group's rows → own rows of all outputs:
-  /// y = Σ_s Σ_p x_ps W_psᵀ + bias + scale · (Σ_s Σ_p x_ps A_psᵀ) Bᵀ, slices s in the tree.
-  /// - Shapes: x_p shape × K_p with Σ K_p = K, weight [D, K], bias [D] → own shape × D.
+  /// The sum of row-parallel layers: own columns of the group's rows → own rows of all outputs,
+  /// y = Σ_l (Σ_s Σ_p x_lps W_lpsᵀ + bias_l + scale_l · (Σ_s Σ_p x_lps A_lpsᵀ) B_lᵀ), slices s in the tree, each of them one
+  /// product over all layers l.
+  /// - Shapes: x_lp shape × K_lp with Σ_p K_lp = K_l, weights [D, K_l], biases [D] → own shape × D.
   /// - Parameters:
   ///   - sums: gradients of what is cut, over the group's rows.
   ///   - ownSums: gradients of what all ranks have, over own rows.
   package func rowLinear(
-    parts: [Value<Scalar>], weight: Parameter<Scalar>, bias: Parameter<Scalar>,
-    update: LowRankUpdate<Scalar>?, _ slices: WeightSlices<Scalar>, sums: RowSums, ownSums: RowSums
+    _ layers: [RowLayer<Scalar>], _ slices: WeightSlices<Scalar>, sums: RowSums, ownSums: RowSums
   ) -> Value<Scalar> {
-    let outputWidth = weight.value.shape[0]
-    let widths = parts.map { $0.shape.last ?? 1 }
-    let leading = Array(parts[0].shape.dropLast())
-    precondition(
-      widths.reduce(0, +) == weight.value.count / outputWidth
-        && parts.allSatisfy { Array($0.shape.dropLast()) == leading },
-      "\(weight.name) of \(weight.value.shape), the input is \(parts.map(\.shape))")
+    let outputWidth = layers[0].weight.value.shape[0]
+    let leading = Array(layers[0].parts[0].shape.dropLast())
+    for layer in layers { layer.requireSizes(leading: leading, outputWidth: outputWidth) }
     let count = leading.reduce(1, *)
     let ownCount = slices.exchange.map { $0.ownShape.reduce(1, *) } ?? count
-    let update = update.flatMap { $0.scale == 0 ? nil : $0 }
-    let kept = KeptInputs(parts, rowCount: count, widths: widths)
-    let inputs = parts.map { $0.tensor }
-
-    func products(_ matrix: Tensor<Scalar>) -> (OwnSlice) -> [Product] {
-      let columns = columns(of: matrix, rows: matrix.shape[0], widths)
-      return { slice in
-        zip(zip(inputs, widths), columns).map { input, columns in
-          let x = Matrix(input.0.buffer, rows: count, columns: input.1)
-          return (slice.columns(of: x), slice.columns(of: columns).transposed)
-        }
+    func products(_ layer: RowLayer<Scalar>, _ matrix: Tensor<Scalar>, _ slice: OwnSlice)
+      -> [Product]
+    {
+      let columns = columns(of: matrix, rows: matrix.shape[0], layer.widths)
+      return zip(zip(layer.parts, layer.widths), columns).map { input, columns in
+        let x = Matrix(input.0.tensor.buffer, rows: count, columns: input.1)
+        return (slice.columns(of: x), slice.columns(of: columns).transposed)
       }
     }
     let output = result((slices.exchange?.ownShape ?? leading) + [outputWidth])
+    let isSingle = layers.count == 1 && layers[0].parts.count == 1
     sum(
-      into: output, slices, rows: (ownCount, count), scale: 1, bias: bias.value.buffer,
-      packed: parts.count == 1 ? weight.packed(precision) : nil, products(weight.value))
-    let hidden = update.map { update in
-      sum(
-        of: update.down.value.shape[0], slices, rows: (ownCount, count),
-        scale: Scalar(update.scale), isKept: true, products(update.down.value))
+      into: output, slices, rows: (ownCount, count), scale: 1, bias: layers[0].bias?.value.buffer,
+      packed: isSingle ? layers[0].weight.packed(precision) : nil
+    ) { slice in layers.flatMap { products($0, $0.weight.value, slice) } }
+    for case let bias? in layers.dropFirst().map(\.bias) {
+      Scalar.addBias(bias.value.buffer, toRowsOf: output.buffer, rowCount: ownCount)
     }
-    func up(_ update: LowRankUpdate<Scalar>) -> Matrix<Scalar> {
-      Matrix(update.up.value.buffer, rows: outputWidth, columns: update.up.value.shape[1])
+    var values: [Value<Scalar>] = []
+    let records = layers.map { layer -> RowLayerRecord<Scalar> in
+      let hidden = layer.activeUpdate.map { update in
+        let hidden = sum(
+          of: update.down.value.shape[0], slices, rows: (ownCount, count),
+          scale: Scalar(update.scale), isKept: true
+        ) { products(layer, update.down.value, $0) }
+        let rank = hidden.shape[1]
+        Scalar.multiply(
+          Matrix(hidden.buffer, rows: ownCount, columns: rank),
+          Matrix(update.up.value.buffer, rows: outputWidth, columns: rank).transposed, scale: 1,
+          accumulating: true, precision: precision, choice: .sameForParts,
+          into: Matrix(output.buffer, rows: ownCount, columns: outputWidth))
+        return hidden
+      }
+      let first = values.count
+      values += layer.parts
+      let parameters =
+        [layer.weight] + (layer.bias.map { [$0] } ?? [])
+        + (layer.activeUpdate.map { [$0.down, $0.up] } ?? [])
+      values += parameters.map { weight($0) }
+      return RowLayerRecord(layer, hidden: hidden, rowCount: count, firstPlace: first)
     }
-    func ownHidden() -> Matrix<Scalar>? {
-      hidden.map { Matrix($0.buffer, rows: ownCount, columns: $0.shape[1]) }
-    }
-    if let update, let hidden = ownHidden() {
-      Scalar.multiply(
-        hidden, up(update).transposed, scale: 1, accumulating: true, precision: precision,
-        choice: .sameForParts, into: Matrix(output.buffer, rows: ownCount, columns: outputWidth))
-    }
-
-    let factors = update.map { [self.weight($0.down), self.weight($0.up)] } ?? []
-    let values = parts + [self.weight(weight), self.weight(bias)] + factors
     return record(output, from: values) { [unowned self] outputGradient, gradients in
-      let ownGradient = Matrix(outputGradient.buffer, rows: ownCount, columns: outputWidth)
       var all = outputGradient
       if let exchange = slices.exchange {
         all = scratch([count, outputWidth])
         exchange.gather(outputGradient.buffer, all.buffer)
       }
-      let dy = Matrix(all.buffer, rows: count, columns: outputWidth)
-      let place = parts.count
-      contribute(dy, inputs: kept, weight: weight, to: gradients, weightPlace: place, sums)
-      if let update, let hidden = ownHidden() {
-        let hiddenGradient = scratch([count, hidden.columnCount])
-        let dh = Matrix(hiddenGradient.buffer, rows: count, columns: hidden.columnCount)
-        Scalar.multiply(
-          dy, up(update), scale: Scalar(update.scale), accumulating: false, precision: precision,
-          choice: .sameForParts, into: dh)
-        contribute(
-          dh, inputs: kept, weight: update.down, to: gradients, weightPlace: place + 2, sums)
-        if let upGradient = gradients.place(of: place + 3) {
-          addProducts(ownGradient, [hidden], [hidden.columnCount], to: upGradient, ownSums)
-        }
+      for layer in records {
+        differentiate(
+          layer, dy: Matrix(all.buffer, rows: count, columns: outputWidth),
+          own: Matrix(outputGradient.buffer, rows: ownCount, columns: outputWidth), gradients,
+          sums, ownSums)
       }
-      addColumnSums(of: ownGradient, to: gradients.place(of: place + 1), ownSums)
     }
+  }
+
+  /// dx_p += dy W_p + dh A_p with dh = scale · dy B; dW_p += dyᵀ x_p, dA_p += dhᵀ x_p over the group's rows; of own rows
+  /// dB += dyᵀ h and d bias += Σ dy.
+  private func differentiate(
+    _ layer: RowLayerRecord<Scalar>, dy: Matrix<Scalar>, own: Matrix<Scalar>,
+    _ gradients: InputGradients<Scalar>, _ sums: RowSums, _ ownSums: RowSums
+  ) {
+    let place = layer.firstPlace
+    contribute(
+      dy, inputs: layer.inputs, weight: layer.weight, to: gradients, firstPlace: place,
+      weightPlace: layer.weightPlace, sums)
+    if let update = layer.update, let hidden = layer.hidden {
+      let rank = hidden.shape[1]
+      let hiddenGradient = scratch([dy.rowCount, rank])
+      let dh = Matrix(hiddenGradient.buffer, rows: dy.rowCount, columns: rank)
+      Scalar.multiply(
+        dy, Matrix(update.up.value.buffer, rows: dy.columnCount, columns: rank),
+        scale: Scalar(update.scale), accumulating: false, precision: precision,
+        choice: .sameForParts, into: dh)
+      contribute(
+        dh, inputs: layer.inputs, weight: update.down, to: gradients, firstPlace: place,
+        weightPlace: layer.downPlace, sums)
+      if let upGradient = gradients.place(of: layer.downPlace + 1) {
+        addProducts(
+          own, [Matrix(hidden.buffer, rows: own.rowCount, columns: rank)], [rank], to: upGradient,
+          ownSums)
+      }
+    }
+    addColumnSums(of: own, to: layer.biasPlace.flatMap(gradients.place(of:)), ownSums)
   }
 
   // MARK: Sums

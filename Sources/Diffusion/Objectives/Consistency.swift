@@ -26,26 +26,21 @@ package struct ConsistencyObjective: Sendable {
     return (grid[n], grid[n - 1])
   }
 
+  /// Not inlined: so the noise lives to its end, as it is planned.
   /// - Shapes: clean, noise [B, …]; one pair of times per sample.
+  @inline(never)
   package func evaluate<Scalar: KernelScalar>(
     clean: Tensor<Scalar>, noise: Tensor<Scalar>, times: [(later: Double, earlier: Double)],
     generator: some Denoiser<Scalar>, target: some Denoiser<Scalar>, teacher: some Denoiser<Scalar>,
     on tape: Tape<Scalar>
   ) -> ObjectiveTerm<Scalar> {
-    let silent = tape.silent()
     let booking = Booking(tape.role, .activations)
     let later = times.map(\.later)
-    let earlier = times.map(\.earlier)
     let noisy = FlowMatching.noised(
       clean, noise: noise, times: later, in: tape.arena, booking: booking)
-    let teacherVelocity = teacher.velocity(of: Value(constant: noisy), times: later, on: silent)
+    let targetEstimate = targetEstimate(
+      Value(constant: noisy), times, target: target, teacher: teacher, on: tape.silent())
     let ones = Array(repeating: 1.0, count: times.count)
-    let moved = silent.combineSamples(
-      ones, Value(constant: noisy), times.map { $0.earlier - $0.later }, teacherVelocity)
-    let targetVelocity = target.velocity(of: moved, times: earlier, on: silent)
-    let targetEstimate = FlowMatching.cleanEstimate(
-      noisy: moved.tensor, velocity: targetVelocity.tensor, times: earlier)
-
     let velocity = generator.velocity(of: Value(constant: noisy), times: later, on: tape)
     let estimate = tape.combineSamples(
       ones, Value(constant: noisy), later.map { -$0 }, velocity)
@@ -63,5 +58,30 @@ package struct ConsistencyObjective: Sendable {
       loss: loss * scale, value: estimate,
       gradient: Tensor(
         rounding: gradient, shape: estimate.shape, in: tape.arena, booking: booking))
+  }
+
+  /// What the target makes of the teacher's step. Not inlined: what it makes on the way is gone when the generator runs.
+  @inline(never)
+  private func targetEstimate<Scalar: KernelScalar>(
+    _ noisy: Value<Scalar>, _ times: [(later: Double, earlier: Double)],
+    target: some Denoiser<Scalar>, teacher: some Denoiser<Scalar>, on silent: Tape<Scalar>
+  ) -> [Double] {
+    let earlier = times.map(\.earlier)
+    let moved = moved(noisy, times, teacher: teacher, on: silent)
+    let velocity = target.velocity(of: moved, times: earlier, on: silent)
+    return FlowMatching.cleanEstimate(
+      noisy: moved.tensor, velocity: velocity.tensor, times: earlier)
+  }
+
+  /// One Euler step of the teacher. Not inlined: the velocity is gone when the target runs.
+  @inline(never)
+  private func moved<Scalar: KernelScalar>(
+    _ noisy: Value<Scalar>, _ times: [(later: Double, earlier: Double)],
+    teacher: some Denoiser<Scalar>, on silent: Tape<Scalar>
+  ) -> Value<Scalar> {
+    let velocity = teacher.velocity(of: noisy, times: times.map(\.later), on: silent)
+    return silent.combineSamples(
+      Array(repeating: 1, count: times.count), noisy, times.map { $0.earlier - $0.later },
+      velocity)
   }
 }

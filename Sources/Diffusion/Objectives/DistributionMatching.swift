@@ -27,7 +27,9 @@ package struct DistributionMatching: Sendable {
   /// L_DMD with gradient g / numel on `generated`, g = (x_F − x_R) / mean|x − x_R|. (11)–(16)
   ///
   /// Neither score pass is recorded: no gradient reaches W or the adapter.
+  /// Not inlined: so the noise lives to its end, as it is planned.
   /// - Shapes: generated, noise [B, …].
+  @inline(never)
   package func evaluate<Scalar: KernelScalar>(
     generated: Value<Scalar>, noise: Tensor<Scalar>, times: [Double],
     fake: some Denoiser<Scalar>, real: some Denoiser<Scalar>, on tape: Tape<Scalar>

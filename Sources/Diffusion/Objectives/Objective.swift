@@ -32,6 +32,7 @@ package struct ObjectiveTerm<Scalar: KernelScalar> {
           Scalar(weight), term.gradient.buffer, 0, term.gradient.buffer, into: scaled.buffer)
         return (term.value, scaled)
       })
+    withExtendedLifetime(terms) {}
   }
 }
 

@@ -30,7 +30,9 @@ package struct Rollout: Sendable {
   ///
   /// - Parameter depth: k − 1, in 0 ..< K. At depth 0, y is `noise` exactly.
   /// - Parameter truth: x_gt, read by `data` only. `freshNoise(i)`: ε after simulated step i.
+  /// Not inlined: so the noise lives to its end, as it is planned.
   /// - Shapes: noise, truth [B, …] → [B, …].
+  @inline(never)
   package func generate<Scalar: KernelScalar>(
     depth: Int, noise: Tensor<Scalar>, truth: Tensor<Scalar>?, generator: some Denoiser<Scalar>,
     on tape: Tape<Scalar>, freshNoise: (_ step: Int) -> Tensor<Scalar>

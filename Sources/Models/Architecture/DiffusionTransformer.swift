@@ -13,13 +13,14 @@ package protocol DiffusionTransformer<Scalar>: AnyObject {
   /// The predicted velocity.
   /// - Shapes: hidden states [B, C, F, H, W] → [B, Cout, F, H, W].
   /// - Parameters:
+  ///   - inputs: gone when the first block begins.
   ///   - recomputedShare: share of the blocks, evenly spread, that store only their inputs and run again in
   ///     `backward`.
   ///   - sequence: runs the blocks on a part of the tokens; inputs and result are whole.
   /// - Precondition: the configuration finds no `problems(of:)` the inputs.
   func forward(
-    tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>?,
-    recomputedShare: Double, sequence: (any SequenceParallel<Scalar>)?
+    tape: Tape<Scalar>, _ inputs: consuming TransformerInputs<Scalar>,
+    adapter: Adapter<Scalar>?, recomputedShare: Double, sequence: (any SequenceParallel<Scalar>)?
   ) -> Value<Scalar>
 
   /// The mean of the video tokens after the last block of two streams; the rest of the network is not run.
@@ -27,8 +28,8 @@ package protocol DiffusionTransformer<Scalar>: AnyObject {
   /// - Parameter sequence: as for `forward`; the result is whole.
   /// - Source: the W2SVD figure's tap for the discriminator.
   func features(
-    tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>?,
-    recomputedShare: Double, sequence: (any SequenceParallel<Scalar>)?
+    tape: Tape<Scalar>, _ inputs: consuming TransformerInputs<Scalar>,
+    adapter: Adapter<Scalar>?, recomputedShare: Double, sequence: (any SequenceParallel<Scalar>)?
   ) -> Value<Scalar>
 }
 

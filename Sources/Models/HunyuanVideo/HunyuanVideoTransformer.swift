@@ -33,14 +33,16 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
   /// Frames, rows and columns that fill no patch are left out of the result, as diffusers does.
   /// - Shapes: hidden states [B, C, F, H, W] → [B, Cout, F, H, W].
   /// - Parameters:
+  ///   - inputs: gone when the first block begins.
   ///   - recomputedShare: share of the blocks, evenly spread, that store only their inputs and run again in
   ///     `backward`.
   ///   - sequence: runs the blocks on a part of the tokens, or some of the blocks; inputs and result are
   ///     whole.
   /// - Precondition: `inputs.problems(for: configuration)` is empty.
   package func forward(
-    tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
-    recomputedShare: Double = 0, sequence: (any SequenceParallel<Scalar>)? = nil
+    tape: Tape<Scalar>, _ inputs: consuming TransformerInputs<Scalar>,
+    adapter: Adapter<Scalar>? = nil, recomputedShare: Double = 0,
+    sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
     let stage = sequence?.stage
     let blocks = stage?.blocks(of: blockCount) ?? 0..<blockCount
@@ -50,12 +52,10 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
       recomputedShare: recomputedShare)
     if let stage, !stage.isLast {
       return stage.handOn(
-        state.values, velocityShape: stem.grid.latentShape(configuration.outChannels), on: tape)
+        (consume state).taken(), velocityShape: stem.grid.latentShape(configuration.outChannels),
+        on: tape)
     }
-    let video =
-      state.streams.count == 1
-      ? tape.slice(state.streams[0], along: 1, 0..<stem.videoCount) : state.streams[0]
-    let velocity = project(scope, video, stem, condition: state.condition)
+    let velocity = project(scope, stem, consume state)
     stage?.publish(velocity)
     return velocity
   }
@@ -64,13 +64,16 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
   /// - Shapes: → [B, D].
   /// - Source: the W2SVD figure's tap for the discriminator.
   package func features(
-    tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
-    recomputedShare: Double = 0, sequence: (any SequenceParallel<Scalar>)? = nil
+    tape: Tape<Scalar>, _ inputs: consuming TransformerInputs<Scalar>,
+    adapter: Adapter<Scalar>? = nil, recomputedShare: Double = 0,
+    sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
     let stage = sequence?.stage
     let (scope, stem) = place(tape, inputs, adapter, sequence)
     let shape = [stem.grid.sampleCount, configuration.width]
-    func run(_ blocks: Range<Int>) -> TokenState<Scalar> {
+    func run(
+      _ blocks: Range<Int>, _ inputs: consuming TransformerInputs<Scalar>
+    ) -> TokenState<Scalar> {
       runBlocks(
         blocks, scope, stem, firstState(before: blocks, scope, inputs, stem, stage),
         recomputedShare: recomputedShare)
@@ -79,10 +82,10 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
       stage, featureBlockCount: configuration.doubleBlockCount, blockCount: blockCount)
     switch role {
     case .before(let stage, let source, let blocks):
-      return stage.handOn(run(blocks).values, featuresShape: shape, of: source, on: tape)
+      return stage.handOn(run(blocks, inputs).taken(), featuresShape: shape, of: source, on: tape)
     case .source(let blocks):
       let features = scope.tokenMean(
-        run(blocks).streams[0], sampleCount: shape[0], segment: stem.grid.tokenCount,
+        run(blocks, inputs).streams[0], sampleCount: shape[0], segment: stem.grid.tokenCount,
         sequence: sequence)
       stage?.publish(features: features)
       return features
@@ -109,8 +112,9 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
 
   /// What blocks begin with: from the stage before, or embedded here.
   private func firstState(
-    before blocks: Range<Int>, _ scope: LayerScope<Scalar>, _ inputs: TransformerInputs<Scalar>,
-    _ stem: TransformerStem<Scalar>, _ stage: (any PipelineStage<Scalar>)?
+    before blocks: Range<Int>, _ scope: LayerScope<Scalar>,
+    _ inputs: consuming TransformerInputs<Scalar>, _ stem: TransformerStem<Scalar>,
+    _ stage: (any PipelineStage<Scalar>)?
   ) -> TokenState<Scalar> {
     guard let stage, !stage.isFirst else { return embed(scope, inputs, stem) }
     return TokenState(
@@ -178,11 +182,13 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
   }
 
   /// Runs blocks of two streams, then of one.
+  /// - Parameter state: gone when the first of them is through, unless the tape keeps it.
   private func runBlocks(
     _ blocks: Range<Int>, _ scope: LayerScope<Scalar>, _ stem: TransformerStem<Scalar>,
-    _ state: TokenState<Scalar>, recomputedShare: Double
+    _ state: consuming TokenState<Scalar>, recomputedShare: Double
   ) -> TokenState<Scalar> {
     var (streams, condition) = (state.streams, state.condition)
+    _ = consume state
     for index in blocks {
       let recompute = isInEvenShare(index, share: recomputedShare)
       guard index >= configuration.doubleBlockCount else {
@@ -209,11 +215,15 @@ package final class HunyuanVideoTransformer<Scalar: KernelScalar> {
   /// the velocity is published, which other microbatches in flight may run between.
   @inline(never)
   private func project(
-    _ scope: LayerScope<Scalar>, _ video: Value<Scalar>, _ stem: TransformerStem<Scalar>,
-    condition: Value<Scalar>
+    _ scope: LayerScope<Scalar>, _ stem: TransformerStem<Scalar>,
+    _ state: consuming TokenState<Scalar>
   ) -> Value<Scalar> {
+    let tokens = state.streams[0]
+    let video =
+      state.streams.count == 1
+      ? scope.tape.slice(tokens, along: 1, 0..<stem.videoCount) : tokens
     let normalized = scope.modulatedLayerNorm(
-      "norm_out.linear", video, condition: condition,
+      "norm_out.linear", video, condition: state.condition,
       epsilon: HunyuanVideoConfiguration.epsilon, [stem.segments[0]])
     let patches = scope.over([stem.segments[0]]).linear("proj_out", normalized)
     let whole =

@@ -100,14 +100,19 @@ struct LayerScope<Scalar: KernelScalar> {
       sums: sums)
   }
 
-  /// A row-parallel layer whose sums are made in slices.
+  /// The sum of row-parallel layers, made in slices.
+  /// - Parameter ownSums: gradients of what all ranks have.
   func rowLinear(
-    _ name: String, parts: [Value<Scalar>], _ slices: WeightSlices<Scalar>, ownSums: RowSums
+    _ layers: [(name: String, parts: [Value<Scalar>])], hasBias: Bool = true,
+    _ slices: WeightSlices<Scalar>, ownSums: RowSums
   ) -> Value<Scalar> {
-    let module = full(name)
-    return tape.rowLinear(
-      parts: parts, weight: parameters[module + ".weight"], bias: parameters[module + ".bias"],
-      update: adapter?.update(of: module), slices, sums: sums, ownSums: ownSums)
+    tape.rowLinear(
+      layers.map { layer in
+        let module = full(layer.name)
+        return RowLayer(
+          parts: layer.parts, weight: parameters[module + ".weight"],
+          bias: hasBias ? parameters[module + ".bias"] : nil, update: adapter?.update(of: module))
+      }, slices, sums: sums, ownSums: ownSums)
   }
 
   /// Two linear layers with an activation between them.
@@ -137,8 +142,8 @@ struct LayerScope<Scalar: KernelScalar> {
     _ name: String, _ x: Value<Scalar>, condition: Value<Scalar>, epsilon: Double,
     _ segments: [Int] = [], isCut: Bool = false
   ) -> Value<Scalar> {
-    let columns = linear(name, condition)
-    let parts = tape.chunks(shared(isCut ? joined(columns) : columns), count: 2)
+    let columns = isCut ? columns(name, condition) : shared(linear(name, condition))
+    let parts = tape.chunks(columns, count: 2)
     return tape.layerNorm(
       x, scale: parts[0], shift: parts[1], epsilon: epsilon, sums: over(segments).sums)
   }

@@ -23,10 +23,10 @@ package protocol PipelineStage<Scalar>: AnyObject {
   /// The state that the stage before has handed on. On the way back its gradient goes there.
   func receive(_ shapes: [[Int]], on tape: Tape<Scalar>) -> [Value<Scalar>]
 
-  /// Hands the state on to the next stage; returns the velocity that the last stage makes of it. On the way
-  /// back the gradient of the velocity is that of all stages, and the state's comes from the next one.
+  /// Hands the state on to the next stage, and lets go of it; returns the velocity that the last stage makes of it. On
+  /// the way back the gradient of the velocity is that of all stages, and the state's comes from the next one.
   func handOn(
-    _ state: [Value<Scalar>], velocityShape: [Int], on tape: Tape<Scalar>
+    _ state: consuming [Value<Scalar>], velocityShape: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar>
 
   /// Tells the other stages the velocity; the last stage alone.
@@ -41,7 +41,8 @@ package protocol PipelineStage<Scalar>: AnyObject {
 
   /// As the other `handOn`, with features that a later stage makes of the state.
   func handOn(
-    _ state: [Value<Scalar>], featuresShape: [Int], of stage: Int, on tape: Tape<Scalar>
+    _ state: consuming [Value<Scalar>], featuresShape: [Int], of stage: Int,
+    on tape: Tape<Scalar>
   ) -> Value<Scalar>
 
   /// Features that an earlier stage makes; nothing of them is on the way back here.

@@ -6,7 +6,19 @@ import DenseKernels
 extension LayerScope {
   /// A layer between two that are cut: own inputs → own outputs, of the group's tokens. Its weight holds columns,
   /// its bias the outputs' part.
-  func innerLinear(_ name: String, _ x: Value<Scalar>) -> Value<Scalar> {
+  ///
+  /// With slices the sum is that of a row-parallel layer, for own tokens, whose columns are then dealt out: so the low-rank
+  /// update's upper factor, which all ranks have, meets own tokens only, for 1 / degree more bytes.
+  func innerLinear(
+    _ name: String, _ x: Value<Scalar>, _ segments: [Int]
+  ) -> Value<Scalar> {
+    if let slices = tokenSlices(x.shape[0], segments) {
+      let own = rowLinear(
+        [(name, [x])], hasBias: false, slices, ownSums: over(segments).sums)
+      return tape.add(
+        tensor?.turnedToColumns(own, segments: segments, on: tape) ?? own,
+        bias: parameter(name + ".bias"), sums: sums)
+    }
     guard let tensor else { return linear(name, x) }
     return tape.add(
       tensor.scatterColumns(linear(name, parts: [x], hasBias: false), on: tape),
@@ -17,6 +29,10 @@ extension LayerScope {
   func rowLinears(
     _ layers: [(name: String, x: Value<Scalar>)], _ segments: [Int]
   ) -> Value<Scalar> {
+    if let slices = tokenSlices(layers[0].x.shape[0], segments) {
+      return rowLinear(
+        layers.map { ($0.name, [$0.x]) }, slices, ownSums: over(segments).sums)
+    }
     func sum(_ values: [Value<Scalar>]) -> Value<Scalar> {
       values.dropFirst().reduce(values[0]) { tape.add($0, $1) }
     }

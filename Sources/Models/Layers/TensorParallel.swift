@@ -32,6 +32,13 @@ package protocol TensorParallel<Scalar>: SequenceParallel {
   /// - Shapes: [B, group's tokens, C] → [B, group's tokens, C / degree].
   func scatterColumns(_ x: Value<Scalar>, on tape: Tape<Scalar>) -> Value<Scalar>
 
+  /// Own tokens of all columns → the group's tokens of own columns.
+  /// - Parameter segments: as for `gather`.
+  /// - Shapes: [B, own tokens, C] → [B, group's tokens, C / degree].
+  func turnedToColumns(
+    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
+  ) -> Value<Scalar>
+
   /// Own columns → all columns. On the way back what all ranks found is summed; with canonical sums, where all found
   /// the same, the own columns of it are taken.
   /// - Shapes: [B, C / degree] → [B, C].
@@ -86,7 +93,7 @@ extension LayerScope {
     _ name: String, parts: [Value<Scalar>], _ segments: [Int]
   ) -> Value<Scalar> {
     if let slices = tokenSlices(parts[0].shape[0], segments) {
-      return rowLinear(name, parts: parts, slices, ownSums: over(segments).sums)
+      return rowLinear([(name, parts)], slices, ownSums: over(segments).sums)
     }
     guard let tensor else { return linear(name, parts: parts) }
     let partial = linear(name, parts: parts, hasBias: false)

@@ -23,4 +23,7 @@ struct TokenState<Scalar: KernelScalar> {
   }
 
   var values: [Value<Scalar>] { streams + [condition] }
+
+  /// The same, for who lets go of the state.
+  consuming func taken() -> [Value<Scalar>] { values }
 }

@@ -6,7 +6,7 @@
 //   v2   Δ = W_o (κ A_s + W_c A_c) + ι W_o^t A_t
 //   v1   Δ = W_o (A_s + ι A_t)
 // where every W has its bias, and W_o, W_o^t are those of the stream. Where ranks cut the weights, branches are on
-// own heads, so W_c takes them and has to give them again for W_o: its terms are summed by columns.
+// own heads, so W_c takes them and has to give them again for W_o: its terms are summed by columns (`innerLinear`).
 // Source: Vchitect-2.0 (2501.08453), specification §3.2, 3.4 and 3.7.
 
 import Autodiff
@@ -61,7 +61,12 @@ struct MultimodalAttention<Scalar: KernelScalar> {
 
   /// The place of layers that run on a stream's tokens.
   private func over(_ streams: Stream...) -> LayerScope<Scalar> {
-    scope.over(streams.map { branches.tokenCounts[$0.rawValue] })
+    scope.overGroup(segments(streams))
+  }
+
+  /// Tokens of these streams, all parts together.
+  private func segments(_ streams: [Stream]) -> [Int] {
+    streams.map { branches.tokenCounts[$0.rawValue] }
   }
 
   /// W_c A_c of both streams, with canonical sums: one layer over the tokens of both, so that its gradient is one
@@ -72,8 +77,8 @@ struct MultimodalAttention<Scalar: KernelScalar> {
     guard scope.canonical != nil, let image, let text else { return nil }
     let tape = scope.tape
     let parts = [branches.cross(image, of: .image), branches.cross(text, of: .text)]
-    let joint = over(.image, .text)
-      .linear("to_out_context", tape.concatenate(parts, along: 1))
+    let joint = over(.image, .text).innerLinear(
+      "to_out_context", tape.concatenate(parts, along: 1), segments([.image, .text]))
     let imageCount = parts[0].shape[1]
     return [0..<imageCount, imageCount..<joint.shape[1]].map {
       tape.slice(joint, along: 1, $0)
@@ -99,14 +104,15 @@ struct MultimodalAttention<Scalar: KernelScalar> {
   ) -> Value<Scalar> {
     let tape = scope.tape
     let scope = over(stream)
-    let segments = [branches.tokenCounts[stream.rawValue]]
+    let segments = self.segments([stream])
     let temporal = branches.frameCount > 1 ? branches.temporal(temporal(), of: stream) : nil
     guard let cross else {
       return scope.rowLinear(
         output, parts: [temporal.map { tape.add(spatial, $0) } ?? spatial], segments)
     }
     let context =
-      context ?? scope.innerLinear("to_out_context", branches.cross(cross, of: stream))
+      context
+      ?? scope.innerLinear("to_out_context", branches.cross(cross, of: stream), segments)
     let merged = tape.combine(configuration.spatialGain, spatial, 1, context)
     return scope.rowLinears(
       [(output, merged)] + (temporal.map { [(temporalOutput, $0)] } ?? []), segments)

@@ -25,7 +25,7 @@ package struct VchitectInputs<Scalar: KernelScalar> {
   }
 
   /// The inputs of any transformer, of which this one takes neither mask nor guidance.
-  init(_ inputs: TransformerInputs<Scalar>) {
+  init(_ inputs: consuming TransformerInputs<Scalar>) {
     self.init(
       hiddenStates: inputs.hiddenStates, timestep: inputs.timestep,
       encoderHiddenStates: inputs.encoderHiddenStates,

@@ -34,6 +34,7 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   /// Rows and columns that fill no patch are left out of the result, as in the released code.
   /// - Shapes: hidden states [B, C, F, H, W] → [B, Cout, F, H, W].
   /// - Parameters:
+  ///   - inputs: gone when the first block begins.
   ///   - recomputedShare: share of the blocks, evenly spread, that store only their inputs and run again in
   ///     `backward`.
   ///   - sequence: runs the blocks on a part of the tokens of every frame, with a part of their weights, or some of
@@ -41,8 +42,9 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   /// - Precondition: `inputs.problems(for: configuration)` is empty where the first block is run; with
   ///   canonical sums the sequence exchanges all branches of form v2 (`SequencePlan`).
   package func forward(
-    tape: Tape<Scalar>, _ inputs: VchitectInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
-    recomputedShare: Double = 0, sequence: (any SequenceParallel<Scalar>)? = nil
+    tape: Tape<Scalar>, _ inputs: consuming VchitectInputs<Scalar>,
+    adapter: Adapter<Scalar>? = nil, recomputedShare: Double = 0,
+    sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
     let stage = sequence?.stage
     let blocks = stage?.blocks(of: configuration.blockCount) ?? 0..<configuration.blockCount
@@ -51,9 +53,10 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
       blocks, scope, stem, firstState(scope, inputs, stem, stage), recomputedShare: recomputedShare)
     if let stage, !stage.isLast {
       return stage.handOn(
-        state.values, velocityShape: stem.grid.latentShape(configuration.outChannels), on: tape)
+        (consume state).taken(), velocityShape: stem.grid.latentShape(configuration.outChannels),
+        on: tape)
     }
-    let velocity = project(scope, stem, state)
+    let velocity = project(scope, stem, consume state)
     stage?.publish(velocity)
     return velocity
   }
@@ -61,13 +64,16 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   /// The mean of the image tokens after the last block, over all frames of a clip: all blocks have two streams.
   /// - Shapes: → [B, D].
   package func features(
-    tape: Tape<Scalar>, _ inputs: VchitectInputs<Scalar>, adapter: Adapter<Scalar>? = nil,
-    recomputedShare: Double = 0, sequence: (any SequenceParallel<Scalar>)? = nil
+    tape: Tape<Scalar>, _ inputs: consuming VchitectInputs<Scalar>,
+    adapter: Adapter<Scalar>? = nil, recomputedShare: Double = 0,
+    sequence: (any SequenceParallel<Scalar>)? = nil
   ) -> Value<Scalar> {
     let stage = sequence?.stage
     let (scope, stem) = place(tape, inputs, adapter, sequence)
     let shape = [stem.clipCount, configuration.width]
-    func run(_ blocks: Range<Int>) -> TokenState<Scalar> {
+    func run(
+      _ blocks: Range<Int>, _ inputs: consuming VchitectInputs<Scalar>
+    ) -> TokenState<Scalar> {
       runBlocks(
         blocks, scope, stem, firstState(scope, inputs, stem, stage),
         recomputedShare: recomputedShare)
@@ -75,10 +81,10 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
     let count = configuration.blockCount
     switch FeaturesRole(stage, featureBlockCount: count, blockCount: count) {
     case .before(let stage, let source, let blocks):
-      return stage.handOn(run(blocks).values, featuresShape: shape, of: source, on: tape)
+      return stage.handOn(run(blocks, inputs).taken(), featuresShape: shape, of: source, on: tape)
     case .source(let blocks):
       let features = scope.tokenMean(
-        run(blocks).streams[0], sampleCount: shape[0], segment: stem.tokenCounts[0],
+        run(blocks, inputs).streams[0], sampleCount: shape[0], segment: stem.tokenCounts[0],
         sequence: sequence)
       stage?.publish(features: features)
       return features
@@ -95,14 +101,16 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   ) -> (LayerScope<Scalar>, VchitectStem<Scalar>) {
     let scope = LayerScope(
       tape, parameters, adapter: adapter, tensor: sequence?.tensor,
-      extent: sequence?.extent ?? .whole, canonical: sequence?.canonical)
+      extent: sequence?.extent ?? .whole, canonical: sequence?.canonical,
+      slices: sequence?.canonical?.sliceCount(
+        heads: configuration.attentionHeadCount, hiddenUnits: configuration.mlpWidth))
     return (scope, stem(scope, inputs, sequence: sequence?.tokens))
   }
 
   /// What blocks begin with: from the stage before, or embedded here.
   private func firstState(
-    _ scope: LayerScope<Scalar>, _ inputs: VchitectInputs<Scalar>, _ stem: VchitectStem<Scalar>,
-    _ stage: (any PipelineStage<Scalar>)?
+    _ scope: LayerScope<Scalar>, _ inputs: consuming VchitectInputs<Scalar>,
+    _ stem: VchitectStem<Scalar>, _ stage: (any PipelineStage<Scalar>)?
   ) -> TokenState<Scalar> {
     guard let stage, !stage.isFirst else { return embed(scope, inputs, stem) }
     return TokenState(
@@ -148,30 +156,33 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
   }
 
   /// The last block leaves the image tokens alone.
+  /// - Parameter state: gone when the first block is through, unless the tape keeps it.
   private func runBlocks(
     _ blocks: Range<Int>, _ scope: LayerScope<Scalar>, _ stem: VchitectStem<Scalar>,
-    _ state: TokenState<Scalar>, recomputedShare: Double
+    _ state: consuming TokenState<Scalar>, recomputedShare: Double
   ) -> TokenState<Scalar> {
-    var streams = state.streams
+    var (streams, condition) = (state.streams, state.condition)
+    _ = consume state
     for index in blocks {
       let name = "transformer_blocks.\(index)"
       let block = MultimodalDiffusionBlock(
         scope: scope(name), configuration: configuration, stem: stem,
         isLast: index == configuration.blockCount - 1)
       streams = scope.run(
-        name, streams + [state.condition],
+        name, streams + [condition],
         recompute: isInEvenShare(index, share: recomputedShare)
       ) { tape, inputs in
         block.forward(tape, image: inputs[0], text: inputs[1], condition: inputs[2])
       }
     }
-    return TokenState(streams: streams, condition: state.condition)
+    return TokenState(streams: streams, condition: condition)
   }
 
   /// Modulation, projection, and patches back in place. Not inlined, as HunyuanVideo's.
   @inline(never)
   private func project(
-    _ scope: LayerScope<Scalar>, _ stem: VchitectStem<Scalar>, _ state: TokenState<Scalar>
+    _ scope: LayerScope<Scalar>, _ stem: VchitectStem<Scalar>,
+    _ state: consuming TokenState<Scalar>
   ) -> Value<Scalar> {
     let normalized = scope.modulatedLayerNorm(
       "norm_out.linear", state.streams[0], condition: state.condition,
@@ -232,8 +243,8 @@ package final class VchitectTransformer<Scalar: KernelScalar> {
 
 extension VchitectTransformer: DiffusionTransformer {
   package func forward(
-    tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>?,
-    recomputedShare: Double, sequence: (any SequenceParallel<Scalar>)?
+    tape: Tape<Scalar>, _ inputs: consuming TransformerInputs<Scalar>,
+    adapter: Adapter<Scalar>?, recomputedShare: Double, sequence: (any SequenceParallel<Scalar>)?
   ) -> Value<Scalar> {
     forward(
       tape: tape, sequence?.stage?.isFirst ?? true ? checked(inputs) : VchitectInputs(inputs),
@@ -241,15 +252,15 @@ extension VchitectTransformer: DiffusionTransformer {
   }
 
   package func features(
-    tape: Tape<Scalar>, _ inputs: TransformerInputs<Scalar>, adapter: Adapter<Scalar>?,
-    recomputedShare: Double, sequence: (any SequenceParallel<Scalar>)?
+    tape: Tape<Scalar>, _ inputs: consuming TransformerInputs<Scalar>,
+    adapter: Adapter<Scalar>?, recomputedShare: Double, sequence: (any SequenceParallel<Scalar>)?
   ) -> Value<Scalar> {
     features(
       tape: tape, sequence?.stage?.isFirst ?? true ? checked(inputs) : VchitectInputs(inputs),
       adapter: adapter, recomputedShare: recomputedShare, sequence: sequence)
   }
 
-  private func checked(_ inputs: TransformerInputs<Scalar>) -> VchitectInputs<Scalar> {
+  private func checked(_ inputs: consuming TransformerInputs<Scalar>) -> VchitectInputs<Scalar> {
     let problems = configuration.problems(of: inputs)
     precondition(problems.isEmpty, problems.joined(separator: "; "))
     return VchitectInputs(inputs)

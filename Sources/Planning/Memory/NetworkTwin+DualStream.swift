@@ -1,30 +1,6 @@
 // Twin of Models/HunyuanVideo: blocks of two streams, then of one.
 
 extension NetworkTwin {
-  /// - Shapes: → B·C·F·H·W.
-  /// - Parameter inputs: nil in a later stage of a pipeline.
-  func forward(
-    _ tape: TapeTwin, _ inputs: Inputs?, sampleCount: Int, recomputedShare: Double
-  ) -> ValueTwin {
-    let blocks = stage?.blocks(of: sizes.blockCount) ?? 0..<sizes.blockCount
-    var state =
-      inputs.map { embed(tape, $0, sampleCount: sampleCount) }
-      ?? receive(tape, before: blocks.lowerBound, sampleCount: sampleCount)
-    state = runBlocks(
-      blocks, tape, state, sampleCount: sampleCount, recomputedShare: recomputedShare)
-    if let stage, !stage.isLast {
-      return handOn(tape, state, stage, count: sampleCount * sizes.latentCount)
-    }
-    let videoCount = part?.count(of: sizes.videoTokenCount) ?? sizes.videoTokenCount
-    let video =
-      state.streams.count == 1
-      ? tape.slice(state.streams[0], count: sampleCount * videoCount * width) : state.streams[0]
-    let output = project(tape, video, condition: state.condition, sampleCount: sampleCount)
-    if let stage { publish(output, tape, stage) }
-    withExtendedLifetime(state) {}
-    return output
-  }
-
   /// What blocks pass on.
   struct StateTwin {
     let streams: [ValueTwin]
@@ -48,12 +24,14 @@ extension NetworkTwin {
       condition: tape.apply(condition))
   }
 
+  /// - Parameter state: gone when the first block is through, unless the tape keeps it.
   func runBlocks(
-    _ blocks: Range<Int>, _ tape: TapeTwin, _ state: StateTwin, sampleCount: Int,
+    _ blocks: Range<Int>, _ tape: TapeTwin, _ state: consuming StateTwin, sampleCount: Int,
     recomputedShare: Double
   ) -> StateTwin {
     var streams = state.streams
     let condition = state.condition
+    _ = consume state
     for index in blocks {
       guard index >= sizes.doubleBlockCount else {
         streams = run(index, tape, streams + [condition], recomputedShare: recomputedShare) {
@@ -70,16 +48,20 @@ extension NetworkTwin {
         [singleBlock(tape, joint: inputs[0], condition: inputs[1], sampleCount: sampleCount)]
       }
     }
-    withExtendedLifetime(state) {}
     return StateTwin(streams: streams, condition: condition)
   }
 
-  private func project(
-    _ tape: TapeTwin, _ video: ValueTwin, condition: ValueTwin, sampleCount: Int
+  /// - Shapes: → B·C·F·H·W.
+  func dualStreamProjection(
+    _ tape: TapeTwin, _ state: StateTwin, sampleCount: Int
   ) -> ValueTwin {
+    let videoCount = part?.count(of: sizes.videoTokenCount) ?? sizes.videoTokenCount
+    let video =
+      state.streams.count == 1
+      ? tape.slice(state.streams[0], count: sampleCount * videoCount * width) : state.streams[0]
     let partials = partials([sizes.videoTokenCount])
     let modulation = tape.chunks(
-      shared(tape, linear(tape, condition, from: width, to: 2 * width)), count: 2)
+      shared(tape, linear(tape, state.condition, from: width, to: 2 * width)), count: 2)
     let normalized = tape.layerNorm(
       video, width: width, scale: modulation[0], shift: modulation[1], partials: partials)
     let patches = linear(

@@ -9,27 +9,8 @@ private enum Stream {
 }
 
 extension NetworkTwin {
-  /// - Parameter inputs: nil in a later stage of a pipeline.
-  func multimodalForward(
-    _ tape: TapeTwin, _ inputs: Inputs?, _ form: MultimodalForm, sampleCount: Int,
-    recomputedShare: Double
-  ) -> ValueTwin {
-    let blocks = stage?.blocks(of: sizes.doubleBlockCount) ?? 0..<sizes.doubleBlockCount
-    var state =
-      inputs.map { multimodalState(tape, $0, sampleCount: sampleCount) }
-      ?? receive(tape, before: blocks.lowerBound, sampleCount: sampleCount)
-    state = runMultimodalBlocks(
-      blocks, tape, state, form, sampleCount: sampleCount, recomputedShare: recomputedShare)
-    if let stage, !stage.isLast {
-      return handOn(tape, state, stage, count: sampleCount * sizes.latentCount)
-    }
-    let output = multimodalProjection(tape, state, sampleCount: sampleCount)
-    if let stage { publish(output, tape, stage) }
-    withExtendedLifetime(state) {}
-    return output
-  }
-
-  private func multimodalProjection(
+  /// - Shapes: → B·C·F·H·W.
+  func multimodalProjection(
     _ tape: TapeTwin, _ state: StateTwin, sampleCount: Int
   ) -> ValueTwin {
     let partials = partials(.image)
@@ -86,20 +67,23 @@ extension NetworkTwin {
     return tape.concatenate(Array(repeating: projected, count: sizes.latentFrames))
   }
 
+  /// - Parameter state: gone when the first block is through, unless the tape keeps it.
   func runMultimodalBlocks(
-    _ blocks: Range<Int>, _ tape: TapeTwin, _ state: StateTwin, _ form: MultimodalForm,
+    _ blocks: Range<Int>, _ tape: TapeTwin, _ state: consuming StateTwin, _ form: MultimodalForm,
     sampleCount: Int, recomputedShare: Double
   ) -> StateTwin {
     var streams = state.streams
+    let condition = state.condition
+    _ = consume state
     for index in blocks {
-      streams = run(index, tape, streams + [state.condition], recomputedShare: recomputedShare) {
+      streams = run(index, tape, streams + [condition], recomputedShare: recomputedShare) {
         tape, inputs in
         multimodalBlock(
           tape, form, image: inputs[0], text: inputs[1], condition: inputs[2],
           sampleCount: sampleCount, isLast: index == sizes.doubleBlockCount - 1)
       }
     }
-    return StateTwin(streams: streams, condition: state.condition)
+    return StateTwin(streams: streams, condition: condition)
   }
 
   private func multimodalBlock(
@@ -210,15 +194,15 @@ private struct BranchesTwin {
   }
 
   private func projection(of x: ValueTwin, _ stream: Stream) -> ValueTwin {
-    let projected = network.heads(tape, x, network.partials(stream))
+    let projected = network.heads(tape, x, network.groupPartials([network.tokenCount(stream)]))
     return exchangesAll ? scattered(projected, [stream]) : projected
   }
 
   private func jointContexts(image: Operands?, text: Operands?) -> [ValueTwin]? {
     guard sizes.sumsInBlocks, let image, let text else { return nil }
     let parts = [attended(image, of: .image), attended(text, of: .text)]
-    let joint = network.square(
-      tape, tape.concatenate(parts), partials: network.partials(.image, .text))
+    let joint = network.innerLinear(
+      tape, tape.concatenate(parts), [.image, .text].map(network.tokenCount), frameCount)
     return parts.map { tape.slice(joint, count: $0.count) }
   }
 
@@ -234,17 +218,19 @@ private struct BranchesTwin {
     _ stream: Stream, spatial: ValueTwin, cross: Operands?, context: ValueTwin?,
     temporal: @autoclosure () -> Operands
   ) -> ValueTwin {
-    let partials = network.partials(stream)
+    let segments = [network.tokenCount(stream)]
     let temporal = sizes.latentFrames > 1 ? self.temporal(temporal(), of: stream) : nil
     defer { withExtendedLifetime((temporal, cross)) {} }
     func outputs(_ branches: [ValueTwin]) -> ValueTwin {
       network.rowLinears(
-        tape, branches, to: frameCount * network.held(stream) * network.width, partials)
+        tape, branches, to: frameCount * network.held(stream) * network.width, segments,
+        frameCount)
     }
     guard let cross else {
       return outputs([temporal.map { tape.add(spatial, $0) } ?? spatial])
     }
-    let context = context ?? network.innerLinear(tape, attended(cross, of: stream), partials)
+    let context =
+      context ?? network.innerLinear(tape, attended(cross, of: stream), segments, frameCount)
     let merged = tape.combine(
       spatial, context, passingTo: form.hasUnitGain ? [0, 1] : [1])
     return outputs([merged] + (temporal.map { [$0] } ?? []))

@@ -208,8 +208,8 @@ extension NetworkTwin {
     let partials = groupPartials(segments)
     if let rows = sliceRows(segments, sampleCount) {
       return tape.rowLinear(
-        parts: parts, from: inputWidth / cut, to: width, isTrainable: isTrainable,
-        update: adapter, rows, partials: partials)
+        [parts], from: inputWidth / cut, to: width, isTrainable: isTrainable, update: adapter,
+        rows, partials: partials)
     }
     let sums = tape.linear(
       parts: parts, from: inputWidth / cut, to: width, isTrainable: isTrainable, update: adapter,
@@ -246,9 +246,17 @@ extension NetworkTwin {
   }
 
   /// A sum of row-parallel layers, each from and to the width.
+  /// - Parameter count: elements of own tokens.
   func rowLinears(
-    _ tape: TapeTwin, _ inputs: [ValueTwin], to count: Int, _ partials: Int
+    _ tape: TapeTwin, _ inputs: [ValueTwin], to count: Int, _ segments: [Int],
+    _ sampleCount: Int
   ) -> ValueTwin {
+    let partials = groupPartials(segments)
+    if let rows = sliceRows(segments, sampleCount) {
+      return tape.rowLinear(
+        inputs.map { [$0] }, from: width / cut, to: width, isTrainable: isTrainable,
+        update: adapter, rows, partials: partials)
+    }
     let terms = inputs.map {
       adapted(tape, $0, from: width / cut, to: width, partials: partials)
     }
@@ -259,8 +267,26 @@ extension NetworkTwin {
     }
   }
 
-  /// A layer whose inputs and outputs are cut: its terms are summed by columns.
-  func innerLinear(_ tape: TapeTwin, _ x: ValueTwin, _ partials: Int) -> ValueTwin {
+  /// A layer whose inputs and outputs are cut: its terms are summed by columns; in slices by tokens, whose columns are then
+  /// dealt out.
+  func innerLinear(
+    _ tape: TapeTwin, _ x: ValueTwin, _ segments: [Int], _ sampleCount: Int
+  ) -> ValueTwin {
+    let partials = groupPartials(segments)
+    if let rows = sliceRows(segments, sampleCount) {
+      let own = tape.rowLinear(
+        [[x]], from: width / cut, to: width, isTrainable: isTrainable, update: adapter, rows,
+        partials: partials)
+      let kept = own.count / cut
+      let columns =
+        cut == 1
+        ? own
+        : tape.exchange(
+          own, to: x.count, sentCount: own.count - kept, sentBackCount: x.count - kept,
+          peerCount: cut - 1)
+      return tape.addBias(
+        columns, isTrainable: isTrainable, width: width / cut, partials: partials)
+    }
     let terms = adapted(tape, x, from: width / cut, to: width, partials: partials)
     if cut == 1 { return terms }
     return tape.addBias(

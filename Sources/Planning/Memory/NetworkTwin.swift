@@ -33,17 +33,14 @@ struct NetworkTwin {
     _ tape: TapeTwin, noisy: ValueTwin, sampleCount: Int, recomputedShare: Double = 0
   ) -> ValueTwin {
     inPass(tape, noisy) {
-      let isFirst = stage?.isFirst ?? true
-      let inputs = isFirst ? inputs(tape, noisy: noisy, sampleCount: sampleCount) : nil
-      let output =
-        switch sizes.form {
-        case .doubleAndSingleStream:
-          forward(tape, inputs, sampleCount: sampleCount, recomputedShare: recomputedShare)
-        case .multimodal(let form):
-          multimodalForward(
-            tape, inputs, form, sampleCount: sampleCount, recomputedShare: recomputedShare)
-        }
-      withExtendedLifetime(inputs) {}
+      let blocks = stage?.blocks(of: sizes.blockCount) ?? 0..<sizes.blockCount
+      let state = state(
+        behind: blocks, tape, noisy, sampleCount: sampleCount, recomputedShare: recomputedShare)
+      if let stage, !stage.isLast {
+        return handOn(tape, consume state, stage, count: sampleCount * sizes.latentCount)
+      }
+      let output = project(tape, consume state, sampleCount: sampleCount)
+      if let stage { publish(output, tape, stage) }
       return output
     }
   }
@@ -61,41 +58,68 @@ struct NetworkTwin {
         stage.wait(for: .features(stage: source))
         return ValueTwin(constant: tape.result(count))
       }
-      let state = featureState(
-        stage?.blocks(of: sizes.blockCount).clamped(to: wanted) ?? wanted, tape, noisy,
+      let state = state(
+        behind: stage?.blocks(of: sizes.blockCount).clamped(to: wanted) ?? wanted, tape, noisy,
         sampleCount: sampleCount, recomputedShare: recomputedShare)
       if let stage, stage.index < source {
-        return handOn(tape, state, stage, awaiting: .features(stage: source), count: count)
+        return handOn(tape, consume state, stage, awaiting: .features(stage: source), count: count)
       }
-      let mean = sumOfParts(tape, tape.weightedTokenSum(state.streams[0], to: count))
+      let mean = tokenMean(tape, consume state, to: count)
       if let stage { publish(mean, tape, stage, as: .features(stage: source)) }
-      withExtendedLifetime(state) {}
       return mean
     }
   }
 
-  private func featureState(
-    _ blocks: Range<Int>, _ tape: TapeTwin, _ noisy: ValueTwin, sampleCount: Int,
+  private func tokenMean(_ tape: TapeTwin, _ state: consuming StateTwin, to count: Int) -> ValueTwin
+  {
+    let mean = sumOfParts(tape, tape.weightedTokenSum(state.streams[0], to: count))
+    withExtendedLifetime(state) {}
+    return mean
+  }
+
+  /// What blocks make of their first state.
+  private func state(
+    behind blocks: Range<Int>, _ tape: TapeTwin, _ noisy: ValueTwin, sampleCount: Int,
     recomputedShare: Double
   ) -> StateTwin {
-    let isFirst = stage?.isFirst ?? true
-    let inputs = isFirst ? inputs(tape, noisy: noisy, sampleCount: sampleCount) : nil
-    defer { withExtendedLifetime(inputs) {} }
-    func received() -> StateTwin {
-      receive(
+    let first = firstState(before: blocks, tape, noisy, sampleCount: sampleCount)
+    return switch sizes.form {
+    case .doubleAndSingleStream:
+      runBlocks(
+        blocks, tape, consume first, sampleCount: sampleCount, recomputedShare: recomputedShare)
+    case .multimodal(let form):
+      runMultimodalBlocks(
+        blocks, tape, consume first, form, sampleCount: sampleCount,
+        recomputedShare: recomputedShare)
+    }
+  }
+
+  /// What the first block begins with. Inputs of the pass are gone then.
+  private func firstState(
+    before blocks: Range<Int>, _ tape: TapeTwin, _ noisy: ValueTwin, sampleCount: Int
+  ) -> StateTwin {
+    guard stage?.isFirst ?? true else {
+      return receive(
         tape, before: blocks.lowerBound, sampleCount: sampleCount, isTracked: noisy.isTracked)
     }
-    switch sizes.form {
-    case .doubleAndSingleStream:
-      let state = inputs.map { embed(tape, $0, sampleCount: sampleCount) } ?? received()
-      return runBlocks(
-        blocks, tape, state, sampleCount: sampleCount, recomputedShare: recomputedShare)
-    case .multimodal(let form):
-      let state =
-        inputs.map { multimodalState(tape, $0, sampleCount: sampleCount) } ?? received()
-      return runMultimodalBlocks(
-        blocks, tape, state, form, sampleCount: sampleCount, recomputedShare: recomputedShare)
+    let inputs = inputs(tape, noisy: noisy, sampleCount: sampleCount)
+    defer { withExtendedLifetime(inputs) {} }
+    return switch sizes.form {
+    case .doubleAndSingleStream: embed(tape, inputs, sampleCount: sampleCount)
+    case .multimodal: multimodalState(tape, inputs, sampleCount: sampleCount)
     }
+  }
+
+  private func project(
+    _ tape: TapeTwin, _ state: consuming StateTwin, sampleCount: Int
+  ) -> ValueTwin {
+    let output =
+      switch sizes.form {
+      case .doubleAndSingleStream: dualStreamProjection(tape, state, sampleCount: sampleCount)
+      case .multimodal: multimodalProjection(tape, state, sampleCount: sampleCount)
+      }
+    withExtendedLifetime(state) {}
+    return output
   }
 
   private var sets: [ParametersTwin] { [parameters] + (adapterParameters.map { [$0] } ?? []) }
@@ -185,9 +209,5 @@ struct NetworkTwin {
     tape.linear(
       x, from: inputWidth, to: outputWidth, isTrainable: isTrainable, update: adapter,
       partials: partials)
-  }
-
-  func square(_ tape: TapeTwin, _ x: ValueTwin, partials: Int = 0) -> ValueTwin {
-    adapted(tape, x, from: width, to: width, partials: partials)
   }
 }

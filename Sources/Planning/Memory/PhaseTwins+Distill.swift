@@ -77,11 +77,13 @@ extension PhaseTwins {
     criticTurn(generatorTurn(depth: shownDepth), depth: shownDepth)
     let turns = [generatorTurns, criticTurns]
 
-    // Then by parts, to count operations: the depth of a rollout is 0 to K − 1, all alike often.
+    // Then by parts, to count operations: the depth of a rollout is 0 to K − 1, all alike often. Samples last to the end
+    // of the critic turn that uses them again.
     let rollout = silentSteps(ledger, generator, depth: depth)
     var samples: [Int: PlannedLedger.Block] = [:]
     let generatorWork = work(ledger) { samples = generatorTurn(depth: 0) } + rollout
     let pairedWork = work(ledger) { criticTurn(samples, depth: 0) }
+    samples = [:]
     let aloneWork = work(ledger) { criticTurn([:], depth: 0) } + rollout
     let ratio = Double(sizes.criticRatio)
     withExtendedLifetime((state.base, state.texts, generatorOptimizer, criticOptimizers)) {}
@@ -180,31 +182,20 @@ extension PhaseTwins {
     let noisy = silent.result(latentCount)
     let input = ValueTwin(constant: noisy)
     _ = fake.velocity(silent, noisy: input, sampleCount: sampleCount)
-    let conditional = real.velocity(silent, noisy: input, sampleCount: sampleCount)
-    if sizes.isGuided {
-      let unconditional = real.velocity(silent, noisy: input, sampleCount: sampleCount)
-      _ = silent.combine(conditional, unconditional)
-    }
-    withExtendedLifetime((noise, noisy, conditional)) {}
-    return tape.result(latentCount)
+    _ = guided(real, silent, input)
+    withExtendedLifetime((noisy, input)) {}
+    let pull = tape.result(latentCount)
+    withExtendedLifetime(noise) {}
+    return pull
   }
 
   func differentiateCritic(
     _ x: PlannedLedger.Block, _ state: State, _ critic: Critic
   ) {
-    let ledger = state.ledger
-    let noise = ledger.allocate(latentCount, .common, .activations)
-    let tape = TapeTwin(ledger, role: .fake)
-    let noisy = tape.result(latentCount)
-    let fake = NetworkTwin(
-      sizes: network, parameters: state.base,
-      adapter: UpdateTwin(rank: sizes.adapterRank, isTrainable: true),
-      adapterParameters: critic.adapter, part: part, stage: stage)
-    let velocity = fake.velocity(
-      tape, noisy: ValueTwin(constant: noisy), sampleCount: sampleCount,
-      recomputedShare: sizes.recomputedShare)
+    let tape = TapeTwin(state.ledger, role: .fake)
+    let (velocity, seed) = flow(state, critic, on: tape)
     var terms = [velocity]
-    var seeds = [tape.result(latentCount)]
+    var seeds = [seed]
     if let head = critic.head {
       terms += inUse(head, on: tape) {
         (0..<2).map { _ in
@@ -215,7 +206,25 @@ extension PhaseTwins {
     }
     let scaled = seeds.dropFirst().map { tape.scratch($0.count) }
     tape.backward(terms)
-    withExtendedLifetime((noise, noisy, velocity, terms, seeds, scaled)) {}
+    withExtendedLifetime((x, velocity, terms, seeds, scaled)) {}
+  }
+
+  /// The velocity of the fake DiT and where its gradient is.
+  private func flow(
+    _ state: State, _ critic: Critic, on tape: TapeTwin
+  ) -> (velocity: ValueTwin, seed: PlannedLedger.Block) {
+    let noise = state.ledger.allocate(latentCount, .common, .activations)
+    let noisy = tape.result(latentCount)
+    let fake = NetworkTwin(
+      sizes: network, parameters: state.base,
+      adapter: UpdateTwin(rank: sizes.adapterRank, isTrainable: true),
+      adapterParameters: critic.adapter, part: part, stage: stage)
+    let velocity = fake.velocity(
+      tape, noisy: ValueTwin(constant: noisy), sampleCount: sampleCount,
+      recomputedShare: sizes.recomputedShare)
+    let seed = tape.result(latentCount)
+    withExtendedLifetime((noise, noisy)) {}
+    return (velocity, seed)
   }
 
   /// As `DiscriminatorHead.inUse`.
@@ -231,8 +240,7 @@ extension PhaseTwins {
   private func discriminate(
     _ x: ValueTwin, _ state: State, isTrainable: Bool, on tape: TapeTwin
   ) -> ValueTwin {
-    let noise = state.ledger.allocate(latentCount, .common, .activations)
-    let noisy = tape.combine(x, ValueTwin(constant: noise))
+    let noisy = noised(x, state, on: tape)
     let features = NetworkTwin(sizes: network, parameters: state.base, part: part, stage: stage)
       .features(
         tape, noisy: noisy, sampleCount: sampleCount, recomputedShare: sizes.recomputedShare)
@@ -242,7 +250,14 @@ extension PhaseTwins {
       tape.linear(normalized, from: width, to: sizes.discriminatorWidth, isTrainable: isTrainable))
     let logits = tape.linear(
       hidden, from: sizes.discriminatorWidth, to: 1, isTrainable: isTrainable)
-    withExtendedLifetime((noise, noisy, features, normalized)) {}
+    withExtendedLifetime((noisy, features, normalized)) {}
     return logits
+  }
+
+  private func noised(_ x: ValueTwin, _ state: State, on tape: TapeTwin) -> ValueTwin {
+    let noise = state.ledger.allocate(latentCount, .common, .activations)
+    let noisy = tape.combine(x, ValueTwin(constant: noise))
+    withExtendedLifetime(noise) {}
+    return noisy
   }
 }

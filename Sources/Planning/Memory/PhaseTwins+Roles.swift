@@ -178,6 +178,7 @@ extension PhaseTwins {
     shown = samples(depth: shownDepth)
     let turns = (training: trainingTurns, samples: sampleTurns)
     let rollout = silentSteps(ledger, generator, depth: depth)
+    shown = []
     let training = work(ledger) { train(depth: 0) } + rollout
     let sampling = work(ledger) { shown = samples(depth: 0) } + rollout
     withExtendedLifetime((shown, generator, handedOver.texts, handedOver.all, optimizer)) {}

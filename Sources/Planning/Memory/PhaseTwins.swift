@@ -198,20 +198,11 @@ struct PhaseTwins {
         let noise = ledger.allocate(latentCount, .generator, .activations)
         let tape = TapeTwin(ledger, role: .generator)
         let silent = TapeTwin(ledger, role: .generator, isRecording: false)
-        let noisy = ValueTwin(constant: tape.result(latentCount))
-        let passes = (0..<(sizes.isGuided ? 2 : 1)).map { _ in
-          teacher.velocity(silent, noisy: noisy, sampleCount: sampleCount)
-        }
-        let moved = silent.combine(noisy, passes[0])
-        let targetVelocity = target.velocity(silent, noisy: moved, sampleCount: sampleCount)
-        let velocity = generator.velocity(
-          tape, noisy: noisy, sampleCount: sampleCount, recomputedShare: sizes.recomputedShare)
-        let estimate = tape.combine(noisy, velocity)
-        let gradient = tape.result(latentCount)
-        let local = (passes[0], moved, targetVelocity, velocity)
-        withExtendedLifetime(local) {}
+        let noisy = tape.result(latentCount)
+        estimateTarget(target, teacher, silent, ValueTwin(constant: noisy))
+        let (estimate, gradient) = estimate(generator, tape, consume noisy)
         tape.backward([estimate])
-        withExtendedLifetime((batch, noise, noisy, estimate, gradient)) {}
+        withExtendedLifetime((batch, noise, estimate, gradient)) {}
       }
       optimizer.step()
       weights[1].dropUnits()
@@ -219,6 +210,46 @@ struct PhaseTwins {
     }
     withExtendedLifetime((state.base, state.texts, weights, optimizer)) {}
     return phase(ledger, work, turns: [turns])
+  }
+
+  /// What the target makes of a step of the teacher: nothing is left of it.
+  private func estimateTarget(
+    _ target: NetworkTwin, _ teacher: NetworkTwin, _ silent: TapeTwin, _ noisy: ValueTwin
+  ) {
+    let moved = moved(teacher, silent, noisy)
+    let velocity = target.velocity(silent, noisy: moved, sampleCount: sampleCount)
+    withExtendedLifetime((moved, velocity)) {}
+  }
+
+  private func moved(
+    _ teacher: NetworkTwin, _ silent: TapeTwin, _ noisy: ValueTwin
+  ) -> ValueTwin {
+    let velocity = guided(teacher, silent, noisy)
+    let moved = silent.combine(noisy, velocity)
+    withExtendedLifetime(velocity) {}
+    return moved
+  }
+
+  /// As `GuidedDenoiser`.
+  func guided(_ network: NetworkTwin, _ silent: TapeTwin, _ noisy: ValueTwin) -> ValueTwin {
+    let conditional = network.velocity(silent, noisy: noisy, sampleCount: sampleCount)
+    guard sizes.isGuided else { return conditional }
+    let unconditional = network.velocity(silent, noisy: noisy, sampleCount: sampleCount)
+    let velocity = silent.combine(conditional, unconditional)
+    withExtendedLifetime((conditional, unconditional)) {}
+    return velocity
+  }
+
+  private func estimate(
+    _ generator: NetworkTwin, _ tape: TapeTwin, _ noisy: consuming PlannedLedger.Block
+  ) -> (estimate: ValueTwin, gradient: PlannedLedger.Block) {
+    let start = ValueTwin(constant: noisy)
+    let velocity = generator.velocity(
+      tape, noisy: start, sampleCount: sampleCount, recomputedShare: sizes.recomputedShare)
+    let estimate = tape.combine(start, velocity)
+    let gradient = tape.result(latentCount)
+    withExtendedLifetime((start, velocity)) {}
+    return (estimate, gradient)
   }
 
   // MARK: Evaluate

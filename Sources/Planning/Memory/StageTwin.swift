@@ -180,20 +180,20 @@ extension NetworkTwin {
     return StateTwin(streams: Array(values.dropLast()), condition: values[values.count - 1])
   }
 
-  /// Hands a state on, waits for what is made of it.
+  /// Hands a state on, which is gone then, and waits for what is made of it.
   func handOn(
-    _ tape: TapeTwin, _ state: StateTwin, _ stage: StageTwin,
+    _ tape: TapeTwin, _ state: consuming StateTwin, _ stage: StageTwin,
     awaiting awaited: StageTurn.Awaited = .velocity, count resultCount: Int
   ) -> ValueTwin {
     let count = state.values.reduce(0) { $0 + $1.count } + state.values.count
     tape.ledger.exchange(byteCount: 4 * count, messageCount: 1)
-    stage.wait(for: awaited)
     let result = tape.handedOn(state.values, resultCount: resultCount)
     // The gradients of the state come from the next stage.
     if result.isTracked {
       tape.onWayBack { [ledger = tape.ledger] in ledger.waitCount += 1 }
     }
-    withExtendedLifetime(state) {}
+    _ = consume state
+    stage.wait(for: awaited)
     return result
   }
 
@@ -210,14 +210,16 @@ extension NetworkTwin {
   func sharingGradient(
     of latents: ValueTwin, _ tape: TapeTwin, _ stage: StageTwin
   ) -> ValueTwin {
-    tape.completingGradient(of: latents) { found in
+    let count = latents.count
+    return tape.completingGradient(of: latents) { [unowned tape] found in
       guard stage.isFirst else {
         stage.wait(for: .latentGradient)
-        return tape.result(latents.count)
+        return tape.result(count)
       }
-      stage.countPublished(latents.count, tape.ledger)
+      guard let found else { trap("nothing reached the latents") }
+      stage.countPublished(count, tape.ledger)
       stage.wait(for: .latentGradient)
-      return found ?? latents.block
+      return found
     }
   }
 }

@@ -114,9 +114,14 @@ extension TapeTwin {
   }
 
   /// A bias that is no part of a product.
-  func addBias(_ x: ValueTwin, isTrainable: Bool) -> ValueTwin {
+  /// - Parameter partials: sums over blocks of rows that its gradient holds beside itself, of so wide rows.
+  func addBias(
+    _ x: ValueTwin, isTrainable: Bool, width: Int = 0, partials: Int = 0
+  ) -> ValueTwin {
     let output = result(x.count)
-    return record(output, from: [x], wantsParameterGradient: isTrainable, passingTo: [0])
+    return record(
+      output, from: [x], wantsParameterGradient: isTrainable, passingTo: [0],
+      scratch: Array(repeating: width, count: isTrainable ? partials : 0))
   }
 
   /// Own tokens to all ranks.

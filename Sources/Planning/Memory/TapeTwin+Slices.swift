@@ -113,27 +113,31 @@ extension TapeTwin {
     withExtendedLifetime((partial, room)) {}
   }
 
-  /// A row-parallel layer of inputs of own columns.
+  /// The sum of row-parallel layers, each of parts side by side with own columns.
   /// - Parameter partials: sums over blocks of all rows that the gradient of what is cut holds beside itself.
   func rowLinear(
-    parts: [ValueTwin], from inputWidth: Int, to outputWidth: Int, isTrainable: Bool,
+    _ layers: [[ValueTwin]], from inputWidth: Int, to outputWidth: Int, isTrainable: Bool,
     update: UpdateTwin?, _ rows: SliceRowsTwin, partials: Int
   ) -> ValueTwin {
+    let parts = layers.flatMap(\.self)
     let isTracked = parts.contains(where: \.isTracked)
     func operations(_ rows: Int, _ rank: Int, _ width: Int) -> Double {
       2 * Double(rows) * Double(rank) * Double(width)
     }
-    let product = operations(rows.count, inputWidth, outputWidth)
+    let layerCount = Double(layers.count)
+    let product = layerCount * operations(rows.count, inputWidth, outputWidth)
     let output = result(rows.ownCount * outputWidth)
     ledger.operationCount += product
     sum(width: outputWidth, rows)
     let hidden = update.map { update in
-      let hidden = result(rows.ownCount * update.rank)
-      ledger.operationCount +=
-        operations(rows.count, inputWidth, update.rank)
-        + operations(rows.ownCount, update.rank, outputWidth)
-      sum(width: update.rank, rows)
-      return hidden
+      layers.map { _ in
+        let hidden = result(rows.ownCount * update.rank)
+        ledger.operationCount +=
+          operations(rows.count, inputWidth, update.rank)
+          + operations(rows.ownCount, update.rank, outputWidth)
+        sum(width: update.rank, rows)
+        return hidden
+      }
     }
     // Of one gradient at a time; the largest decides.
     let rank = update.map { $0.isTrainable ? $0.rank : 0 } ?? 0
@@ -150,9 +154,9 @@ extension TapeTwin {
     let gathered = rows.degree > 1 ? [rows.count * outputWidth] : []
     return record(
       output, from: parts, wantsParameterGradient: isTrainable || rank > 0,
-      saving: parts.map(\.block) + [hidden].compactMap(\.self),
+      saving: parts.map(\.block) + (hidden ?? []),
       scratch: gathered + (update.map { [rows.count * $0.rank] } ?? []) + [largest],
-      operationCount: wanted * product + low,
+      operationCount: wanted * product + layerCount * low,
       sentByteCount: 4 * Double((rows.degree - 1) * rows.ownCount * outputWidth),
       messageCount: rows.degree - 1)
   }

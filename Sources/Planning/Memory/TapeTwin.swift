@@ -56,7 +56,7 @@ final class TapeTwin {
   enum Step {
     case leaf
     case operation(Operation)
-    case recomputation(outputs: [Int], run: ([PlannedLedger.Block?]) -> Void)
+    case recomputation(outputs: [Int], run: () -> Void)
     case recomputedOutput
     case event(() -> Void)
     case done
@@ -197,26 +197,40 @@ final class TapeTwin {
       KeptInputTwin($0.block, role: role, store: ledger.activationStore)
     }
     let gradients = inputs.map { input in input.node.map { nodes[$0].gradient } }
+    let outputGradients = outputs.map { Gradient($0.count) }
     nodes.append(
       Node(
         gradient: Gradient(0),
-        step: .recomputation(outputs: outputNodes) { [ledger, role] outputGradients in
+        step: .recomputation(outputs: outputNodes) { [ledger, role] in
+          guard outputGradients.contains(where: { $0.block != nil }) else { return }
           let again = TapeTwin(ledger, role: role, isRecomputing: true)
-          let leaves = zip(kept, gradients).map { kept, gradient in
-            let block = kept.block
-            return gradient.map { again.leaf(block, gradient: $0) } ?? ValueTwin(constant: block)
-          }
-          let results = body(again, leaves)
-          for (result, gradient) in zip(results, outputGradients) {
-            guard let node = result.node, let gradient else { continue }
-            again.contribute(gradient, to: again.nodes[node].gradient)
-          }
+          again.run(body, on: zip(kept, gradients).map { ($0, $1) }, takingSeeds: outputGradients)
           again.runBack()
         }))
-    for output in outputs {
-      nodes.append(Node(gradient: Gradient(output.count), step: .recomputedOutput))
+    for gradient in outputGradients {
+      nodes.append(Node(gradient: gradient, step: .recomputedOutput))
     }
     return zip(outputs, outputNodes).map { ValueTwin($0.block, node: $1) }
+  }
+
+  /// Its results are gone when the way back begins.
+  @inline(never)
+  private func run(
+    _ body: (TapeTwin, [ValueTwin]) -> [ValueTwin],
+    on inputs: [(kept: KeptInputTwin, gradient: Gradient?)], takingSeeds seeds: [Gradient]
+  ) {
+    let results = body(
+      self,
+      inputs.map { input in
+        let block = input.kept.block
+        return input.gradient.map { leaf(block, gradient: $0) } ?? ValueTwin(constant: block)
+      })
+    for (result, seed) in zip(results, seeds) {
+      guard let node = result.node, let block = seed.block else { continue }
+      seed.block = nil
+      contribute(block, to: nodes[node].gradient)
+    }
+    withExtendedLifetime(results) {}
   }
 
   /// Has `body` run when the way back comes to this place.
@@ -265,8 +279,7 @@ final class TapeTwin {
         if let gradient = take(index) { runBack(operation, outputGradient: gradient) }
         nodes[index].step = .done
       case .recomputation(let outputs, let run):
-        let outputGradients = outputs.map(take(_:))
-        if outputGradients.contains(where: { $0 != nil }) { run(outputGradients) }
+        run()
         for output in outputs { nodes[output].step = .done }
         nodes[index].step = .done
       }

@@ -77,7 +77,8 @@ extension RunConfiguration {
     .flag(
       "model.offload", \.model.offload,
       "Keeps the inputs of recomputed blocks in a file until the way back, at most three of them in "
-        + "memory; needs model.recompute. The same bits."),
+        + "memory, however many microbatches mesh.schedule has in flight; needs model.recompute. The same bits."
+    ),
     .string(
       "model.offloadFolder", \.model.offloadFolder,
       "Folder of that file, which has no name there; best on a disk of the node. Empty: the run folder."
@@ -222,8 +223,8 @@ extension RunConfiguration {
       "mesh.sums", \.mesh.sums,
       "How sums over the tokens of a microbatch, and over heads and hidden units, are made: fast, each rank's at once, "
         + "so that mesh.sp and mesh.tp change the last bits; canonical, in 8 fixed blocks and slices and one tree, so "
-        + "that mesh.sp × mesh.tp of 1, 2, 4 and 8 give the same bits (CPUs with AVX-512; without ring; vchitect without "
-        + "tp, its form v2 with sequencePlan all). Canonical runs have other last bits than fast ones, and are slower: "
+        + "that mesh.sp × mesh.tp of 1, 2, 4 and 8 give the same bits (CPUs with AVX-512; without ring; vchitect's form "
+        + "v2 with sp by sequencePlan all). Canonical runs have other last bits than fast ones, and are slower: "
         + "by a few percent where tokens are many, by half where they are a hundred."),
     .degree(
       "mesh.ring", \.mesh.ring,

@@ -98,10 +98,6 @@ extension RunConfiguration {
     let hasStages = [mesh.stages, mesh.generatorStages].contains { $0 != .auto && $0 != .fixed(1) }
     if hasStages {
       check.require(
-        "mesh.schedule", mesh.schedule != .gPipe || !model.offload,
-        "is gpipe, with which the plan does not know what of model.offload's activations is in memory: set it to "
-          + "1f1b, or model.offload to false")
-      check.require(
         "mesh.schedule", mesh.schedule != .gPipe || batch.microbatches <= Self.largestFlight,
         "is gpipe, which keeps all \(batch.microbatches) microbatches in flight, each with a thread: set it to "
           + "1f1b, or batch.microbatches to at most \(Self.largestFlight)")
@@ -222,21 +218,30 @@ extension RunConfiguration {
           + "\(transformer.architecture.rawValue) model reach to \(side): set it to at most \(4 * side)"
       )
     }
-    if mesh.sums == .canonical, case .multimodal(_, .v2, _) = transformer.blockStructure {
-      check.require(
-        "mesh.sequencePlan", mesh.sequencePlan == .all || mesh.sp == .fixed(1),
-        "is spatial, with which gradients of the text's keys are not summed in blocks of tokens, as mesh.sums "
-          + "canonical wants them: set it to all, mesh.sp to 1, or mesh.sums to fast")
-    }
-    for (key, degree) in [("tp", mesh.tp), ("generatorTp", mesh.generatorTp)]
-    where mesh.sums == .canonical && transformer.architecture == .vchitect {
-      guard case .fixed(let tp) = degree else { continue }
-      check.require(
-        "mesh.\(key)", tp <= 1,
-        "is \(tp), but mesh.sums canonical makes no fixed slices of vchitect's heads in this version: leave it auto "
-          + "or 1, share tokens by mesh.sp, or set mesh.sums to fast")
-    }
+    let sharing: [Degree] = [mesh.sp, mesh.generatorSp == .auto ? mesh.sp : mesh.generatorSp]
+    check.require(
+      "mesh.sequencePlan",
+      sharing.allSatisfy { $0 == .fixed(1) } || !keepsTokensTogether(transformer.sharesTextKeys),
+      "is spatial, with which gradients of the text's keys are not summed in blocks of tokens, as mesh.sums "
+        + "canonical wants them: set it to all, mesh.sp (and mesh.generatorSp) to 1, or mesh.sums to fast"
+    )
     return check.problems
+  }
+
+  /// Whether canonical sums want all tokens of a microbatch on the ranks that cut weights with each other.
+  private func keepsTokensTogether(_ sharesTextKeys: Bool) -> Bool {
+    mesh.sums == .canonical && mesh.sequencePlan == .spatial && sharesTextKeys
+  }
+
+  /// Axes that stay at 1 because of settings beside them, which `validate` and `problems(with:)` tell.
+  /// - Parameter sharesTextKeys: of the transformer.
+  func closedAxes(sharesTextKeys: Bool) -> Set<Axis> {
+    var closed: Set<Axis> = []
+    if keepsTokensTogether(sharesTextKeys) { closed.insert(.sp) }
+    if mesh.schedule == .gPipe, batch.microbatches > Self.largestFlight {
+      closed.insert(.stages)
+    }
+    return closed
   }
 
   /// Whether the method has roles that can be on ranks of their own.
@@ -248,11 +253,17 @@ extension RunConfiguration {
   /// What does not fit the ranks that were started.
   package func validate(rankCount: Int) -> [ConfigurationProblem] {
     var check = Checks()
-    // A model folder brings its own heads; the coordinator reads it.
+    // A model folder brings its own sizes; the coordinator reads it, and tells what is legal.
     let isOwn = model.checkpoint.isEmpty
-    let search = meshSearch(
+    let isRepresentable =
+      (1...4_096).contains(model.heads) && (1...512).contains(model.headWidth)
+      && (0.25...64).contains(model.mlpRatio)
+    var search = meshSearch(
       rankCount: rankCount, headCount: isOwn ? model.heads : rankCount,
+      mlpWidth: isOwn && isRepresentable ? transformer.mlpWidth : 0,
       blockCount: isOwn ? transformer.blockStructure.blockCount : 0)
+    search.tellsNearest = isOwn
+    search.closedAxes = closedAxes(sharesTextKeys: transformer.sharesTextKeys)
     // What is wrong by itself is told once.
     let isSound = [
       batch.microbatches, model.heads, search.dp, search.zero ?? 1, search.ring, search.sp ?? 1,
@@ -334,5 +345,12 @@ private struct Checks {
     }
     require("\(section).weightDecay", weightDecay >= 0, "must not be negative")
     require("\(section).clip", clip > 0, "must be positive")
+  }
+}
+
+extension TransformerConfiguration {
+  /// Whether keys of the text of first frames serve the tokens of all frames (Vchitect's form v2).
+  fileprivate var sharesTextKeys: Bool {
+    if case .multimodal(_, .v2, _) = blockStructure { true } else { false }
   }
 }

@@ -96,6 +96,8 @@ package struct ConsistencyPhase {
       target: BoundDenoiser(target, conditions: batch.conditions, sequence: context.sequence),
       teacher: teacher, on: tape)
     ObjectiveTerm.backward([(1, term)], on: tape)
+    // As it is planned, whatever the optimizer finds.
+    withExtendedLifetime((batch, noise)) {}
     return term.loss
   }
 }

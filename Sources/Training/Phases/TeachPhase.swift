@@ -93,6 +93,8 @@ package struct TeachPhase {
     let term = FlowMatchingObjective().evaluate(
       prediction: velocity, clean: batch.latents, noise: noise, on: tape)
     ObjectiveTerm.backward([(1, term)], on: tape)
+    // As it is planned, whatever the optimizer finds.
+    withExtendedLifetime((batch, noise, noisy)) {}
     return term.loss
   }
 }

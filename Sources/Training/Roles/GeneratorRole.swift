@@ -71,6 +71,8 @@ package struct GeneratorRole {
       let tape = context.tape(.generator)
       let x = generate(batch, step: step, microbatch: microbatch, on: tape)
       tape.backward([(x, gradient(microbatch, batch, x.tensor))])
+      // As it is planned, whatever the optimizer finds.
+      withExtendedLifetime(batch) {}
     }.sums
     return try optimizer.step(
       gradientSum: gradients[0], microbatchCount: context.configuration.batch.microbatches,

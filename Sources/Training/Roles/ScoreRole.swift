@@ -138,17 +138,11 @@ package struct ScoreRole {
     return losses
   }
 
+  /// Forward and backward of one microbatch; returns its loss. Not inlined: so `x` and `batch` live to its end.
+  @inline(never)
   private func differentiate(_ x: Tensor<Float>, batch: TrainingBatch, step: Int) -> Double {
-    let times = scoreTimes(.criticTime, batch, step)
-    let noise = context.noise(.criticNoise, batch, step: step)
     let tape = context.tape(.fake)
-    let noisy = FlowMatching.noised(
-      x, noise: noise, times: times, in: context.arena, booking: Booking(.fake, .activations))
-    let velocity = fake(batch, recomputedShare: recomputedShare)
-      .velocity(of: Value(constant: noisy), times: times, on: tape)
-    let flow = FlowMatchingObjective().evaluate(
-      prediction: velocity, clean: x, noise: noise, on: tape)
-    var terms: [(weight: Double, term: ObjectiveTerm<Float>)] = [(1, flow)]
+    var terms = [(weight: 1.0, term: flow(x, batch: batch, step: step, on: tape))]
     if let head {
       let logits = head.inUse(tape: tape, sequence: ranks.sequence) {
         [x, batch.latents].map {
@@ -165,6 +159,21 @@ package struct ScoreRole {
 
   // MARK: Parts
 
+  /// ‖F_φ(x_t, t) − (ε − x)‖². Not inlined: the noise and what is noised are gone when it returns.
+  @inline(never)
+  private func flow(
+    _ x: Tensor<Float>, batch: TrainingBatch, step: Int, on tape: Tape<Float>
+  ) -> ObjectiveTerm<Float> {
+    let times = scoreTimes(.criticTime, batch, step)
+    let noise = context.noise(.criticNoise, batch, step: step)
+    let noisy = FlowMatching.noised(
+      x, noise: noise, times: times, in: context.arena, booking: Booking(.fake, .activations))
+    let velocity = fake(batch, recomputedShare: recomputedShare)
+      .velocity(of: Value(constant: noisy), times: times, on: tape)
+    return FlowMatchingObjective().evaluate(
+      prediction: velocity, clean: x, noise: noise, on: tape)
+  }
+
   private func fake(_ batch: TrainingBatch, recomputedShare: Double = 0) -> BoundDenoiser {
     BoundDenoiser(
       networks.base, conditions: batch.conditions,
@@ -179,8 +188,9 @@ package struct ScoreRole {
   ) -> Value<Float> {
     let times = context.streams(.adversarialTime, step: step, counters: batch.counters)
       .map { $0.uniform(at: 0) }
-    let noise = Value(constant: context.noise(.adversarialNoise, batch, step: step))
-    let noisy = tape.combineSamples(times.map { 1 - $0 }, x, times, noise)
+    let noisy = tape.combineSamples(
+      times.map { 1 - $0 }, x, times,
+      Value(constant: context.noise(.adversarialNoise, batch, step: step)))
     let features = networks.base.features(
       tape: tape, noisy: noisy, times: times, conditions: batch.conditions,
       recomputedShare: recomputedShare, sequence: ranks.sequence)

@@ -24,9 +24,13 @@ struct LayoutSearch {
   }
 
   private func search(of configuration: RunConfiguration) -> MeshSearch {
-    configuration.meshSearch(
+    var search = configuration.meshSearch(
       rankCount: rankCount, headCount: sizes.network.headCount, mlpWidth: sizes.network.mlpWidth,
       blockCount: sizes.network.blockCount)
+    var sharesTextKeys = false
+    if case .multimodal(let form) = sizes.network.form { sharesTextKeys = form.hasOwnProjections }
+    search.closedAxes = configuration.closedAxes(sharesTextKeys: sharesTextKeys)
+    return search
   }
 
   /// Layouts with split roles, where the placement is free.

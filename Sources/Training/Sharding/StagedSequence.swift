@@ -61,27 +61,25 @@ package final class StagedSequence<Scalar: KernelScalar>: SequenceParallel, Pipe
   }
 
   package func handOn(
-    _ state: [Value<Scalar>], velocityShape: [Int], on tape: Tape<Scalar>
+    _ state: consuming [Value<Scalar>], velocityShape: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar> {
-    handOn(state, velocityShape, on: tape) { [exchange] in
-      try exchange.receiveVelocity(into: $0)
-    }
+    let velocity = sent(state, velocityShape, on: tape)
+    onWait()
+    attempt { try exchange.receiveVelocity(into: velocity.tensor.buffer) }
+    return velocity
   }
 
-  /// - Parameter receive: gets what a later stage makes of the state, of this shape.
-  private func handOn(
-    _ state: [Value<Scalar>], _ shape: [Int], on tape: Tape<Scalar>,
-    receive: (Buffer<Scalar>) throws -> Void
+  /// Sends a state, which is gone then: not inlined, so that it is not held while others are in flight.
+  /// - Returns: what a later stage makes of it, once that has been received.
+  @inline(never)
+  private func sent(
+    _ state: consuming [Value<Scalar>], _ shape: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar> {
-    attempt {
-      try exchange.sendState(
-        state.map(\.tensor.buffer), isTracked: state.map { tape.isRecording && $0.isTracked })
-    }
-    onWait()
-    let result = tape.result(shape)
-    attempt { try receive(result.buffer) }
+    let buffers = state.map(\.tensor.buffer)
+    let isTracked = state.map { tape.isRecording && $0.isTracked }
+    attempt { try exchange.sendState(buffers, isTracked: isTracked) }
     // What the seed says of the result, the stage that has made it knows as well.
-    return tape.record(result, from: state) {
+    return tape.record(tape.result(shape), from: state) {
       [exchange, attempt, count = state.count] _, gradients in
       attempt {
         try exchange.receiveGradients(count: count) {
@@ -106,11 +104,13 @@ package final class StagedSequence<Scalar: KernelScalar>: SequenceParallel, Pipe
   }
 
   package func handOn(
-    _ state: [Value<Scalar>], featuresShape: [Int], of stage: Int, on tape: Tape<Scalar>
+    _ state: consuming [Value<Scalar>], featuresShape: [Int], of stage: Int,
+    on tape: Tape<Scalar>
   ) -> Value<Scalar> {
-    handOn(state, featuresShape, on: tape) { [exchange] in
-      try exchange.receiveFeatures(of: stage, into: $0)
-    }
+    let features = sent(state, featuresShape, on: tape)
+    onWait()
+    attempt { try exchange.receiveFeatures(of: stage, into: features.tensor.buffer) }
+    return features
   }
 
   package func receiveFeatures(

@@ -117,6 +117,12 @@ package final class TensorSequence<Scalar: KernelScalar>: TensorParallel {
       })
   }
 
+  package func turnedToColumns(
+    _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    group.scatterHeads(x, layout(x.shape[0], segments, width: x.shape[2]), on: tape)
+  }
+
   /// Columns of a sample travel as if each part of them were a token.
   package func gatherColumns(_ x: Value<Scalar>, on tape: Tape<Scalar>) -> Value<Scalar> {
     let (sampleCount, width) = (x.shape[0], x.shape[1])

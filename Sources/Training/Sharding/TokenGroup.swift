@@ -56,6 +56,17 @@ struct TokenGroup<Scalar: KernelScalar> {
       backward: { [exchange] in try exchange.gatherTokens($0, layout: layout, into: $1) })
   }
 
+  /// Own tokens of all heads, or columns → the group's tokens of own ones.
+  /// - Shapes: [B, l, C] → [B, L, C / degree].
+  func scatterHeads(
+    _ x: Value<Scalar>, _ layout: TokenLayout, on tape: Tape<Scalar>
+  ) -> Value<Scalar> {
+    record(
+      x, [layout.sampleCount, layout.tokenCount, layout.partWidth], on: tape,
+      forward: { [exchange] in try exchange.scatterHeads($0, layout: layout, into: $1) },
+      backward: { [exchange] in try exchange.gatherHeads($0, layout: layout, into: $1) })
+  }
+
   /// Own tokens → all tokens of the group; on the way back the gradient of the own tokens.
   /// - Shapes: [B, l, C] → [B, L, C].
   func gatherTokens(

@@ -122,12 +122,7 @@ package final class UlyssesSequence<Scalar: KernelScalar>: HeadExchange {
   package func scatterHeads(
     _ x: Value<Scalar>, segments: [Int], on tape: Tape<Scalar>
   ) -> Value<Scalar> {
-    let layout = group.layout(x, segments, width: x.shape[2])
-    let exchange = group.exchange
-    return group.record(
-      x, [layout.sampleCount, layout.tokenCount, layout.partWidth], on: tape,
-      forward: { try exchange.scatterHeads($0, layout: layout, into: $1) },
-      backward: { try exchange.gatherHeads($0, layout: layout, into: $1) })
+    group.scatterHeads(x, group.layout(x, segments, width: x.shape[2]), on: tape)
   }
 
   /// The inverse of `scatterHeads`.

@@ -237,7 +237,7 @@ import VideoData
       (["mesh.stages=2", "model.recompute=true", "model.offload=true"], 2, []),
       (
         ["mesh.stages=2", "model.recompute=true", "model.offload=true", "mesh.schedule=gpipe"], 2,
-        ["mesh.schedule"]
+        []
       ),
       (["mesh.stages=2", "model.architecture=vchitect"], 2, []),
       (
@@ -290,7 +290,13 @@ import VideoData
         [
           "model.architecture=vchitect", "model.heads=4", "mesh.tp=2", "mesh.sp=1",
           "mesh.sums=canonical",
-        ], 2, ["mesh.tp"]
+        ], 2, []
+      ),
+      (
+        [
+          "model.architecture=vchitect", "model.heads=4", "mesh.placement=split", "mesh.sp=1",
+          "mesh.generatorSp=2", "mesh.generatorRanks=2", "mesh.sums=canonical",
+        ], 4, ["mesh.sequencePlan"]
       ),
       (["model.architecture=vchitect", "mesh.sp=3", "distill.lambdaAdversarial=1"], 3, []),
       (["model.architecture=vchitect", "data.size=768", "data.shortSide=768"], 1, []),

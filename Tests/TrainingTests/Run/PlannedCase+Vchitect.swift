@@ -170,6 +170,33 @@ extension PlannedCase {
         $0.model.doubleBlocks = 7
       },
     ]
+    func canonical(
+      _ name: String, ranks: Int, tp: Int, sp: Int = 1,
+      _ change: (inout RunConfiguration) -> Void = { _ in }
+    ) -> PlannedCase {
+      planned("cut weights, canonical sums\(name)", ranks: ranks, sp: sp, .all) {
+        $0.mesh.tp = .fixed(tp)
+        $0.mesh.sums = .canonical
+        change(&$0)
+      }
+    }
+    let canonicalCut = [
+      canonical("", ranks: 2, tp: 2),
+      canonical(", in four, a spatial gain, recomputed, three samples", ranks: 8, tp: 4) {
+        $0.model.spatialGain = 1.1
+        $0.model.recompute = true
+        ($0.model.textTokens, $0.batch.samples) = (2, 3)
+      },
+      canonical(", form v1, all terms", ranks: 4, tp: 2) {
+        $0.model.variant = .v1
+        $0.distill.lambdaAdversarial = 0.1
+        $0.distill.guidance = 3
+      },
+      canonical(", shared tokens in stages", ranks: 8, tp: 2, sp: 2) {
+        $0.mesh.stages = .fixed(2)
+        $0.model.textTokens = 5
+      },
+    ]
     func ringed(
       _ name: String, ranks: Int, ring: Int, sp: Int = 1, _ plan: SequencePlan = .spatial,
       _ change: (inout RunConfiguration) -> Void = { _ in }
@@ -213,6 +240,6 @@ extension PlannedCase {
         $0.model.recompute = true
       },
     ]
-    return whole + staged + shared + cut + ringed
+    return whole + staged + shared + cut + canonicalCut + ringed
   }()
 }

@@ -97,6 +97,21 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
       offload(&$0)
       $0.mesh.stages = .fixed(2)
     },
+    PlannedCase("inputs of blocks in a file, three stages", ranks: 3) {
+      offload(&$0)
+      $0.mesh.stages = .fixed(3)
+    },
+    PlannedCase("inputs of blocks in a file, two stages under GPipe", ranks: 2) {
+      offload(&$0)
+      $0.mesh.stages = .fixed(2)
+      $0.mesh.schedule = .gPipe
+    },
+    PlannedCase("inputs of blocks in a file, three stages under GPipe, guided", ranks: 3) {
+      offload(&$0)
+      $0.mesh.stages = .fixed(3)
+      $0.mesh.schedule = .gPipe
+      $0.distill.guidance = 3
+    },
     PlannedCase("weights not packed", ranks: 2) { $0.compute.packedWeights = .off },
     PlannedCase("DMD2") { $0.distill.method = .dmd2 },
     PlannedCase("LCM", ranks: 2) { $0.distill.method = .lcm },

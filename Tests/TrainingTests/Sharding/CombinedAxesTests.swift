@@ -140,6 +140,6 @@ import Testing
       $0.mesh.generatorTp = .fixed(generator.tp)
     }
     #expect(split.weights.allSatisfy { $0 == split.weights[0] })
-    split.expectAgreement(with: alone, bound: 1e-5)
+    try split.expectAgreement(with: alone)
   }
 }

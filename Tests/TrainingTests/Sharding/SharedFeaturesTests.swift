@@ -265,9 +265,10 @@ extension VchitectTokens: FeaturesCase {
       try SharedTokensExample(
         sampleCount: 2, textCount: 4, masked: true, recompute: recompute, heads: 8
       ).expectFeatures(tp: degree, isCanonical: true)
-      try VchitectTokens(
-        heads: 8, clipCount: 2, frameCount: 2, textCount: 3, recompute: recompute
-      ).expectFeatures(sp: degree, plan: .all, isCanonical: true)
+      let multimodal = VchitectTokens(
+        heads: 8, clipCount: 2, frameCount: 2, textCount: 3, recompute: recompute)
+      try multimodal.expectFeatures(sp: degree, plan: .all, isCanonical: true)
+      try multimodal.expectFeatures(tp: degree, isCanonical: true)
     }
   }
 }

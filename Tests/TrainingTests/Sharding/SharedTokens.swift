@@ -286,21 +286,21 @@ extension TrainedRun {
       $0.mesh.tp = .fixed(tp)
       $0.compute.precision = .fp32
       $0.distill.guidance = 2
+      $0.learnAtOnce()
       change(&$0)
     }
     try self.init(configuration, ranks: ranks)
   }
 
-  /// Expects losses and weights of one rank, up to the order of sums in fp32.
-  /// - Parameter bound: what weights may differ by, over the largest of them.
+  /// Expects losses, norms and weights of one rank, up to the order of sums in fp32, which is another here.
   func expectAgreement(
-    with alone: TrainedRun, bound: Float = 1e-4, location: SourceLocation = #_sourceLocation
-  ) {
+    with alone: TrainedRun, location: SourceLocation = #_sourceLocation
+  ) throws {
     // One rank of each group speaks for its microbatches: each is counted once, in order.
     #expect(
       alone.microbatches == [0, 1, 2, 3] && microbatches == alone.microbatches,
       sourceLocation: location)
-    #expect(distance(to: alone) <= bound, sourceLocation: location)
+    expectFollowing(alone, from: try alone.start(), "\(configuration.mesh)", location: location)
     // Sums of other parts have other bits: the tokens were shared.
     #expect(distance(to: alone) > 0, sourceLocation: location)
   }

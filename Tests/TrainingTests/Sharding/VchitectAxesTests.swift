@@ -83,6 +83,6 @@ struct VchitectAxesTests {
     }
     let isSame = split.weights.allSatisfy { $0 == split.weights[0] }
     #expect(isSame)
-    split.expectAgreement(with: try TrainedRun(ranks: 1, vchitect), bound: 1e-5)
+    try split.expectAgreement(with: TrainedRun(ranks: 1, vchitect))
   }
 }

@@ -129,11 +129,11 @@ struct ZeroStagesTests {
   }
 
   @Test func `stages go with shared tokens`() throws {
-    let alone = try run(1, stage: 1) { _ in }
-    let shared = try run(4, stage: 3, sp: 2) { _ in }
+    let alone = try run(1, stage: 1) { $0.learnAtOnce() }
+    let shared = try run(4, stage: 3, sp: 2) { $0.learnAtOnce() }
     let agree = shared.weights.allSatisfy { $0 == shared.weights[0] }
     #expect(agree)
-    #expect(shared.distance(to: alone) <= 1e-4)
+    shared.expectFollowing(alone, from: try alone.start(), "sp 2 at stage 3")
     #expect(shared.microbatches == alone.microbatches)
   }
 

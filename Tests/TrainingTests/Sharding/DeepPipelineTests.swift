@@ -1,0 +1,53 @@
+// Pipelines of more stages than the models of LayoutTableTests have blocks: four and eight, also of ranks that share
+// tokens or cut weights, bit for bit as without stages.
+
+import Models
+import Testing
+
+@testable import Training
+
+@Suite struct DeepPipelineTests {
+  typealias Tokens = CombinedAxesTests.Tokens
+
+  @Test(arguments: Architecture.allCases)
+  func `four and eight stages of eight blocks do not change a bit`(architecture: Architecture)
+    throws
+  {
+    func run(
+      _ groups: Int, _ tokens: Tokens = Tokens(),
+      _ change: (inout RunConfiguration) -> Void = { _ in }
+    ) throws -> TrainedRun {
+      try tokens.run(groups) {
+        $0.model.architecture = architecture
+        $0.model.doubleBlocks = architecture == .vchitect ? 8 : 3
+        $0.model.singleBlocks = 5
+        ($0.teach.steps, $0.distill.steps) = (1, 2)
+        change(&$0)
+      }
+    }
+    func expectEqual(_ found: TrainedRun, _ expected: TrainedRun, _ comment: Comment) {
+      // Compared outside of the expectations: a failure would print every weight.
+      let isSame = found.weights.allSatisfy { $0 == expected.weights[0] }
+      #expect(isSame, comment)
+      #expect(found.readings == expected.readings, comment)
+      #expect(found.microbatches == expected.microbatches, comment)
+    }
+    let alone = try run(1)
+    for schedule in RunConfiguration.PipelineOrder.allCases {
+      expectEqual(
+        try run(8) {
+          ($0.mesh.stages, $0.mesh.schedule) = (.fixed(8), schedule)
+        }, alone, "eight stages, \(schedule)")
+    }
+    for replicas in [1, 2] {
+      expectEqual(
+        try run(8) { ($0.mesh.stages, $0.mesh.dp) = (.fixed(4), .fixed(replicas)) }, alone,
+        "four stages, \(replicas) replicas")
+    }
+    for tokens in [Tokens(sp: 2), Tokens(ring: 2), Tokens(tp: 2)] {
+      expectEqual(
+        try run(4, tokens) { $0.mesh.stages = .fixed(4) }, try run(1, tokens),
+        "four stages, \(tokens.testDescription)")
+    }
+  }
+}

@@ -2,7 +2,6 @@ import Evaluation
 import Exchange
 import Foundation
 import MeshLayout
-import Models
 import Planning
 import TestSupport
 import Testing
@@ -89,25 +88,23 @@ struct MachineReaderTests {
       #expect(configuration.validate().isEmpty)
       let sizes = try WorkloadSizes(configuration)
       return SimulatedRun(sizes, machine: MachineModel())
-        .layouts(rankCount: 4, microbatchCount: 4, configuration.layoutRules(sizes))
+        .layouts(
+          rankCount: 4, microbatchCount: configuration.batch.microbatches,
+          configuration.layoutRules(sizes))
     }
     let all = try layouts()
     for axis in [Axis.dp, .zero, .ring, .sp, .tp, .stages] {
       #expect(all.contains { $0.shape[axis] > 1 }, "\(axis)")
     }
     #expect(all.contains { $0.schedule == .gPipe })
-    // Sums in fixed blocks go round no ring; Vchitect's do not cut weights either.
+    // Sums in fixed blocks go round no ring.
     let canonical = try layouts { $0.mesh.sums = .canonical }
     #expect(canonical.allSatisfy { $0.shape[.ring] == 1 })
     #expect(canonical.contains { $0.shape[.tp] > 1 && $0.shape[.sp] > 1 })
-    let vchitect = try layouts {
-      $0.mesh.sums = .canonical
-      ($0.mesh.sequencePlan, $0.model.architecture) = (.all, .vchitect)
-    }
-    #expect(!vchitect.isEmpty && vchitect.allSatisfy { $0.shape[.tp] == 1 })
-    let offloaded = try layouts { ($0.model.recompute, $0.model.offload) = (true, true) }
-    #expect(offloaded.contains { $0.stageCount > 1 })
-    #expect(offloaded.allSatisfy { $0.schedule != .gPipe })
+    // GPipe keeps all microbatches in flight, so that there may not be too many.
+    let many = try layouts { $0.batch.microbatches = 2_048 }
+    #expect(many.contains { $0.stageCount > 1 })
+    #expect(many.allSatisfy { $0.schedule != .gPipe })
     // A method with one trained network has no roles to split.
     #expect(all.contains { $0.shape.generatorRanks != nil })
     #expect(try layouts { $0.distill.method = .lcm }.allSatisfy { $0.shape.generatorRanks == nil })

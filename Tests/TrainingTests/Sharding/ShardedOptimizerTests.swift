@@ -156,6 +156,71 @@ import Testing
     }
   }
 
+  /// Check 10 of §10 of the specification of Vchitect-2.0: parameters θ that stay, an average that begins at m₀.
+  @Test(arguments: ZeroStage.allCases)
+  func `an average that begins elsewhere comes to parameters that stay by its decay a step`(
+    _ stage: ZeroStage
+  ) throws {
+    let (decay, steps) = (0.9, 7)
+    for draw in 0..<4 {
+      let stream = RandomStream(seed: 9, purpose: .tests, step: draw)
+      let specifications = (0..<5).map { index in
+        let rows = 1 + stream.integer(below: 90, at: 2 * index)
+        let columns = 1 + stream.integer(below: 300, at: 2 * index + 1)
+        return ParameterSpecification(
+          "\(index)", [rows, columns], .normal(deviation: 1),
+          block: index == 0 ? "" : "block \(index / 2)")
+      }
+      let layout = FlatLayout(specifications)
+      let (count, normals) = (layout.count, stream.normals(count: layout.count))
+      // Zero in the padding between tensors, as parameters are.
+      let start = layout.entries.reduce(into: [Float](repeating: 0, count: count)) {
+        $0.replaceSubrange($1.range, with: normals[$1.range])
+      }
+      for ranks in 1...3 {
+        let parts = try InProcessMesh.run(size: ranks) { transport -> [[Float]] in
+          let arena = Arena()
+          let group = Self.group(transport, arena, stage: stage)
+          let parameters = group.parameters(specifications, role: .generator)
+          parameters.initialize(seed: 3)
+          let before = parameters.wholeVector
+          let optimizer = ShardedOptimizer(
+            ShardedParameters(parameters, group: group),
+            configuration: Self.configuration(clip: 1, ema: decay))
+          let stretches = optimizer.weights.stretches
+          for stretch in stretches {
+            optimizer.ema?[stretch.local].copy(from: Array(start[stretch.flat]))
+          }
+          for step in 0..<steps {
+            let sums = MicrobatchSum.gradients(
+              of: [GradientTarget(optimizer.weights)], over: [0], arena: arena
+            ) { _ in
+              parameters.contribute(
+                RandomStream(seed: 9, purpose: .tests, step: draw, sample: 1 + step)
+                  .normals(count: count), arena: arena)
+            }
+            _ = try optimizer.step(
+              gradientSum: sums[0], microbatchCount: ranks, learningRate: 0)
+          }
+          let after = parameters.wholeVector
+          try optimizer.adoptAverage()
+          return [before, after, parameters.wholeVector]
+        }
+        let power = Self.power(decay, steps)
+        for part in parts {
+          #expect(part[0] == part[1], "learning rate 0")
+          let expected = zip(part[0], start).map { theta, m in
+            Float(Double(theta) + power * (Double(m) - Double(theta)))
+          }
+          // Two roundings (6e-8 each) of numbers up to 5 a step.
+          #expect(
+            difference(part[2], expected, absolute: 4e-6, relative: 0) == nil,
+            "shapes \(draw) on \(ranks) ranks")
+        }
+      }
+    }
+  }
+
   @Test func `a gradient that is not finite changes nothing on any rank`() throws {
     for (ranks, stage) in [
       (1, ZeroStage.optimizer), (2, .optimizer), (3, .optimizer), (4, .optimizer), (2, .gradients),

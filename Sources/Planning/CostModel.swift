@@ -47,6 +47,8 @@ package struct RunCosts: Codable, Equatable, Sendable {
   package let bucketByteCount: Int
   /// Whether blocks are loaded, and their gradients summed, while others are computed.
   package let overlapsExchange: Bool
+  /// Bytes of a rank's partial sums of a product in slices; 0 where none is made in slices.
+  package let sliceByteCount: Int
 
   /// Peaks over all phases, by rank: what the ledger shows at the end of the run.
   package var memory: [PlannedMemory] {
@@ -139,7 +141,7 @@ package enum CostModel {
       phases: phases.compactMap(\.self),
       bucketByteCount: rankCount > 1
         ? min(sizes.bucketByteCount, 4 * sizes.networkElementCount) : 0,
-      overlapsExchange: sizes.overlapsExchange)
+      overlapsExchange: sizes.overlapsExchange, sliceByteCount: sizes.sliceByteCount(shape))
   }
 
   /// What the pipeline of rank 0 makes of a step.

@@ -2,15 +2,19 @@
 //
 //     pool       blocks of tensors, which the arena keeps by size: of each size as many as were ever in use at once
 //     messages   buckets on their way, coded and received (five of them), and exchanges of activations
+//     slices     partial sums of products that are made in slices, for each thread, while one is computed
 //     program    the program, its libraries and MPI as they are before anything is allocated: measured at the start
 //     pieces     free pieces of the heap, packed operands, what phases hold outside of the arena
 //
 // Found by the heap's own statistics and the resident set of real runs of 1 and 2 ranks; checked by
 // Tests/Checks/test-process-memory. Not counted: prepared videos, which are as large as the data.
 
+import MeshLayout
+
 package struct ProcessMemory: Codable, Equatable, Sendable {
   package let poolByteCount: Int
   package let messageByteCount: Int
+  package let sliceByteCount: Int
   package let programByteCount: Int
 
   /// Resident after the start of MPI, on the reference machine.
@@ -19,12 +23,13 @@ package struct ProcessMemory: Codable, Equatable, Sendable {
   package static let pieceByteCount = 16 << 20
 
   package var byteCount: Int {
-    poolByteCount + messageByteCount + programByteCount + Self.pieceByteCount
+    poolByteCount + messageByteCount + sliceByteCount + programByteCount + Self.pieceByteCount
   }
 
-  init(_ memory: PlannedMemory, bucketByteCount: Int, programByteCount: Int) {
+  init(_ memory: PlannedMemory, of costs: RunCosts, programByteCount: Int) {
     poolByteCount = memory.poolByteCount
-    messageByteCount = 5 * bucketByteCount + 3 * memory.largestSendByteCount
+    messageByteCount = 5 * costs.bucketByteCount + 3 * memory.largestSendByteCount
+    sliceByteCount = costs.sliceByteCount
     self.programByteCount = programByteCount
   }
 }
@@ -34,8 +39,20 @@ extension RunCosts {
   package func processes(
     programByteCount: Int = ProcessMemory.usualProgramByteCount
   ) -> [ProcessMemory] {
-    memory.map {
-      ProcessMemory($0, bucketByteCount: bucketByteCount, programByteCount: programByteCount)
-    }
+    memory.map { ProcessMemory($0, of: self, programByteCount: programByteCount) }
+  }
+}
+
+extension WorkloadSizes {
+  /// What the largest product in slices holds beside its result, as `plane_count` and `stripe_rows` of
+  /// Sources/CKernels/products.c have it.
+  func sliceByteCount(_ shape: MeshShape) -> Int {
+    guard let sliceCount = network.sliceCount else { return 0 }
+    let planeCount = (sliceCount / shape[.tp]).trailingZeroBitCount
+    guard planeCount > 0 else { return 0 }
+    let groups = shape[.ring] * shape[.sp]
+    let (rows, columns) = ((rowCount + groups - 1) / groups, min(network.width, 1_024))
+    let fit = max((8 << 20) / 4 / planeCount / columns, 480)
+    return threadCount * 4 * planeCount * min(rows, fit) * columns
   }
 }

@@ -151,6 +151,8 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
   package var overlapsExchange = true
   /// How stages of a pipeline order microbatches: GPipe or 1F1B.
   package var schedule = PipelineSchedule.oneForwardOneBackward
+  /// Threads of a rank's kernels.
+  package var threadCount = 1
 
   package init(
     network: NetworkSizes, networkUnits: [PlannedUnit], adapterUnits: [PlannedUnit],

@@ -354,6 +354,7 @@ extension WorkloadSizes {
     offloadsActivations = configuration.model.offload
     overlapsExchange = configuration.exchange.overlap == .on
     schedule = configuration.mesh.schedule.planned
+    threadCount = configuration.compute.threads
   }
 }
 

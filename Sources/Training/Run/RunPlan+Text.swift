@@ -47,6 +47,9 @@ extension RunPlan {
     add("blocks kept by size", processes.map(\.poolByteCount))
     add("messages under way", processes.map(\.messageByteCount))
     add("program and libraries", processes.map(\.programByteCount))
+    if costs.sliceByteCount > 0 {
+      add("partial sums of products", processes.map(\.sliceByteCount))
+    }
     add("pieces of the heap", processes.map { _ in ProcessMemory.pieceByteCount })
     add("process", processes.map(\.byteCount))
     lines.append(

@@ -2,7 +2,7 @@
 //
 // The last activation that came stays in memory and the one before it is being written, so what is asked for
 // first was never away; then each load begins the one that will be asked for next (prefetch depth 1). So at
-// most three live at a time, however many blocks there are, and the disk works while blocks are computed.
+// most three live at a time, on the way back two, however many blocks there are, and the disk works meanwhile.
 // Of several microbatches in flight each has its own order; what the others have waits in the file.
 // Source: Vchitect-2.0's LiteGen, activation offload; there the second tier is the host's memory.
 

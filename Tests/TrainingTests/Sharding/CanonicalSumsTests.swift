@@ -118,31 +118,16 @@ import Testing
     #expect(run.microbatches == alone.microbatches, "\(name)", sourceLocation: location)
   }
 
+  /// What differs between jobs, on the largest degrees and on both axes at once; LayoutTableTests has every degree.
   @Test(.enabled(if: BLASRuntime.hasAVX512), arguments: changes.indices)
-  func `ranks that share tokens have the bits of one rank`(_ index: Int) throws {
+  func `ranks that share tokens or cut weights have the bits of one rank`(_ index: Int) throws {
     let (name, change) = Self.changes[index]
     let alone = try run(1, change)
     #expect(alone.weights[0].allSatisfy(\.isFinite) && alone.readings.count > 8)
-    for (ranks, sp, stage) in [(2, 2, nil), (4, 4, 3), (4, 2, 2), (8, 8, nil), (8, 2, 3)] {
+    for (ranks, sp, tp, stage) in [(4, 4, 1, 3), (8, 8, 1, nil), (4, 2, 2, nil), (8, 1, 8, nil)] {
       expect(
-        try run(ranks, sp: sp, stage: stage, change), toEqual: alone,
-        "\(name), \(ranks) ranks, sp \(sp), stage \(stage ?? 2)")
-    }
-  }
-
-  @Test(.enabled(if: BLASRuntime.hasAVX512), arguments: changes.indices)
-  func `ranks that cut weights have the bits of one rank`(_ index: Int) throws {
-    let (name, change) = Self.changes[index]
-    let alone = try run(1, change)
-    // Of Vchitect half of them in turn: its table has the others.
-    let layouts = [(2, 1, 2), (4, 2, 2), (4, 1, 4), (8, 2, 4), (8, 1, 8), (8, 1, 2)]
-    let taken =
-      name.contains("Vchitect")
-      ? layouts.indices.filter { $0 % 2 != index % 2 }.map { layouts[$0] } : layouts
-    for (ranks, sp, tp) in taken {
-      expect(
-        try run(ranks, sp: sp, tp: tp, change), toEqual: alone,
-        "\(name), \(ranks) ranks, sp \(sp), tp \(tp)")
+        try run(ranks, sp: sp, tp: tp, stage: stage, change), toEqual: alone,
+        "\(name), \(ranks) ranks, sp \(sp), tp \(tp), stage \(stage ?? 0)")
     }
   }
 

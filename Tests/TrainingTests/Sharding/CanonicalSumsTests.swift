@@ -232,6 +232,14 @@ import Testing
     ).expectAgreement(ring: 1, sp: degree, plan: .all, isCanonical: true)
     try VchitectTokens(.v1, heads: 8, frameCount: 2, textCount: 5, recompute: recompute)
       .expectAgreement(ring: 1, sp: degree, isCanonical: true)
+    try VchitectTokens(
+      heads: 8, clipCount: 2, frameCount: 2, textCount: 3, recompute: recompute, adapted: true
+    ).expectAgreement(ring: 1, sp: 1, tp: degree, isCanonical: true)
+    if degree > 1 {
+      try VchitectTokens(
+        .v1, heads: 8, frameCount: 2, textCount: 5, recompute: recompute, adapted: true
+      ).expectAgreement(ring: 1, sp: 2, tp: degree / 2, isCanonical: true)
+    }
   }
 
   @Test func `what has no fixed blocks is refused by its key`() {

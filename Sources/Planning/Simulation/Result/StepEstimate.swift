@@ -239,13 +239,7 @@ package struct SimulatedRun: Equatable, Sendable {
     }
     let ends = seconds(work.model.ends)
     if !isBlock { return ends }
-    var sum = ends
-    var known: (unit: SimulatedUnit, seconds: Double)?
-    for block in work.model.blocks {
-      if known?.unit != block { known = (block, seconds(block)) }
-      sum += known?.seconds ?? 0
-    }
-    return sum
+    return work.model.stretches.reduce(ends) { $0 + Double($1.count) * seconds($1.block) }
   }
 
   private var compared: [(turn: SimulatedTurn, share: Double)] {

@@ -48,9 +48,17 @@ package struct SimulatedUnit: Equatable, Sendable {
 }
 
 package struct SimulatedModel: Equatable, Sendable {
+  /// Equal blocks in a row.
+  struct Stretch: Equatable, Sendable {
+    let block: SimulatedUnit
+    var count: Int
+  }
+
   /// What is no block; runs with the first stage.
   package var ends: SimulatedUnit
-  package var blocks: [SimulatedUnit]
+  package var blocks: [SimulatedUnit] { didSet { stretches = Self.stretches(of: blocks) } }
+  /// Blocks that follow each other and are equal: most searches ask for the cost of each kind once.
+  private(set) var stretches: [Stretch]
   package var headCount: Int
   package var width: Int
   package var samplesPerMicrobatch: Int
@@ -71,12 +79,23 @@ package struct SimulatedModel: Equatable, Sendable {
   ) {
     self.ends = ends
     self.blocks = blocks
+    stretches = Self.stretches(of: blocks)
     self.headCount = headCount
     self.width = width
     self.samplesPerMicrobatch = samplesPerMicrobatch
     self.tokenCount = tokenCount
     self.latentElementCount = latentElementCount
     self.elementsOfBlock = elementsOfBlock
+  }
+
+  private static func stretches(of blocks: [SimulatedUnit]) -> [Stretch] {
+    blocks.reduce(into: []) { stretches, block in
+      if let last = stretches.indices.last, stretches[last].block == block {
+        stretches[last].count += 1
+      } else {
+        stretches.append(Stretch(block: block, count: 1))
+      }
+    }
   }
 
   package init(_ sizes: WorkloadSizes) {

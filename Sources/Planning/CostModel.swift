@@ -68,6 +68,11 @@ package struct RunCosts: Codable, Equatable, Sendable {
   }
 
   /// Of the rank that needs most.
+  package var fullest: PlannedMemory? {
+    memory.max { $0.totalPeakByteCount < $1.totalPeakByteCount }
+  }
+
+  /// Of the rank that needs most.
   package var peakByteCountPerRank: Int { memory.map(\.totalPeakByteCount).max() ?? 0 }
   /// Over all ranks.
   package var totalPeakByteCount: Int { memory.reduce(0) { $0 + $1.totalPeakByteCount } }

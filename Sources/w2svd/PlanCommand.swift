@@ -42,6 +42,13 @@ struct PlanCommand: ParsableCommand {
         + "place of that.", valueName: "gflops"))
   var gigaflops: Double?
 
+  @Flag(
+    help: ArgumentHelp(
+      "Lists every legal layout. Default: off, those of zero and sp, and others where these do not fit, or leave ranks "
+        + "idle. Effect: all axes and placements that the configuration leaves open; takes up to a second for each "
+        + "layout of a large network, and does not change which is taken."))
+  var all = false
+
   @Flag(help: "Prints the plan as one JSON object on the last line. Default: off.")
   var json = false
 
@@ -55,6 +62,9 @@ struct PlanCommand: ParsableCommand {
     guard simulation.simulate else { return }
     if let ranks, ranks > 65_536 {
       throw ValidationError("--ranks is \(ranks); --simulate takes at most 65536.")
+    }
+    if all {
+      throw ValidationError("--all does not go with --simulate, which looks at all layouts.")
     }
     if gigaflops != nil || memoryPerRank != nil {
       throw ValidationError(
@@ -71,7 +81,7 @@ struct PlanCommand: ParsableCommand {
     let configuration = try source.read(rankCount: ranks)
     let plan = try Coordinator.plan(
       configuration, rankCount: ranks, memoryPerRank: memoryPerRank?.value,
-      rates: rates(configuration, rankCount: ranks))
+      rates: rates(configuration, rankCount: ranks), listsAll: all)
     if json { try printJSON(Summary(plan)) } else { print(plan.text, terminator: "") }
     if !plan.fits {
       throw JobError(
@@ -124,12 +134,15 @@ struct PlanCommand: ParsableCommand {
     /// Of the fullest rank.
     let accounts: [PlannedAccount]
     let phases: [Phase]
-    /// All layouts that were looked at, the preferred first.
+    /// The layouts that were looked at, the preferred first; with --all every other legal one after them.
     let candidates: [Layout]
     let rates: StepRates?
 
     struct Layout: Encodable {
       let mesh: String
+      let zeroStage: Int
+      let stages: Int
+      let dp: Int
       let zero: Int
       let ring: Int
       let sp: Int
@@ -138,11 +151,28 @@ struct PlanCommand: ParsableCommand {
       let generatorRanks: Int
       let peakBytesPerRank: Int
       let processBytesPerRank: Int
+      /// Of the fullest rank.
+      let accounts: [PlannedAccount]
       let operationsOfBusiestRank: Double
-      let sentBytes: Double
-      /// By phase, and of all training steps.
+      /// By phase.
+      let sentBytesPerStep: [String: Int]
       let secondsPerStep: [String: Double]?
+      /// Of all training steps.
       let seconds: Double?
+
+      init(_ candidate: LayoutCandidate) {
+        let shape = candidate.shape
+        mesh = shape.description
+        (zeroStage, stages, dp) = (shape.zeroStage.rawValue, shape[.stages], shape[.dp])
+        (zero, ring, sp, tp) = (shape[.zero], shape[.ring], shape[.sp], shape[.tp])
+        generatorRanks = shape.generatorRanks?.count ?? 0
+        peakBytesPerRank = candidate.peakByteCountPerRank
+        processBytesPerRank = candidate.processByteCountPerRank
+        accounts = candidate.accounts
+        operationsOfBusiestRank = candidate.operationCount
+        sentBytesPerStep = candidate.sentByteCountPerStep
+        (secondsPerStep, seconds) = (candidate.secondsPerStep, candidate.seconds)
+      }
     }
 
     init(_ plan: RunPlan) {
@@ -155,18 +185,8 @@ struct PlanCommand: ParsableCommand {
       peakBytesPerRank = plan.costs.peakByteCountPerRank
       peakBytesTotal = plan.costs.totalPeakByteCount
       processBytes = plan.processes.map(\.byteCount)
-      accounts =
-        memory.max { $0.totalPeakByteCount < $1.totalPeakByteCount }?.accounts ?? []
-      candidates = plan.candidates.map {
-        Layout(
-          mesh: $0.shape.description, zero: $0.shape[.zero], ring: $0.shape[.ring],
-          sp: $0.shape[.sp], tp: $0.shape[.tp],
-          generatorRanks: $0.shape.generatorRanks?.count ?? 0,
-          peakBytesPerRank: $0.peakByteCountPerRank,
-          processBytesPerRank: $0.processByteCountPerRank,
-          operationsOfBusiestRank: $0.operationCount,
-          sentBytes: $0.sentByteCount, secondsPerStep: $0.secondsPerStep, seconds: $0.seconds)
-      }
+      accounts = plan.costs.fullest?.accounts ?? []
+      candidates = plan.candidates.map(Layout.init)
       phases = plan.costs.phases.enumerated().map { index, phase in
         let time = plan.times.indices.contains(index) ? plan.times[index] : nil
         return Phase(

@@ -23,7 +23,8 @@ package struct RunPlan: Codable, Sendable {
   package let costs: RunCosts
   /// Whether W and the generator are kept packed, if products read bfloat16.
   package let keepsPackedWeights: Bool
-  /// All legal layouts with what they cost, in order of preference.
+  /// The legal layouts that were looked at with what they cost, in order of preference; then, where they were asked
+  /// for, all others.
   package let candidates: [LayoutCandidate]
   /// The budget that the plan was held against, in bytes.
   package let memoryPerRank: Int?
@@ -64,8 +65,10 @@ package struct LayoutCandidate: Codable, Sendable {
   /// Floating-point operations of all steps on the busiest rank, and those that others do while split roles or
   /// stages wait for each other.
   package let operationCount: Double
-  /// Bytes that all ranks send in all steps.
-  package let sentByteCount: Double
+  /// Bytes that all ranks send in a step of each phase, before coding; phases without steps are left out.
+  package let sentByteCountPerStep: [String: Int]
+  /// By role and category, of the fullest rank.
+  package let accounts: [PlannedAccount]
 
   /// Predicted time of all training steps, and of a step of each phase; nil where nothing was measured, or the
   /// phase has no steps.
@@ -86,9 +89,10 @@ package struct LayoutCandidate: Codable, Sendable {
     operationCount = costs.phases.reduce(0) {
       $0 + Double($1.stepCount) * $1.serialOperationsPerStep
     }
-    sentByteCount = costs.phases.reduce(0) {
-      $0 + Double($1.stepCount) * Double($1.exchangeByteCountPerStep)
-    }
+    sentByteCountPerStep = Dictionary(
+      uniqueKeysWithValues: costs.phases.filter { $0.stepCount > 0 }
+        .map { ($0.name, $0.exchangeByteCountPerStep) })
+    accounts = costs.fullest?.accounts ?? []
     seconds = rates.map { costs.seconds(shape: shape, rates: $0) }
     secondsPerStep = rates.map { rates in
       Dictionary(
@@ -114,12 +118,14 @@ package enum Coordinator {
   ///   - rates: what ranks and links do in a second; without them the plan tells no times and takes the first
   ///     layout that fits.
   ///   - programByteCount: resident before anything is allocated.
+  ///   - listsAll: whether `candidates` are followed by every other legal layout, those with the least time first;
+  ///     which one is taken does not depend on it.
   ///   - noted: what the run began with, on as many ranks: `auto` keeps its bits where that still fits.
   /// - Throws: `ConfigurationError` where that folder or file cannot be read or does not fit;
   ///   `MeshLayoutError`, which `configuration.validate(rankCount:)` tells as a problem.
   package static func plan(
     _ configuration: RunConfiguration, rankCount: Int, memoryPerRank: Int? = nil,
-    rates: StepRates? = nil, noted: NotedLayout? = nil,
+    rates: StepRates? = nil, listsAll: Bool = false, noted: NotedLayout? = nil,
     programByteCount: Int = ProcessMemory.usualProgramByteCount
   ) throws -> RunPlan {
     let sizes = try WorkloadSizes(configuration)
@@ -147,20 +153,29 @@ package enum Coordinator {
       layouts = try self.layouts(search.search(), sizes)
       layouts += try further(search, sizes, beside: layouts.filter(fits), rates: rates)
     }
-    let candidates = layouts.map {
-      LayoutCandidate(
-        $0.shape, $0.costs, sums: configuration.mesh.sums, rates: rates,
-        programByteCount: programByteCount)
+    func candidates(_ layouts: [Layout]) -> [LayoutCandidate] {
+      layouts.map {
+        LayoutCandidate(
+          $0.shape, $0.costs, sums: configuration.mesh.sums, rates: rates,
+          programByteCount: programByteCount)
+      }
     }
-    guard let pick = LayoutPick.choose(candidates.map(\.offer), limit: memoryPerRank) else {
+    var listed = candidates(layouts)
+    guard let pick = LayoutPick.choose(listed.map(\.offer), limit: memoryPerRank) else {
       trap("no layout and no problem for \(rankCount) ranks")
     }
     let (shape, costs) = layouts[pick.index]
+    let hasChoice = listed.count > 1
+    if listsAll {
+      let known = Set(layouts.map(\.shape))
+      listed += candidates(try self.layouts(search.every().filter { !known.contains($0) }, sizes))
+        .sorted { $0.seconds ?? 0 < $1.seconds ?? 0 }
+    }
     return RunPlan(
       shape: shape,
       reason: reason(for: shape, hasCanonicalSums: configuration.mesh.sums == .canonical)
-        + (candidates.count > 1 ? "; taken: \(began)\(pick.reason)" : ""), costs: costs,
-      keepsPackedWeights: sizes.keepsPackedWeights(shape), candidates: candidates,
+        + (hasChoice ? "; taken: \(began)\(pick.reason)" : ""), costs: costs,
+      keepsPackedWeights: sizes.keepsPackedWeights(shape), candidates: listed,
       memoryPerRank: memoryPerRank, rates: rates,
       times: rates.map { costs.times(shape: shape, rates: $0) } ?? [],
       programByteCount: programByteCount)

@@ -7,7 +7,7 @@
 // `largestOpenCount` further ones are looked at, the most even first.
 
 import Foundation
-import MeshLayout
+package import MeshLayout
 import Models
 import Planning
 
@@ -58,6 +58,42 @@ struct LayoutSearch {
     return Array(even.sorted { load($0) < load($1) }.prefix(Self.largestOpenCount))
   }
 
+  /// Every legal layout of what the configuration leaves open, on all axes and in either placement; of axes that it
+  /// fixes, those degrees alone.
+  func every() -> [MeshShape] {
+    typealias Degree = RunConfiguration.Degree
+    let divisors = (1...rankCount).filter { rankCount % $0 == 0 }
+    func degrees(_ degree: Degree) -> [Degree] {
+      degree == .auto ? divisors.map(Degree.fixed) : [degree]
+    }
+    let mesh = configuration.mesh
+    var shapes: [MeshShape] = []
+    for stages in degrees(mesh.stages) {
+      for dp in degrees(mesh.dp) {
+        for ring in degrees(mesh.ring) {
+          for tp in degrees(mesh.tp) {
+            var fixed = configuration
+            (fixed.mesh.stages, fixed.mesh.dp) = (stages, dp)
+            (fixed.mesh.ring, fixed.mesh.tp) = (ring, tp)
+            guard fixed.validate().isEmpty else { continue }
+            shapes += search(of: fixed).shapes
+            guard mesh.placement == .auto, configuration.canSplitRoles else { continue }
+            // Split roles share tokens only where that is fixed.
+            for sp in degrees(mesh.sp) {
+              fixed.mesh.sp = sp
+              guard fixed.validate().isEmpty else { continue }
+              var split = search(of: fixed)
+              split.splitsRoles = true
+              shapes += split.shapes
+            }
+          }
+        }
+      }
+    }
+    var known: Set<MeshShape> = []
+    return shapes.filter { known.insert($0).inserted }
+  }
+
   /// As many replicas as there are nodes.
   func replicas(ranksPerNode: Int) -> [MeshShape] {
     let nodeCount = rankCount / max(1, ranksPerNode)
@@ -80,16 +116,19 @@ struct LayoutSearch {
   }
 }
 
-/// What decides about bits in the layout that a run began with: sums over tokens run in its order.
+/// What decides about bits in the layout that a run began with: sums over tokens run in its order, at stage 1 over a rank's
+/// microbatches first, above it over the ranks that share a microbatch.
 package struct NotedLayout: Equatable, Codable, Sendable {
   package let rankCount: Int
   package let ring: Int
   package let sp: Int
   package let tp: Int
+  package let zeroStage: ZeroStage
 
   /// From the words of a checkpoint, `MeshShape.description`; nil where they are none.
   package init?(mesh: String) {
-    let words = mesh.split(separator: ",").first ?? ""
+    let parts = mesh.components(separatedBy: ", ")
+    let words = parts[0]
     var degrees: [Axis: Int] = [:]
     for part in words == "one rank" ? [] : words.components(separatedBy: " × ") {
       let parts = part.split(separator: " ")
@@ -99,6 +138,9 @@ package struct NotedLayout: Equatable, Codable, Sendable {
       degrees[axis] = degree
     }
     let shape = MeshShape(degrees)
+    zeroStage =
+      ZeroStage.allCases.first { parts.dropFirst().first == "ZeRO stage \($0.rawValue)" }
+      ?? .optimizer
     rankCount = shape.rankCount
     (ring, sp, tp) = (shape[.ring], shape[.sp], shape[.tp])
   }
@@ -109,6 +151,9 @@ package struct NotedLayout: Equatable, Codable, Sendable {
     if applied.mesh.ring == .auto { applied.mesh.ring = .fixed(ring) }
     if applied.mesh.sp == .auto { applied.mesh.sp = .fixed(sp) }
     if applied.mesh.tp == .auto { applied.mesh.tp = .fixed(tp) }
+    if applied.mesh.zeroStage == .auto, ring * sp * tp > 1 {
+      applied.mesh.zeroStage = .fixed(zeroStage.rawValue)
+    }
     return applied
   }
 }

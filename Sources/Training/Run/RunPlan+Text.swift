@@ -57,7 +57,7 @@ extension RunPlan {
     return lines
   }
 
-  /// One line for each layout: bytes, operations of the busiest rank, words on the wire.
+  /// One line for each layout: bytes, operations of the busiest rank, bytes on the wire and seconds of a step.
   private var layouts: [String] {
     let names = candidates.map { "  \($0.shape)" }
     let width = names.map(\.count).max() ?? 0
@@ -66,15 +66,20 @@ extension RunPlan {
         name.padding(toLength: max(28, width + 2), withPad: " ", startingAt: 0)
         + "\(ReportText.bytes(candidate.processByteCountPerRank)) per rank, "
         + "\(Self.format(candidate.operationCount / 1e12)) TFLOP on the busiest, "
-        + "\(ReportText.bytes(Int(candidate.sentByteCount))) sent in all"
+        + "sent per step: \(phases { candidate.sentByteCountPerStep[$0].map(ReportText.bytes) })"
       if let seconds = candidate.seconds {
-        let steps = (candidate.secondsPerStep ?? [:]).sorted { $0.key > $1.key }
-          .map { "\($0.key) \(Self.format($0.value))" }
-        text += ", \(steps.joined(separator: ", ")) s per step, \(Self.format(seconds)) s in all"
+        let steps = phases { candidate.secondsPerStep?[$0].map(Self.format) }
+        text += "; \(steps) s per step, \(Self.format(seconds)) s in all"
       }
       if candidate.shape == shape { text += " (taken)" }
       return text
     }
+  }
+
+  /// What is known of phases, by name, in their order.
+  private func phases(_ value: (String) -> String?) -> String {
+    costs.phases.compactMap { phase in value(phase.name).map { "\(phase.name) \($0)" } }
+      .joined(separator: ", ")
   }
 
   private func line(of phase: PhaseCosts, _ time: StepTime?) -> String {

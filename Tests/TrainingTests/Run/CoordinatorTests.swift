@@ -2,6 +2,7 @@ import Checkpoints
 import Exchange
 import Foundation
 import MeshLayout
+import Models
 import Planning
 import TestSupport
 import Testing
@@ -9,6 +10,28 @@ import Testing
 @testable import Training
 
 @Suite struct CoordinatorTests {
+  @Test(arguments: Architecture.allCases)
+  func `every legal layout is listed where that is asked for, and the same one taken`(
+    architecture: Architecture
+  ) throws {
+    let table = TableLayout.all(architecture, ranks: 4)
+    var open = table[0].configuration
+    open.mesh = RunConfiguration().mesh
+    let usual = try Coordinator.plan(open, rankCount: 4)
+    let plan = try Coordinator.plan(open, rankCount: 4, listsAll: true)
+    #expect(plan.shape == usual.shape && plan.reason == usual.reason)
+    let shapes = plan.candidates.map(\.shape)
+    #expect(Set(shapes).count == shapes.count)
+    // Those that somebody asks for by their keys; the table has some of the numbers of generator ranks.
+    let asked = Set(table.flatMap(\.shapes))
+    #expect(asked.isSubset(of: shapes))
+    #expect(Set(shapes.filter { $0.generatorRanks == nil }).isSubset(of: asked))
+    for candidate in plan.candidates {
+      #expect(candidate.accounts.contains { $0.role == .generator && $0.peakByteCount > 0 })
+      #expect(Set(candidate.sentByteCountPerStep.keys) == ["teach", "distill"])
+    }
+  }
+
   @Test func `a plan says whether the memory suffices`() throws {
     let configuration = PlannedCase("stored") {
       $0.mesh.zeroStage = .fixed(1)

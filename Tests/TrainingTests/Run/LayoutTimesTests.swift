@@ -49,7 +49,12 @@ private let exampleRates: StepRates = {
     }
     #expect(try shape("zero 6", on: 6) == MeshShape([.zero: 6]))
     #expect(try shape("zero 2 × sp 3", on: 6) == MeshShape([.zero: 2, .sp: 3]))
-    #expect(try shape("zero 3 × ring 2, ZeRO stage 3", on: 6) == MeshShape([.zero: 3, .ring: 2]))
+    // Where tokens are shared, the stage decides whether ranks or microbatches are summed first.
+    #expect(
+      try shape("zero 2 × ring 3, ZeRO stage 3", on: 6)
+        == MeshShape([.zero: 2, .ring: 3], zeroStage: .parameters))
+    #expect(try shape("zero 3 × ring 2", on: 6) == MeshShape([.zero: 3, .ring: 2]))
+    #expect(try shape("zero 6, ZeRO stage 3", on: 6) == MeshShape([.zero: 6]))
     // On another number of ranks the choice is free.
     #expect(try shape("one rank", on: 6) == MeshShape([.zero: 2, .sp: 3]))
     // What is fixed stays fixed.
@@ -91,6 +96,7 @@ private let exampleRates: StepRates = {
         let noted = NotedLayout(mesh: shape.description)
         #expect(noted?.rankCount == shape.rankCount, "\(shape)")
         #expect(noted.map { [$0.ring, $0.sp, $0.tp] } == [shape[.ring], shape[.sp], shape[.tp]])
+        #expect(noted?.zeroStage == (shape.rankCount == 1 ? .optimizer : stage))
       }
     }
     for words in ["", "zero", "zero x", "pipes 3", "zero 0"] {

@@ -106,18 +106,6 @@ import Testing
     return try TrainedRun(configuration, ranks: ranks)
   }
 
-  private func expect(
-    _ run: TrainedRun, toEqual alone: TrainedRun, _ name: String,
-    location: SourceLocation = #_sourceLocation
-  ) {
-    // Compared outside of the expectation: a failure would print every weight.
-    let areSame = run.weights.allSatisfy { $0 == alone.weights[0] }
-    #expect(
-      areSame, "weights of \(name) differ by \(run.distance(to: alone))", sourceLocation: location)
-    #expect(run.readings == alone.readings, "\(name)", sourceLocation: location)
-    #expect(run.microbatches == alone.microbatches, "\(name)", sourceLocation: location)
-  }
-
   /// What differs between jobs, on the largest degrees and on both axes at once; LayoutTableTests has every degree.
   @Test(.enabled(if: BLASRuntime.hasAVX512), arguments: changes.indices)
   func `ranks that share tokens or cut weights have the bits of one rank`(_ index: Int) throws {

@@ -35,14 +35,6 @@ import Testing
     }
   }
 
-  private func expectEqual(_ found: TrainedRun, _ expected: TrainedRun, _ comment: Comment) {
-    // Compared outside of the expectations: a failure would print every weight.
-    let isSame = found.weights.allSatisfy { $0 == expected.weights[0] }
-    #expect(isSame, comment)
-    #expect(found.readings == expected.readings, comment)
-    #expect(found.microbatches == expected.microbatches, comment)
-  }
-
   /// With the discriminator, whose head is counted once and whose gradient at a sample comes from the first stage.
   @Test(arguments: Tokens.all)
   func `stages do not change a bit of a run that shares tokens or cuts weights`(
@@ -60,24 +52,24 @@ import Testing
     // Else stages would be compared with what one rank makes.
     #expect(whole.distance(to: try run(1, Tokens())) > 0)
     for schedule in RunConfiguration.PipelineOrder.allCases {
-      expectEqual(
+      expect(
         try run(2, tokens) {
           $0.mesh.stages = .fixed(2)
           $0.mesh.schedule = schedule
-        }, whole, "two stages, \(schedule)")
+        }, toEqual: whole, "two stages, \(schedule)")
     }
     guard tokens.degree == 2 else { return }
-    expectEqual(try run(3, tokens) { $0.mesh.stages = .fixed(3) }, whole, "three stages")
-    expectEqual(
+    expect(try run(3, tokens) { $0.mesh.stages = .fixed(3) }, toEqual: whole, "three stages")
+    expect(
       try run(4, tokens) {
         $0.mesh.stages = .fixed(2)
         $0.model.recompute = true
-      }, whole, "two stages of two shards, recomputed")
-    expectEqual(
+      }, toEqual: whole, "two stages of two shards, recomputed")
+    expect(
       try run(4, tokens) {
         $0.mesh.stages = .fixed(2)
         $0.mesh.dp = .fixed(2)
-      }, whole, "two replicas of two stages")
+      }, toEqual: whole, "two replicas of two stages")
   }
 
   @Test(arguments: [Tokens()] + Tokens.all)
@@ -86,40 +78,40 @@ import Testing
   ) throws {
     // Joined networks have no head, which is left out here.
     let whole = try tokens.run(1)
-    expectEqual(
+    expect(
       try tokens.run(2) {
         $0.mesh.placement = .split
         $0.mesh.generatorRanks = .fixed(tokens.degree)
-      }, whole, "one group of either role")
+      }, toEqual: whole, "one group of either role")
     guard tokens.degree <= 2 else { return }
-    expectEqual(
+    expect(
       try tokens.run(4) {
         $0.mesh.placement = .split
         $0.mesh.generatorRanks = .fixed(2 * tokens.degree)
         $0.mesh.dp = .fixed(2)
-      }, whole, "two replicas in either role")
-    expectEqual(
+      }, toEqual: whole, "two replicas in either role")
+    expect(
       try tokens.run(4) {
         $0.mesh.placement = .split
         $0.mesh.generatorRanks = .fixed(2 * tokens.degree)
         $0.mesh.generatorDp = .fixed(2)
         $0.model.recompute = true
-      }, whole, "shards of what scores, replicas of the generator, recomputed")
+      }, toEqual: whole, "shards of what scores, replicas of the generator, recomputed")
     for schedule in RunConfiguration.PipelineOrder.allCases {
-      expectEqual(
+      expect(
         try tokens.run(4) {
           $0.mesh.placement = .split
           $0.mesh.generatorRanks = .fixed(2 * tokens.degree)
           $0.mesh.stages = .fixed(2)
           $0.mesh.schedule = schedule
-        }, whole, "two stages in either role, \(schedule)")
+        }, toEqual: whole, "two stages in either role, \(schedule)")
     }
-    expectEqual(
+    expect(
       try tokens.run(4) {
         $0.mesh.placement = .split
         $0.mesh.generatorRanks = .fixed(3 * tokens.degree)
         $0.mesh.generatorStages = .fixed(3)
-      }, whole, "a generator in three stages")
+      }, toEqual: whole, "a generator in three stages")
   }
 
   /// Score ranks, and generator ranks.

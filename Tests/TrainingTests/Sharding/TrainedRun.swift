@@ -193,3 +193,17 @@ struct TrainedRun: Sendable {
     #expect(distances.allSatisfy { $0 <= 1e-3 }, "\(name): \(distances)", sourceLocation: location)
   }
 }
+
+/// Expects weights, on all ranks, losses, norms and the numbers of microbatches of another run to the last bit.
+func expect(
+  _ found: TrainedRun, toEqual expected: TrainedRun, _ name: String,
+  location: SourceLocation = #_sourceLocation
+) {
+  // Compared outside of the expectation: a failure would print every weight.
+  let areSame = found.weights.allSatisfy { $0 == expected.weights[0] }
+  #expect(
+    areSame, "weights of \(name) differ by \(found.distance(to: expected))",
+    sourceLocation: location)
+  #expect(found.readings == expected.readings, "\(name)", sourceLocation: location)
+  #expect(found.microbatches == expected.microbatches, "\(name)", sourceLocation: location)
+}

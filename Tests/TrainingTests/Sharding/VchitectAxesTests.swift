@@ -29,38 +29,31 @@ struct VchitectAxesTests {
       }
     }
     let whole = try run(1)
-    func expectEqual(_ found: TrainedRun, _ comment: Comment) {
-      // Compared outside of the expectations: a failure would print every weight.
-      let isSame = found.weights.allSatisfy { $0 == whole.weights[0] }
-      #expect(isSame, comment)
-      #expect(found.readings == whole.readings, comment)
-      #expect(found.microbatches == whole.microbatches, comment)
-    }
-    expectEqual(try run(2), "two shards")
-    expectEqual(
+    expect(try run(2), toEqual: whole, "two shards")
+    expect(
       try run(2) {
         $0.mesh.dp = .fixed(2)
         $0.model.recompute = true
-      }, "two replicas, recomputed")
-    expectEqual(try run(2) { $0.mesh.stages = .fixed(2) }, "two stages")
-    expectEqual(
+      }, toEqual: whole, "two replicas, recomputed")
+    expect(try run(2) { $0.mesh.stages = .fixed(2) }, toEqual: whole, "two stages")
+    expect(
       try run(2) {
         $0.mesh.placement = .split
         $0.mesh.generatorRanks = .fixed(tokens.degree)
-      }, "one group of either role")
+      }, toEqual: whole, "one group of either role")
     guard tokens.degree == 2 else { return }
-    expectEqual(try run(4) { $0.mesh.dp = .fixed(2) }, "two replicas of two shards")
-    expectEqual(
+    expect(try run(4) { $0.mesh.dp = .fixed(2) }, toEqual: whole, "two replicas of two shards")
+    expect(
       try run(4) {
         $0.mesh.stages = .fixed(2)
         $0.mesh.schedule = .gPipe
-      }, "two stages of two shards")
-    expectEqual(
+      }, toEqual: whole, "two stages of two shards")
+    expect(
       try run(4) {
         $0.mesh.placement = .split
         $0.mesh.generatorRanks = .fixed(2 * tokens.degree)
         $0.mesh.stages = .fixed(2)
-      }, "two stages in either role")
+      }, toEqual: whole, "two stages in either role")
   }
 
   /// Score ranks, and generator ranks.

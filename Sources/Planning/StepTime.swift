@@ -1,10 +1,11 @@
 // How long a step takes: what the twins count of each rank, over what a rank and its links do in a second.
 //
-//     computing  (f P / p + A / a + E e) · stretch   on the busiest rank: products, attention, elementwise bytes
+//     computing  (P / p + W w + A / a + E e + S / m + T t) · stretch   on the busiest rank: products and the bytes of
+//                their weights, attention, elementwise bytes, those of sums of gradients, and operations of the tape
 //     optimizer  bytes / memory bandwidth
 //     updates    gradients and parameters: bytes · (link + coding and sums) + messages · latency, and own bytes that are
 //                copied between shards and blocks / memory bandwidth
-//     tokens     activations: bytes · link + messages · latency + waits · wait
+//     tokens     activations: bytes · (link + packing) + messages · latency + waits · wait
 //
 // A wait is what ranks lose at an exchange that stands between two products, however small it is: they do not get
 // there at the same time, and the later one decides (`ExchangeProbe`). Latency, which is measured with nothing beside it, has
@@ -13,9 +14,9 @@
 //
 // One after the other, as the program runs them, but for what may travel between nodes while something is computed
 // (`exchange.overlap`): that is hidden, up to `hiddenShare` of the computing. Copies inside a node, coding and sums take the
-// rank's own core. Where ranks share tokens a product has fewer rows, and what
-// it spends on weights alone weighs more: f = (1 − w) + w · rows of the probe / rows. Stages of a pipeline and roles on
-// ranks of their own wait for each other (`pipelineStretch`, `RoleTimeline`).
+// rank's own core. A product takes time for its weights however few rows it has, and an operation of the tape however few
+// elements: where ranks share tokens there are as many of both on each. Stages of a pipeline and roles on ranks of their
+// own wait for each other (`pipelineStretch`, `RoleTimeline`).
 //
 // Source of the links' formulas: specs of distributed systems, §2; of the optimizer's bytes, §11.
 
@@ -23,23 +24,25 @@ package import MeshLayout
 
 /// What a rank does in a second, at sizes like the run's, while all ranks of its node work.
 package struct StepRates: Codable, Equatable, Sendable {
-  /// FLOP/s of products with as many rows as a microbatch has tokens.
+  /// FLOP/s of products, beside what their weights take.
   package var productRate: Double
-  /// w: which share of their time is spent on the weights, however few rows there are.
-  package var weightShare = 0.0
-  /// Rows of the products that were timed; 0: any number.
-  package var rowCount = 0
+  /// Seconds for a byte of a product's weights.
+  package var weightSecondsPerByte = 0.0
+  /// Seconds for an operation of the tape beside its kernels.
+  package var tapeOperationSeconds = 0.0
   /// FLOP/s of attention.
   package var attentionRate: Double
   /// Seconds for a byte that elementwise operations read or write; 0 where they are in the product rate.
   package var elementwiseSecondsPerByte = 0.0
-  /// Bytes that an optimizer reads and writes.
+  /// Bytes that an optimizer, or a sum of gradients, reads and writes.
   package var memoryBandwidth: Double
   package var inside: Link
   /// As one rank sees it while all ranks of its node send.
   package var between: Link
   /// Seconds that a rank loses at each exchange of activations beside its messages.
   package var exchangeWait = 0.0
+  /// Seconds for a sent byte of activations beside the link: packed into a message and out of it.
+  package var packingSecondsPerByte = 0.0
   /// Ranks of a node.
   package var ranksPerNode: Int
   /// Seconds for a sent byte of gradients and parameters beside the link: coded, checked, decoded, added up.
@@ -58,10 +61,6 @@ package struct StepRates: Codable, Equatable, Sendable {
     self.codingSecondsPerByte = codingSecondsPerByte
   }
 
-  /// How often a sent byte of gradients or parameters is read or written beside the link: it is copied and checked on
-  /// either side, added up and put in place.
-  package static let codingPassCount = 6.0
-
   /// From the numbers of a machine: whatever a step does beside products is in its step efficiency.
   package init(_ machine: MachineModel, _ precision: SimulatedPrecision, rankCount: Int) {
     let rate = machine.productRate(precision)
@@ -70,17 +69,18 @@ package struct StepRates: Codable, Equatable, Sendable {
       productRate: rate, attentionRate: rate, memoryBandwidth: machine.memoryBandwidth,
       inside: machine.linkInside,
       between: NetworkModel(machine, ranksOnNode: ranksPerNode).between,
-      ranksPerNode: ranksPerNode,
-      codingSecondsPerByte: Self.codingPassCount / machine.memoryBandwidth)
+      ranksPerNode: ranksPerNode, codingSecondsPerByte: 1 / machine.codingBandwidth)
     exchangeWait = machine.exchangeWait
+    packingSecondsPerByte = 1 / machine.packingBandwidth
   }
 
-  /// Seconds of computing of one rank that shares tokens with `sequenceDegree − 1` others.
-  func computeSeconds(_ work: StepWork, sequenceDegree: Int) -> Double {
-    let slowdown = 1 - weightShare + weightShare * Double(sequenceDegree)
+  /// Seconds of computing of one rank.
+  func computeSeconds(_ work: StepWork) -> Double {
     let products = work.operationCount - work.attentionOperationCount
-    return products / productRate * slowdown + work.attentionOperationCount / attentionRate
+    return products / productRate + work.weightByteCount * weightSecondsPerByte
+      + work.attentionOperationCount / attentionRate
       + work.movedByteCount * elementwiseSecondsPerByte
+      + work.summedByteCount / memoryBandwidth + work.tapeOperationCount * tapeOperationSeconds
   }
 
   /// The part of these that links between nodes work.
@@ -124,9 +124,7 @@ package struct StepTime: Codable, Equatable, Sendable {
 
   /// - Parameter overlaps: whether messages travel while something is computed.
   init(_ phase: PhaseCosts, shape: MeshShape, rates: StepRates, overlaps: Bool) {
-    func seconds(_ work: StepWork) -> Double {
-      rates.computeSeconds(work, sequenceDegree: shape.sequenceDegree)
-    }
+    let seconds = rates.computeSeconds
     func most(_ value: (StepWork) -> Double) -> Double { phase.work.map(value).max() ?? 0 }
     let busiest = phase.work.max { seconds($0) < seconds($1) } ?? StepWork()
     if let roles = phase.roles, busiest.operationCount > 0 {
@@ -163,7 +161,8 @@ package struct StepTime: Codable, Equatable, Sendable {
     tokens = exposed(
       most {
         rates.sendSeconds(
-          byteCount: $0.sentByteCount, messageCount: $0.messageCount, groupSize: group)
+          byteCount: $0.sentByteCount, messageCount: $0.messageCount, groupSize: group,
+          secondsPerByte: rates.packingSecondsPerByte)
           + $0.waitCount * rates.exchangeWait
       },
       besides: most {

@@ -6,8 +6,14 @@ package struct StepWork: Codable, Equatable, Sendable {
   package var operationCount = 0.0
   /// Of these, those of attention.
   package var attentionOperationCount = 0.0
+  /// Bytes of weights, in Float32, that products read, or write the gradients of, however few rows they have.
+  package var weightByteCount = 0.0
+  /// Operations of the tape there and back.
+  package var tapeOperationCount = 0.0
   /// Bytes that elementwise operations read and write; each operand counts once.
   package var movedByteCount = 0.0
+  /// Bytes that sums of gradients over microbatches read and write.
+  package var summedByteCount = 0.0
   /// Bytes that optimizers read and write.
   package var optimizerByteCount = 0.0
   /// Bytes of activations sent to other ranks.
@@ -42,7 +48,8 @@ package struct StepWork: Codable, Equatable, Sendable {
 
   private static var fields: [WritableKeyPath<StepWork, Double>] {
     [
-      \.operationCount, \.attentionOperationCount, \.movedByteCount, \.optimizerByteCount,
+      \.operationCount, \.attentionOperationCount, \.weightByteCount, \.tapeOperationCount,
+      \.movedByteCount, \.summedByteCount, \.optimizerByteCount,
       \.sentByteCount, \.messageCount, \.waitCount, \.copiedByteCount,
       \.updateByteCount, \.updateMessageCount,
       \.besideByteCount, \.besideMessageCount, \.besideUpdateByteCount,
@@ -51,22 +58,31 @@ package struct StepWork: Codable, Equatable, Sendable {
   }
 }
 
-extension StepWork {
-  /// What a ledger has counted so far.
-  init(of ledger: PlannedLedger) {
-    operationCount = ledger.operationCount
-    attentionOperationCount = ledger.attentionOperationCount
-    movedByteCount = ledger.movedByteCount
-    optimizerByteCount = ledger.optimizerByteCount
-    sentByteCount = ledger.sentByteCount
-    messageCount = ledger.messageCount
-    waitCount = ledger.waitCount
-    copiedByteCount = ledger.copiedByteCount
-    updateByteCount = ledger.updateByteCount
-    updateMessageCount = ledger.updateMessageCount
-    besideByteCount = ledger.besideByteCount
-    besideMessageCount = ledger.besideMessageCount
-    besideUpdateByteCount = ledger.besideUpdateByteCount
-    besideUpdateMessageCount = ledger.besideUpdateMessageCount
+/// Products of matrices, one of which stands for weights.
+struct ProductWork {
+  var operationCount = 0.0
+  /// Of what stands for weights, once for each product.
+  var weightElementCount = 0.0
+
+  init() {}
+
+  /// One of rows × inner and inner × outer; of the three there and back each has these numbers.
+  init(rows: Int, from inner: Int, to outer: Int) {
+    weightElementCount = Double(inner) * Double(outer)
+    operationCount = 2 * Double(rows) * weightElementCount
+  }
+
+  static func + (left: ProductWork, right: ProductWork) -> ProductWork {
+    var sum = left
+    sum.operationCount += right.operationCount
+    sum.weightElementCount += right.weightElementCount
+    return sum
+  }
+
+  static func * (factor: Double, work: ProductWork) -> ProductWork {
+    var product = work
+    product.operationCount *= factor
+    product.weightElementCount *= factor
+    return product
   }
 }

@@ -1,7 +1,9 @@
 // `w2svd-worker bench collectives`: what messages between the ranks of this job cost.
 
 import ArgumentParser
+import Exchange
 import Foundation
+import Planning
 import ProcessMesh
 import Training
 
@@ -18,7 +20,7 @@ struct CollectivesBenchCommand: ParsableCommand {
     discussion: """
       Latency is the time of a message of 64 bytes, bandwidth the slope to 1 MiB, both of the fastest of \
       several runs; between nodes all ranks of a node send at once. The wait is what neighbors lose beside that at an \
-      exchange between two products. `w2svd plan --links FILE`, with or without --simulate, reads what --json prints.
+      exchange between two products, and what bytes take beside links is told by the byte. `w2svd plan --links FILE`, with or without --simulate, reads what --json prints.
       """)
 
   @Option(help: ArgumentHelp("Timed runs of each size. Default: 10.", valueName: "n"))
@@ -36,10 +38,9 @@ struct CollectivesBenchCommand: ParsableCommand {
   func run() throws {
     let arguments = self
     MPIProgram.run { _, transport in
-      let probe = try LinkProbe.measure(on: transport, repeatCount: arguments.repeats)
-      let latency = (probe.inside ?? probe.between)?.latency ?? 0
-      let wait = try ExchangeProbe.measure(on: transport, latency: latency)
-      if transport.isRoot { try arguments.tell(probe, exchangeWait: wait) }
+      let rates = try StepProbe.exchanges(
+        ExchangeConfiguration(), on: transport, repeatCount: arguments.repeats)
+      if transport.isRoot { try arguments.tell(rates, rankCount: transport.size) }
       return 0
     }
   }
@@ -52,34 +53,47 @@ struct CollectivesBenchCommand: ParsableCommand {
     let machine: [String: Double]
   }
 
-  private func tell(_ probe: LinkProbe, exchangeWait: Double) throws {
+  private func tell(_ rates: StepRates, rankCount: Int) throws {
+    let ranksPerNode = rates.ranksPerNode
+    let nodeCount = rankCount / ranksPerNode
     var machine: [String: Double] = [:]
-    if probe.rankCount > 1 { machine["exchangeWait"] = exchangeWait }
-    let ranksPerNode = Double(probe.rankCount) / Double(max(1, probe.nodeCount))
-    if let inside = probe.inside {
-      machine["latencyInside"] = inside.latency
-      machine["bandwidthInside"] = inside.bandwidth
+    if rankCount > 1 {
+      machine["exchangeWait"] = rates.exchangeWait
+      for (key, seconds) in [
+        ("packingBandwidth", rates.packingSecondsPerByte),
+        ("codingBandwidth", rates.codingSecondsPerByte),
+      ] where seconds > 0 { machine[key] = 1 / seconds }
     }
-    if let between = probe.between {
-      machine["latencyBetween"] = between.latency
-      machine["bandwidthBetween"] = between.bandwidth * ranksPerNode
+    if ranksPerNode > 1 {
+      machine["latencyInside"] = rates.inside.latency
+      machine["bandwidthInside"] = 1 / rates.inside.secondsPerByte
+    }
+    if nodeCount > 1 {
+      machine["latencyBetween"] = rates.between.latency
+      machine["bandwidthBetween"] = Double(ranksPerNode) / rates.between.secondsPerByte
     }
     if json {
       let encoder = JSONEncoder()
       encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-      let result = Result(ranks: probe.rankCount, nodes: probe.nodeCount, machine: machine)
+      let result = Result(ranks: rankCount, nodes: nodeCount, machine: machine)
       print(String(decoding: try encoder.encode(result), as: UTF8.self))
       return
     }
-    print("\(probe.rankCount) ranks on \(probe.nodeCount) nodes")
-    if probe.rankCount > 1 {
-      print(String(format: "%.1f µs lost at an exchange", exchangeWait * 1e6))
-    }
-    for (name, rates) in [("inside a node", probe.inside), ("between nodes", probe.between)] {
-      guard let rates else { continue }
+    print("\(rankCount) ranks on \(nodeCount) nodes")
+    guard rankCount > 1 else { return }
+    print(String(format: "%.1f µs lost at an exchange", rates.exchangeWait * 1e6))
+    for (name, seconds) in [
+      ("activations packed", rates.packingSecondsPerByte),
+      ("gradients and parameters coded and added", rates.codingSecondsPerByte),
+    ] { print(String(format: "\(name): %.2f ns a byte", seconds * 1e9)) }
+    for (name, link, isThere) in [
+      ("inside a node", rates.inside, ranksPerNode > 1),
+      ("between nodes", rates.between, nodeCount > 1),
+    ] where isThere {
+      let bandwidth = 1 / link.secondsPerByte / 1e9
       print(
-        "\(name): \(String(format: "%.1f µs a message, %.2f GB/s a rank", rates.latency * 1e6, rates.bandwidth / 1e9))"
-      )
+        String(
+          format: "\(name): %.1f µs a message, %.2f GB/s a rank", link.latency * 1e6, bandwidth))
     }
   }
 }

@@ -104,7 +104,7 @@ struct PlanCommand: ParsableCommand {
     if simulation.namesRates(of: precision.simulated) {
       return StepRates(machine, precision.simulated, rankCount: rankCount)
     }
-    return StepProbe.measure(
+    return try StepProbe.measure(
       ProbedSizes(try WorkloadSizes(configuration), precision: precision), links: machine,
       rankCount: rankCount)
   }

@@ -27,7 +27,7 @@ private func countedForward(_ model: BenchmarkModel, adapterRank: Int = 0) -> Do
   _ = network.velocity(
     TapeTwin(ledger, role: .base, isRecording: false), noisy: ValueTwin(constant: latents),
     sampleCount: model.sampleCount)
-  return ledger.operationCount
+  return ledger.work.operationCount
 }
 
 /// Unequal sizes everywhere, so that no letter can stand for another.

@@ -13,10 +13,10 @@ private func turns(
     let stage = StageTwin(index: index, count: stages, schedule: schedule)
     return stage.run(microbatches, passes == 1 ? .one : .several, ledger) { _ in
       for _ in 0..<passes {
-        ledger.operationCount += forward
+        ledger.work.operationCount += forward
         stage.wait(for: .velocity)
       }
-      ledger.operationCount += backward
+      ledger.work.operationCount += backward
     }
   }
 }
@@ -88,10 +88,10 @@ struct StageTwinTests {
         return stage.run(microbatches, .several, ledger) { _ in
           let awaited: [StageTurn.Awaited] = [.velocity, .features(stage: 1), .latentGradient]
           for (duration, awaited) in zip(durations, awaited) {
-            ledger.operationCount += duration
+            ledger.work.operationCount += duration
             stage.wait(for: awaited)
           }
-          ledger.operationCount += durations[3]
+          ledger.work.operationCount += durations[3]
         }
       }
     }

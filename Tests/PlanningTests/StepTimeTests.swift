@@ -62,7 +62,8 @@ private func sizes(_ change: (inout WorkloadSizes) -> Void = { _ in }) -> Worklo
   @Test func `an optimizer reads and writes 40 bytes of each own element with an average`() throws {
     let time = try teach(MeshShape([.zero: 4]), rates { $0.memoryBandwidth = 1e9 })
     #expect(time.optimizer == 40 * Double(1 << 18) / 1e9)
-    #expect(time.seconds == time.optimizer)
+    // One of two partial sums is added to the other.
+    #expect(time.computing == 12 * Double(1 << 20) / 1e9)
   }
 
   @Test(arguments: [2, 4, 8])
@@ -136,22 +137,38 @@ private func sizes(_ change: (inout WorkloadSizes) -> Void = { _ in }) -> Worklo
     #expect(abs(seconds(8) - 403) < 1e-9)
   }
 
-  @Test func `shared tokens are sent to the neighbors, and short products weigh their weights`()
-    throws
-  {
-    let (whole, shared) = (MeshShape([.zero: 2]), MeshShape([.sp: 2]))
+  @Test func `shared tokens are sent to the neighbors`() throws {
     let link = rates { $0.inside.latency = 1e-6 }
-    #expect(try teach(whole, link).tokens == 0)
+    #expect(try teach(MeshShape([.zero: 2]), link).tokens == 0)
     // Each of 5 blocks exchanges q, k, v and the output, there and back, and a pass gathers the velocity.
     let messages = 8.0 * (5 * 8 + 1)
-    #expect(abs(try teach(shared, link).tokens - messages * 1e-6) < 1e-12)
-    let plain = rates { $0.productRate = 1e9 }
-    var weighty = plain
-    weighty.weightShare = 0.25
-    // Half as many rows: 1 − w + 2 w.
-    let ratio = try teach(shared, weighty).computing / teach(shared, plain).computing
-    #expect(abs(ratio - 1.25) < 1e-9)
-    #expect(try teach(whole, weighty).computing == teach(whole, plain).computing)
+    #expect(abs(try teach(MeshShape([.sp: 2]), link).tokens - messages * 1e-6) < 1e-12)
+  }
+
+  @Test
+  func `weights, sums of gradients and operations of the tape take as long for half of the tokens`()
+    throws
+  {
+    func computing(_ shape: MeshShape, _ change: (inout StepRates) -> Void) throws -> Double {
+      try teach(shape, rates(change)).computing
+    }
+    let (whole, shared, cut) = (
+      MeshShape(), MeshShape([.sp: 2]), MeshShape([.tp: 2], zeroStage: .parameters)
+    )
+    let weights = { (rates: inout StepRates) in rates.weightSecondsPerByte = 1e-9 }
+    #expect(try computing(shared, weights) == computing(whole, weights))
+    #expect(try computing(MeshShape([.zero: 2]), weights) == computing(whole, weights) / 2)
+    // Of all weights those outside of blocks alone are not cut.
+    let share = try computing(cut, weights) / computing(whole, weights)
+    #expect(share > 0.5 && share < 0.75, "\(share)")
+    let sums = { (rates: inout StepRates) in rates.memoryBandwidth = 1e9 }
+    // Of 8 partial sums 7 are added to another one.
+    #expect(try computing(whole, sums) == 7 * 12 * Double(1 << 20) / 1e9)
+    #expect(try computing(shared, sums) == computing(whole, sums))
+    let operations = { (rates: inout StepRates) in rates.tapeOperationSeconds = 1e-6 }
+    // Exchanges are operations as well.
+    #expect(try computing(shared, operations) > computing(whole, operations))
+    #expect(try computing(MeshShape([.zero: 2]), operations) == computing(whole, operations) / 2)
   }
 
   /// The teach step of a network in blocks, of which nothing is distilled.

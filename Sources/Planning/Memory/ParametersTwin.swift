@@ -184,10 +184,10 @@ final class ParametersTwin {
 
   /// Counts what `body` sends as travelling while something is computed.
   private func besideComputing(_ body: () -> Void) {
-    let (byteCount, messageCount) = (ledger.updateByteCount, ledger.updateMessageCount)
+    let (byteCount, messageCount) = (ledger.work.updateByteCount, ledger.work.updateMessageCount)
     body()
-    ledger.besideUpdateByteCount += ledger.updateByteCount - byteCount
-    ledger.besideUpdateMessageCount += ledger.updateMessageCount - messageCount
+    ledger.work.besideUpdateByteCount += ledger.work.updateByteCount - byteCount
+    ledger.work.besideUpdateMessageCount += ledger.work.updateMessageCount - messageCount
   }
 
   /// Elements of a unit in memory.
@@ -237,14 +237,14 @@ final class ParametersTwin {
     if extent.isPart {
       let (exchange, rank, rankCount) = sharers
       (line ?? exchange).gatherPart(slicedUnits[unit].partition)
-      ledger.updateByteCount += Double(4 * slicedUnits[unit].loadCount(from: rank))
+      ledger.work.updateByteCount += Double(4 * slicedUnits[unit].loadCount(from: rank))
       countCopies(slicedUnits[unit].sharedCount(owner: rank, reader: rank))
       countMessages(unit, peerCount: rankCount - 1)
       return
     }
     let own = sharding.partitions[unit].range(of: group.rank).count
     let readerCount = extent == .stage ? group.stage?.rankCount ?? 1 : group.rankCount
-    ledger.updateByteCount += Double(4 * own * (readerCount - 1))
+    ledger.work.updateByteCount += Double(4 * own * (readerCount - 1))
     countCopies(own)
     countMessages(unit, peerCount: readerCount - 1)
   }
@@ -334,7 +334,7 @@ final class ParametersTwin {
     if !slicedUnits.isEmpty {
       let (exchange, rank, rankCount) = sharers
       (beside ?? exchange).reducePart(slicedUnits[unit])
-      ledger.updateByteCount += Double(4 * slicedUnits[unit].gradientCount(from: rank))
+      ledger.work.updateByteCount += Double(4 * slicedUnits[unit].gradientCount(from: rank))
       countCopies(slicedUnits[unit].sharedCount(owner: rank, reader: rank))
       countMessages(unit, peerCount: rankCount - 1)
       return
@@ -343,27 +343,27 @@ final class ParametersTwin {
       let partition = partition.amongOwners
       let ownCount = partition.range(of: stage.rank).count
       (beside ?? stage.exchange).reduceScatter(partition)
-      ledger.updateByteCount += Double(4 * (partition.count - ownCount))
+      ledger.work.updateByteCount += Double(4 * (partition.count - ownCount))
       countCopies(ownCount)
       countMessages(unit, peerCount: stage.rankCount - 1)
       return
     }
     (beside ?? group.exchange).reduceScatter(partition)
     let ownCount = partition.range(of: group.rank).count
-    ledger.updateByteCount += Double(4 * (partition.count - ownCount))
+    ledger.work.updateByteCount += Double(4 * (partition.count - ownCount))
     countCopies(ownCount)
     countMessages(unit, peerCount: group.rankCount - 1)
   }
 
   /// At stage 3, elements of blocks that come from the own shard, or go there, are read and written.
   private func countCopies(_ elementCount: Int) {
-    if stage == .parameters { ledger.copiedByteCount += Double(8 * elementCount) }
+    if stage == .parameters { ledger.work.copiedByteCount += Double(8 * elementCount) }
   }
 
   /// A message to each peer for every bucket of a unit.
   private func countMessages(_ unit: Int, peerCount: Int) {
     let bucketCount = group.exchange.bucketCount(elementCount: sharding.units[unit].count)
-    ledger.updateMessageCount += Double(peerCount * bucketCount)
+    ledger.work.updateMessageCount += Double(peerCount * bucketCount)
   }
 
   /// Sums own gradients over replicas.
@@ -374,8 +374,8 @@ final class ParametersTwin {
     let part = ledger.allocate(ownPart, role, .exchange)
     replicas.exchange.reduceScatter(partition)
     let others = ownCount - ownPart + ownPart * (replicas.rankCount - 1)
-    ledger.updateByteCount += Double(4 * others)
-    ledger.updateMessageCount += Double(
+    ledger.work.updateByteCount += Double(4 * others)
+    ledger.work.updateMessageCount += Double(
       2 * (replicas.rankCount - 1) * replicas.exchange.bucketCount(elementCount: ownCount))
     withExtendedLifetime(part) {}
   }

@@ -94,7 +94,7 @@ extension PhaseTwins {
   /// What the silent steps of this rank's rollouts of a step take, on average over depths.
   func silentSteps(
     _ ledger: PlannedLedger, _ generator: ParametersTwin, depth: Int
-  ) -> Work {
+  ) -> StepWork {
     var silentPass = work(ledger) {
       let network = NetworkTwin(sizes: network, parameters: generator, part: part, stage: stage)
       let tape = TapeTwin(ledger, role: .generator, isRecording: false)
@@ -109,9 +109,9 @@ extension PhaseTwins {
 
   /// What the silent passes of a microbatch's rollout load: as many times as the deepest rollout of the
   /// microbatches that are computed at the same time has steps.
-  private func loads(of generator: ParametersTwin, _ ledger: PlannedLedger) -> Work {
+  private func loads(of generator: ParametersTwin, _ ledger: PlannedLedger) -> StepWork {
     guard sizes.simulatesRollout, generator.stage == .parameters else {
-      return 0 * Work(of: ledger)
+      return StepWork()
     }
     let stepCount = sizes.generatorStepCount
     let peerCount = sizes.spreadsDepths ? min(roundCount, stepCount) : 1

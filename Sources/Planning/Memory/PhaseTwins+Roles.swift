@@ -186,8 +186,8 @@ extension PhaseTwins {
   }
 
   private func phase(
-    _ ledger: PlannedLedger, _ generatorTurn: Work, _ generatorTurns: [StageTurn],
-    _ everyStep: Work, _ everyTurns: [StageTurn]
+    _ ledger: PlannedLedger, _ generatorTurn: StepWork, _ generatorTurns: [StageTurn],
+    _ everyStep: StepWork, _ everyTurns: [StageTurn]
   ) -> RankPhase {
     var phase = phase(ledger, (1 / Double(sizes.criticRatio)) * generatorTurn + everyStep)
     phase.roleTurns = RoleTurns(

@@ -111,17 +111,15 @@ struct PhaseTwins {
       + (0..<sampleCount).map { _ in ledger.allocate(frame, .common, .activations) }
   }
 
-  typealias Work = StepWork
-
   /// What `body` adds to the counters of a ledger.
-  func work(_ ledger: PlannedLedger, _ body: () -> Void) -> Work {
-    let before = Work(of: ledger)
+  func work(_ ledger: PlannedLedger, _ body: () -> Void) -> StepWork {
+    let before = ledger.work
     body()
-    return Work(of: ledger) + -1 * before
+    return ledger.work + -1 * before
   }
 
   func phase(
-    _ ledger: PlannedLedger, _ work: Work, turns: [[StageTurn]] = []
+    _ ledger: PlannedLedger, _ work: StepWork, turns: [[StageTurn]] = []
   ) -> RankPhase {
     RankPhase(
       memory: ledger.memory, work: work, turns: turns.filter { !$0.isEmpty })

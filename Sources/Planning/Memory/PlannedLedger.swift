@@ -69,30 +69,12 @@ final class PlannedLedger {
   private var liveBlocks: [Int: Int] = [:]
   private var pool: [Int: Int] = [:]
   private var largestSend = 0.0
-  /// Floating-point operations of matrix products and attention so far.
-  var operationCount = 0.0
-  /// Bytes of activations sent to other ranks so far.
-  var sentByteCount = 0.0 {
-    didSet { largestSend = max(largestSend, sentByteCount - oldValue) }
-  }
+  /// What was done so far.
+  var work = StepWork()
   /// Bytes of activations that have left and not arrived.
   var travelingByteCount = 0.0 {
     didSet { largestSend = max(largestSend, travelingByteCount) }
   }
-  /// Bytes of gradients and parameters sent to other ranks so far, before coding.
-  var updateByteCount = 0.0
-  /// The rest of `StepWork`.
-  var attentionOperationCount = 0.0
-  var movedByteCount = 0.0
-  var optimizerByteCount = 0.0
-  var messageCount = 0.0
-  var waitCount = 0.0
-  var copiedByteCount = 0.0
-  var updateMessageCount = 0.0
-  var besideByteCount = 0.0
-  var besideMessageCount = 0.0
-  var besideUpdateByteCount = 0.0
-  var besideUpdateMessageCount = 0.0
 
   /// Where activations are kept outside of memory; nil: nowhere.
   var activationStore: ActivationStoreTwin?
@@ -100,9 +82,25 @@ final class PlannedLedger {
   /// Activations that go to other ranks, whose own are waited for.
   func exchange(byteCount: Int, messageCount: Int, waitCount: Int = 1) {
     guard messageCount > 0 else { return }
-    sentByteCount += Double(byteCount)
-    self.messageCount += Double(messageCount)
-    self.waitCount += Double(waitCount)
+    send(byteCount: Double(byteCount))
+    work.messageCount += Double(messageCount)
+    work.waitCount += Double(waitCount)
+  }
+
+  func count(_ products: ProductWork) {
+    work.operationCount += products.operationCount
+    work.weightByteCount += 4 * products.weightElementCount
+  }
+
+  func countAttention(_ operationCount: Double) {
+    work.operationCount += operationCount
+    work.attentionOperationCount += operationCount
+  }
+
+  /// Bytes of activations that go to other ranks at once.
+  func send(byteCount: Double) {
+    work.sentByteCount += byteCount
+    largestSend = max(largestSend, byteCount)
   }
 
   /// A block of Float32 elements; it lives as long as the result is referred to.

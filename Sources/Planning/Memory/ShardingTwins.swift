@@ -89,7 +89,7 @@ final class OptimizerTwin {
   }
 
   func step() {
-    parameters.ledger.optimizerByteCount += Double(byteCountPerElement * parameters.ownCount)
+    parameters.ledger.work.optimizerByteCount += Double(byteCountPerElement * parameters.ownCount)
     if parameters.isAlone {
       parameters.sumOverReplicas()
       return parameters.dropUnits()
@@ -119,7 +119,10 @@ func microbatchSum(
   targets.forEach { $0.beginInFlight() }
   let turns = stage.run(microbatchCount, passes, ledger) { microbatch in
     body(microbatch)
-    tree.insert(targets.compactMap { $0.takePartial() }, at: microbatch) { left, _ in left }
+    tree.insert(targets.compactMap { $0.takePartial() }, at: microbatch) { left, _ in
+      ledger.countSum(of: left)
+      return left
+    }
   }
   targets.forEach { $0.endInFlight() }
   return (tree.result ?? [], turns)
@@ -133,8 +136,7 @@ func microbatchSum(
 ) -> [PlannedLedger.Block] {
   var counter = BinaryCounter<[PlannedLedger.Block]>()
   let combine = { (left: [PlannedLedger.Block], right: [PlannedLedger.Block]) in
-    // Both are read, one is written.
-    ledger.movedByteCount += Double(12 * left.reduce(0) { $0 + $1.count })
+    ledger.countSum(of: left)
     return left
   }
   for microbatch in 0..<microbatchCount {
@@ -146,4 +148,11 @@ func microbatchSum(
     counter.push(partials, combine: combine)
   }
   return counter.finish(combine: combine) ?? []
+}
+
+extension PlannedLedger {
+  /// Something as large is added to these: both are read, one is written.
+  fileprivate func countSum(of blocks: [Block]) {
+    work.summedByteCount += Double(12 * blocks.reduce(0) { $0 + $1.count })
+  }
 }

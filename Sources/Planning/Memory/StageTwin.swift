@@ -77,14 +77,14 @@ final class StageTwin {
     schedule.run(
       microbatchCount, passes, stage: index, stageCount: count,
       goOn: { [self] microbatch, body in
-        let before = ledger.operationCount
+        let before = ledger.work.operationCount
         onWait = { body.pause() }
         ledger.activationStore?.microbatch = microbatch
         body.resume()
         turns.append(
           StageTurn(
             microbatch: microbatch, awaited: body.isFinished ? nil : awaited,
-            operationCount: ledger.operationCount - before))
+            operationCount: ledger.work.operationCount - before))
       }, body)
     return turns
   }
@@ -176,7 +176,7 @@ extension NetworkTwin {
       tape.ledger.exchange(
         byteCount: 4 * (tracked.reduce(0, +) + counts.count), messageCount: 1, waitCount: 0)
     }
-    tape.ledger.waitCount += 1
+    tape.ledger.work.waitCount += 1
     return StateTwin(streams: Array(values.dropLast()), condition: values[values.count - 1])
   }
 
@@ -190,7 +190,7 @@ extension NetworkTwin {
     let result = tape.handedOn(state.values, resultCount: resultCount)
     // The gradients of the state come from the next stage.
     if result.isTracked {
-      tape.onWayBack { [ledger = tape.ledger] in ledger.waitCount += 1 }
+      tape.onWayBack { [ledger = tape.ledger] in ledger.work.waitCount += 1 }
     }
     _ = consume state
     stage.wait(for: awaited)

@@ -28,11 +28,11 @@ extension TapeTwin {
       onWayBack { [ledger] in ledger.travelingByteCount -= 4 * Double(sentBackCount) }
     }
     func leave(_ elementCount: Int, touching touchedCount: Int) {
-      ledger.movedByteCount += 4 * Double(touchedCount)
+      ledger.work.movedByteCount += 4 * Double(touchedCount)
       ledger.travelingByteCount += 4 * Double(elementCount)
       ledger.exchange(byteCount: 4 * elementCount, messageCount: peerCount)
-      ledger.besideByteCount += 4 * Double(elementCount)
-      ledger.besideMessageCount += Double(peerCount)
+      ledger.work.besideByteCount += 4 * Double(elementCount)
+      ledger.work.besideMessageCount += Double(peerCount)
     }
     leave(sentCount, touching: xCount)
     let ticket = record(result(0), from: [x], scratchToAdd: x.count)
@@ -67,8 +67,7 @@ extension TapeTwin {
     let (output, logSumExp) = (tree.result ?? nil) ?? partial()
     let product =
       2 * Double(query.count / width) * Double(allCount / width / sampleCount) * Double(width)
-    ledger.operationCount += 2 * product
-    ledger.attentionOperationCount += 2 * product
+    ledger.countAttention(2 * product)
     // Keys and values pass: all but the next rank's are sent on. Gradients of others' go home.
     let passed = 2 * (allCount - blockCounts[(rank + 1) % size])
     ledger.exchange(
@@ -77,7 +76,7 @@ extension TapeTwin {
       output, from: [query, key, value],
       saving: [query.block, key.block, value.block, output, logSumExp],
       scratch: [query, key, value].filter { !$0.isTracked }.map(\.count)
-        + Array(repeating: largest, count: 4), operationCount: 5 * product, isAttention: true,
+        + Array(repeating: largest, count: 4), attentionOperationCount: 5 * product,
       sentByteCount: 4 * Double(passed + 2 * (allCount - blockCounts[rank])),
       messageCount: 4 * (size - 1), waitCount: 2 * (size - 1))
   }

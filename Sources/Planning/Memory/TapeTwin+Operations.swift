@@ -21,9 +21,9 @@ extension TapeTwin {
     let isTracked = parts.contains(where: \.isTracked)
     let blocks = parts.filter { $0.remaking == nil }.map(\.block)
     let remakings = parts.compactMap(\.remaking)
-    let product = 2 * Double(rowCount) * Double(inputWidth) * Double(outputWidth)
+    let product = ProductWork(rows: rowCount, from: inputWidth, to: outputWidth)
     let output = result(rowCount * outputWidth)
-    ledger.operationCount += product
+    ledger.count(product)
     // Of one gradient at a time; the largest decides.
     let largest =
       isTrainable
@@ -39,25 +39,26 @@ extension TapeTwin {
     guard let update else {
       return record(
         output, from: parts, wantsParameterGradient: isTrainable, saving: blocks,
-        remaking: remakings, scratch: sums, operationCount: wanted * product,
+        remaking: remakings, scratch: sums, products: wanted * product,
         collecting: collecting)
     }
     let hidden = result(rowCount * update.rank)
-    let down = 2 * Double(rowCount) * Double(inputWidth) * Double(update.rank)
-    let up = 2 * Double(rowCount) * Double(outputWidth) * Double(update.rank)
-    ledger.operationCount += down + up
-    let ways = (isTracked ? 1.0 : 0) + (update.isTrainable ? 1 : 0)
+    let down = ProductWork(rows: rowCount, from: inputWidth, to: update.rank)
+    let up = ProductWork(rows: rowCount, from: update.rank, to: outputWidth)
+    ledger.count(down + up)
+    let trained = update.isTrainable ? 1.0 : 0
+    let ways = (isTracked ? 1.0 : 0) + trained
     if let collecting {
       return record(
         output, from: parts, wantsParameterGradient: isTrainable || update.isTrainable,
         saving: blocks + [hidden], remaking: remakings, needsRemaking: isTrainable, scratch: sums,
-        operationCount: wanted * product + (update.isTrainable ? up : 0), collecting: collecting)
+        products: wanted * product + trained * up, collecting: collecting)
     }
     return record(
       output, from: parts, wantsParameterGradient: isTrainable || update.isTrainable,
       saving: blocks + [hidden], remaking: remakings,
       scratch: [rowCount * update.rank] + sums,
-      operationCount: wanted * product + up + ways * down + (update.isTrainable ? up : 0))
+      products: wanted * product + ways * down + (1 + trained) * up)
   }
 
   /// An activation: stores its input.
@@ -165,12 +166,11 @@ extension TapeTwin {
     // A part of the tokens may be none.
     let keyCount = key.count / width / max(sampleCount, 1)
     let product = 2 * Double(queryCount) * Double(keyCount) * Double(width)
-    ledger.operationCount += 2 * product
-    ledger.attentionOperationCount += 2 * product
+    ledger.countAttention(2 * product)
     return record(
       output, from: [query, key, value],
       saving: [query.block, key.block, value.block, output, logSumExp],
       scratch: [query, key, value].filter { !$0.isTracked }.map(\.count),
-      operationCount: 5 * product, isAttention: true)
+      attentionOperationCount: 5 * product)
   }
 }

@@ -73,13 +73,10 @@ extension TapeTwin {
     _ terms: [ColumnsTwin.Term], width: Int, _ gradient: Gradient?, _ rows: SliceRowsTwin
   ) {
     guard !terms.isEmpty else { return }
-    func operations(_ rows: Int, _ inner: Int, _ outer: Int) -> Double {
-      2 * Double(rows) * Double(inner) * Double(outer)
-    }
     let hidden = terms.map { term in
       term.update.map { update in
         let sum = scratch(rows.ownCount * update.rank)
-        ledger.operationCount += operations(rows.count, term.outputWidth, update.rank)
+        ledger.count(ProductWork(rows: rows.count, from: term.outputWidth, to: update.rank))
         self.sum(width: update.rank, rows)
         return sum
       }
@@ -88,15 +85,15 @@ extension TapeTwin {
       let sum = gradient.block == nil ? nil : scratch(rows.ownCount * width)
       provide(gradient)
       for term in terms {
-        ledger.operationCount += operations(rows.count, term.outputWidth, width)
-        ledger.operationCount += operations(rows.ownCount, term.update?.rank ?? 0, width)
+        ledger.count(ProductWork(rows: rows.count, from: term.outputWidth, to: width))
+        ledger.count(ProductWork(rows: rows.ownCount, from: term.update?.rank ?? 0, to: width))
       }
       self.sum(width: width, rows)
       withExtendedLifetime(sum) {}
     }
     for update in terms.compactMap(\.update) where update.isTrainable {
       let partials = (0..<rows.ownPartials).map { _ in scratch(update.rank * width) }
-      ledger.operationCount += operations(rows.ownCount, update.rank, width)
+      ledger.count(ProductWork(rows: rows.ownCount, from: update.rank, to: width))
       withExtendedLifetime(partials) {}
     }
     withExtendedLifetime(hidden) {}
@@ -121,20 +118,16 @@ extension TapeTwin {
   ) -> ValueTwin {
     let parts = layers.flatMap(\.self)
     let isTracked = parts.contains(where: \.isTracked)
-    func operations(_ rows: Int, _ rank: Int, _ width: Int) -> Double {
-      2 * Double(rows) * Double(rank) * Double(width)
-    }
     let layerCount = Double(layers.count)
-    let product = layerCount * operations(rows.count, inputWidth, outputWidth)
+    let product = layerCount * ProductWork(rows: rows.count, from: inputWidth, to: outputWidth)
     let output = result(rows.ownCount * outputWidth)
-    ledger.operationCount += product
+    ledger.count(product)
     sum(width: outputWidth, rows)
     let hidden = update.map { update in
       layers.map { _ in
         let hidden = result(rows.ownCount * update.rank)
-        ledger.operationCount +=
-          operations(rows.count, inputWidth, update.rank)
-          + operations(rows.ownCount, update.rank, outputWidth)
+        ledger.count(ProductWork(rows: rows.count, from: inputWidth, to: update.rank))
+        ledger.count(ProductWork(rows: rows.ownCount, from: update.rank, to: outputWidth))
         sum(width: update.rank, rows)
         return hidden
       }
@@ -147,16 +140,16 @@ extension TapeTwin {
     let ways = (isTracked ? 1.0 : 0) + (rank > 0 ? 1 : 0)
     let low =
       update.map {
-        operations(rows.count, $0.rank, outputWidth)
-          + ways * operations(rows.count, $0.rank, inputWidth)
-          + operations(rows.ownCount, rank, outputWidth)
-      } ?? 0
+        ProductWork(rows: rows.count, from: $0.rank, to: outputWidth)
+          + ways * ProductWork(rows: rows.count, from: $0.rank, to: inputWidth)
+          + ProductWork(rows: rows.ownCount, from: rank, to: outputWidth)
+      } ?? ProductWork()
     let gathered = rows.degree > 1 ? [rows.count * outputWidth] : []
     return record(
       output, from: parts, wantsParameterGradient: isTrainable || rank > 0,
       saving: parts.map(\.block) + (hidden ?? []),
       scratch: gathered + (update.map { [rows.count * $0.rank] } ?? []) + [largest],
-      operationCount: wanted * product + layerCount * low,
+      products: wanted * product + layerCount * low,
       sentByteCount: 4 * Double((rows.degree - 1) * rows.ownCount * outputWidth),
       messageCount: rows.degree - 1)
   }

@@ -74,7 +74,7 @@ final class TapeTwin {
     let scratch: [Int]
     /// Elements of a scratch tensor that is needed where input 0 has a gradient already.
     let scratchToAdd: Int?
-    let operationCount: Double
+    let products: ProductWork
     let attentionOperationCount: Double
     let sentByteCount: Double
     let messageCount: Int
@@ -145,13 +145,16 @@ final class TapeTwin {
     passingTo passed: [Int] = [], saving saved: [PlannedLedger.Block] = [],
     remaking remakings: [RemakingTwin] = [], needsRemaking: Bool? = nil, scratch: [Int] = [],
     scratchToAdd: Int? = nil,
-    operationCount: Double = 0, isAttention: Bool = false, sentByteCount: Double = 0,
+    products: ProductWork = ProductWork(), attentionOperationCount: Double = 0,
+    sentByteCount: Double = 0,
     messageCount: Int = 0, waitCount: Int = 1, collecting: ((PlannedLedger.Block) -> Void)? = nil
   ) -> ValueTwin {
-    let isElementwise = operationCount == 0 && collecting == nil
+    let isElementwise =
+      products.operationCount + attentionOperationCount == 0 && collecting == nil
+    ledger.work.tapeOperationCount += 1
     func seen(_ count: Int) -> Int { min(count, output.count) }
     if isElementwise {
-      ledger.movedByteCount += Double(
+      ledger.work.movedByteCount += Double(
         4 * inputs.reduce(output.count) { $0 + seen($1.count) })
     }
     guard isRecording, wantsParameterGradient || inputs.contains(where: \.isTracked) else {
@@ -166,8 +169,7 @@ final class TapeTwin {
             passed: passed, saved: saved, remakings: remakings,
             needsRemaking: needsRemaking ?? wantsParameterGradient, scratch: scratch,
             scratchToAdd: scratchToAdd,
-            operationCount: operationCount,
-            attentionOperationCount: isAttention ? operationCount : 0,
+            products: products, attentionOperationCount: attentionOperationCount,
             sentByteCount: sentByteCount,
             messageCount: messageCount, waitCount: messageCount > 0 ? waitCount : 0,
             movedByteCount: isElementwise
@@ -304,12 +306,13 @@ final class TapeTwin {
         provide(input)
       }
     }
-    ledger.operationCount += operation.operationCount
-    ledger.sentByteCount += operation.sentByteCount
-    ledger.messageCount += Double(operation.messageCount)
-    ledger.waitCount += Double(operation.waitCount)
-    ledger.movedByteCount += Double(operation.movedByteCount)
-    ledger.attentionOperationCount += operation.attentionOperationCount
+    ledger.work.tapeOperationCount += 1
+    ledger.count(operation.products)
+    ledger.countAttention(operation.attentionOperationCount)
+    ledger.send(byteCount: operation.sentByteCount)
+    ledger.work.messageCount += Double(operation.messageCount)
+    ledger.work.waitCount += Double(operation.waitCount)
+    ledger.work.movedByteCount += Double(operation.movedByteCount)
     operation.collecting?(outputGradient)
     withExtendedLifetime((outputGradient, scratch)) {}
   }

@@ -34,6 +34,9 @@ package struct ProbedSizes: Codable, Equatable, Sendable {
   }
 
   private static let largestTokenCount = 1_536
+
+  /// Of the products that tell what weights take.
+  var shortRowCount: Int { max(1, rowCount / 4) }
 }
 
 /// What kernels reach, in seconds for one of each.
@@ -45,12 +48,14 @@ package struct KernelTimes: Equatable, Sendable {
   /// For a byte of an elementwise operation, and of an optimizer.
   package var elementwise: Double
   package var optimizer: Double
+  /// For an operation of the tape whose kernels have next to nothing to do.
+  package var tapeOperation: Double
 
   var all: [Double] {
-    get { [product, shortProduct, attention, elementwise, optimizer] }
+    get { [product, shortProduct, attention, elementwise, optimizer, tapeOperation] }
     set {
       (product, shortProduct, attention) = (newValue[0], newValue[1], newValue[2])
-      (elementwise, optimizer) = (newValue[3], newValue[4])
+      (elementwise, optimizer, tapeOperation) = (newValue[3], newValue[4], newValue[5])
     }
   }
 }
@@ -64,64 +69,82 @@ package enum StepProbe {
   package static func measure(
     _ sizes: ProbedSizes, exchange: ExchangeConfiguration, on transport: any Transport
   ) throws -> StepRates {
-    var kernels = kernels(sizes) { try? transport.barrier() }
+    var kernels = try kernels(sizes) { try? transport.barrier() }
     kernels.all = try transport.allReduce(max: kernels.all)
-    let links = try LinkProbe.measure(on: transport, repeatCount: 3)
+    var rates = try exchanges(exchange, on: transport)
+    rates.apply(kernels, sizes)
+    return rates
+  }
+
+  /// What exchanges between the ranks take, and nothing else.
+  ///
+  /// - Parameter configuration: how gradients and parameters are exchanged.
+  /// - Collective: over the transport; the configuration must agree.
+  /// - Throws: what the transport throws.
+  package static func exchanges(
+    _ configuration: ExchangeConfiguration, on transport: any Transport, repeatCount: Int = 3
+  ) throws -> StepRates {
+    let links = try LinkProbe.measure(on: transport, repeatCount: repeatCount)
     let onNode = transport.size / max(1, links.nodeCount)
     let inside = links.inside.map(Link.init)
     let between = links.between.map(Link.init)
     var rates = StepRates(
-      kernels, rowCount: sizes.rowCount, inside: inside ?? between ?? .free,
-      between: between ?? inside ?? .free, ranksPerNode: inside == nil ? 1 : max(1, onNode))
-    rates.codingSecondsPerByte = try codingSeconds(exchange, rates, transport)
-    rates.exchangeWait = try ExchangeProbe.measure(on: transport, latency: rates.inside.latency)
+      productRate: .infinity, attentionRate: .infinity, memoryBandwidth: .infinity,
+      inside: inside ?? between ?? .free, between: between ?? inside ?? .free,
+      ranksPerNode: inside == nil ? 1 : max(1, onNode), codingSecondsPerByte: 0)
+    let activations = try ExchangeProbe.measure(on: transport, link: rates.inside)
+    rates.exchangeWait = activations.wait
+    rates.packingSecondsPerByte = activations.secondsPerByte
+    rates.codingSecondsPerByte = try codingSeconds(configuration, rates, transport)
     return rates
   }
 
   /// Of this process alone, with links of a machine, and what ranks wait for each other on it.
   package static func measure(
     _ sizes: ProbedSizes, links machine: MachineModel, rankCount: Int
-  ) -> StepRates {
-    let kernels = kernels(sizes) {}
-    var paper = StepRates(machine, .fp32, rankCount: rankCount)
-    paper.memoryBandwidth = 1 / kernels.optimizer
-    paper.codingSecondsPerByte = StepRates.codingPassCount * kernels.optimizer
-    var rates = StepRates(
-      kernels, rowCount: sizes.rowCount, inside: paper.inside, between: paper.between,
-      ranksPerNode: paper.ranksPerNode)
-    rates.codingSecondsPerByte = paper.codingSecondsPerByte
-    rates.exchangeWait = paper.exchangeWait
+  ) throws -> StepRates {
+    var rates = StepRates(machine, .fp32, rankCount: rankCount)
+    rates.apply(try kernels(sizes) {}, sizes)
     return rates
   }
 
   /// - Parameter meet: called before each kernel, so that all ranks run the same.
-  private static func kernels(_ sizes: ProbedSizes, meet: () -> Void) -> KernelTimes {
+  private static func kernels(
+    _ sizes: ProbedSizes, meet: () -> Void
+  ) throws -> KernelTimes {
     let probe = KernelProbe(sizes)
     func measured(_ kernel: () -> (unitCount: Double, run: () -> Void)) -> Double {
       let (unitCount, run) = kernel()
       meet()
       return secondsPerRun(run) / unitCount
     }
+    let tape = try TapeProbe()
     return KernelTimes(
       product: measured { probe.products(rowCount: sizes.rowCount) },
-      shortProduct: measured { probe.products(rowCount: max(1, sizes.rowCount / 4)) },
+      shortProduct: measured { probe.products(rowCount: sizes.shortRowCount) },
       attention: measured(probe.attention), elementwise: measured(probe.elementwise),
-      optimizer: measured(probe.optimizer))
+      optimizer: measured(probe.optimizer),
+      tapeOperation: measured { (tape.operationCount, tape.run) })
   }
 
-  /// A mean over at least two runs and 40 ms, after one that warms caches and pages.
+  /// The middle one of three means over at least 20 ms, after a run that warms caches and pages; the only one where a run is
+  /// long.
   private static func secondsPerRun(_ run: () -> Void) -> Double {
     run()
     let clock = ContinuousClock()
-    let start = clock.now
-    var count = 0
-    var elapsed = Duration.zero
-    while count < 2 || elapsed < .milliseconds(40) {
-      run()
-      count += 1
-      elapsed = clock.now - start
+    func mean() -> Double {
+      let start = clock.now
+      var count = 0
+      var elapsed = Duration.zero
+      while count < 2 || elapsed < .milliseconds(20) {
+        run()
+        count += 1
+        elapsed = clock.now - start
+      }
+      return elapsed / .seconds(1) / Double(count)
     }
-    return elapsed / .seconds(1) / Double(count)
+    let first = mean()
+    return first > 0.1 ? first : [first, mean(), mean()].sorted()[1]
   }
 
   /// What the exchange takes for a sent byte beside the link.
@@ -130,7 +153,9 @@ package enum StepProbe {
   ) throws -> Double {
     guard transport.size > 1 else { return 0 }
     let exchange = BucketExchange(transport: transport, configuration: configuration)
-    let partition = ShardPartition(count: 1 << 19, shardCount: transport.size)
+    // As cold as those of a run.
+    let partition = ShardPartition(
+      count: KernelProbe.coldByteCount / 8, shardCount: transport.size)
     let flat = Buffer<Float>(zeroed: partition.count)
     flat.fill(with: 0.37)
     let own = partition.range(of: transport.rank).count
@@ -164,16 +189,19 @@ extension Link {
 }
 
 extension StepRates {
-  fileprivate init(
-    _ kernels: KernelTimes, rowCount: Int, inside: Link, between: Link, ranksPerNode: Int
-  ) {
-    self.init(
-      productRate: 1 / kernels.product, attentionRate: 1 / kernels.attention,
-      memoryBandwidth: 1 / kernels.optimizer, inside: inside, between: between,
-      ranksPerNode: ranksPerNode, codingSecondsPerByte: 0)
-    // Time of an operation with a quarter of the rows: 1 + 3 w of the whole.
-    weightShare = min(max((kernels.shortProduct / kernels.product - 1) / 3, 0), 1)
-    self.rowCount = rowCount
+  /// Takes over what kernels were found to reach.
+  fileprivate mutating func apply(_ kernels: KernelTimes, _ sizes: ProbedSizes) {
+    (productRate, attentionRate) = (1 / kernels.product, 1 / kernels.attention)
+    memoryBandwidth = 1 / kernels.optimizer
+    // Of r rows an operation takes 1 / p + 2 w / r, as its share of the weights' elements is 1 / 2 r.
+    let (whole, short) = (2 / Double(sizes.rowCount), 2 / Double(sizes.shortRowCount))
+    if short > whole {
+      weightSecondsPerByte = max(0, (kernels.shortProduct - kernels.product) / (short - whole))
+      // Where rows hardly matter, half of the time is still the rows'.
+      weightSecondsPerByte = min(weightSecondsPerByte, kernels.product / 2 / whole)
+      productRate = 1 / (kernels.product - whole * weightSecondsPerByte)
+    }
     elementwiseSecondsPerByte = kernels.elementwise
+    tapeOperationSeconds = kernels.tapeOperation
   }
 }

@@ -147,9 +147,15 @@ extension StepRates {
     if elementwiseSecondsPerByte > 0 {
       parts.insert("elementwise \(giga(1 / elementwiseSecondsPerByte)) GB/s", at: 2)
     }
+    if tapeOperationSeconds > 0 {
+      parts.insert("\((1e6 * tapeOperationSeconds).shortText) µs for an operation", at: 3)
+    }
     if ranksPerNode > 1 { parts.append("messages inside a node \(link(inside))") }
     if between != inside { parts.append("between nodes \(link(between))") }
     if exchangeWait > 0 { parts.append("\((1e6 * exchangeWait).shortText) µs lost at an exchange") }
+    if ranksPerNode > 1, packingSecondsPerByte > 0 {
+      parts.append("packing \(giga(1 / packingSecondsPerByte)) GB/s")
+    }
     if codingSecondsPerByte > 0 {
       parts.append("coding and sums \(giga(1 / codingSecondsPerByte)) GB/s")
     }

@@ -114,10 +114,10 @@ struct ScheduleTests {
             let stage = StageTwin(index: index, count: p, schedule: schedule)
             return stage.run(n, .several, ledger) { _ in
               for _ in turn.passes {
-                ledger.operationCount += forward
+                ledger.work.operationCount += forward
                 stage.wait(for: .velocity)
               }
-              ledger.operationCount += back
+              ledger.work.operationCount += back
             }
           }
           let seconds = run(schedule, p: p, n: n, turn: turn).seconds

@@ -15,7 +15,7 @@ private let exampleRates: StepRates = {
   var rates = StepRates(
     productRate: 300e9, attentionRate: 150e9, memoryBandwidth: 20e9, inside: link, between: link,
     ranksPerNode: 8, codingSecondsPerByte: 0.5e-9)
-  (rates.elementwiseSecondsPerByte, rates.weightShare) = (0.1e-9, 0.05)
+  (rates.elementwiseSecondsPerByte, rates.weightSecondsPerByte) = (0.1e-9, 0.05e-9)
   return rates
 }()
 
@@ -135,18 +135,18 @@ private let exampleRates: StepRates = {
     let waits = try InProcessMesh.run(size: 2) { transport in
       // In turn one rank takes a millisecond and the other none, so that both wait for half of the exchanges.
       var count = transport.rank
-      return try ExchangeProbe.measure(on: transport, latency: 0, repeatCount: 20) {
+      return try ExchangeProbe.measure(on: transport, link: .free, repeatCount: 20) {
         if count % 2 == 0 { Thread.sleep(forTimeInterval: 1e-3) }
         count += 1
       }
     }
     #expect(waits[0] == waits[1])
     // Sleeps of a busy machine are longer, alone as well.
-    #expect(waits[0] > 0.2e-3, "\(waits)")
+    #expect(waits[0].wait > 0.2e-3 && waits[0].secondsPerByte >= 0, "\(waits)")
     let alone = try InProcessMesh.run(size: 1) { transport in
-      try ExchangeProbe.measure(on: transport, latency: 0) {}
+      try ExchangeProbe.measure(on: transport, link: .free) {}
     }
-    #expect(alone == [0])
+    #expect(alone == [ExchangeProbe(wait: 0, secondsPerByte: 0)])
   }
 
   @Test(arguments: [1, 2, 3])
@@ -162,7 +162,7 @@ private let exampleRates: StepRates = {
     let found = rates[0]
     #expect(found.productRate > 1e6 && found.attentionRate > 1e6)
     #expect(found.memoryBandwidth > 1e6 && found.elementwiseSecondsPerByte > 0)
-    #expect((0...1).contains(found.weightShare))
+    #expect(found.weightSecondsPerByte >= 0 && found.tapeOperationSeconds > 1e-8)
     #expect(found.ranksPerNode == rankCount)
     #expect((found.inside.secondsPerByte > 0) == (rankCount > 1))
     // A second is what a start may take; this machine is shared, hence the factor.

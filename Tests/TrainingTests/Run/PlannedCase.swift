@@ -19,6 +19,7 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
     configuration.data.frameCount = 9
     configuration.data.size = 32
     configuration.data.shortSide = 32
+    configuration.data.proceduralPeople = 1
     configuration.model.heads = 2
     configuration.model.headWidth = 16
     configuration.model.doubleBlocks = 2

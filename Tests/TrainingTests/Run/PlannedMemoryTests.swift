@@ -1,14 +1,11 @@
 import Autodiff
 import Diffusion
-import Foundation
 import MeshLayout
 import Models
 import Planning
 import ProcessMesh
 import Tensors
-import TestSupport
 import Testing
-import VideoData
 
 @testable import Training
 
@@ -34,76 +31,53 @@ private struct MeasuredPhase: Sendable {
   }
 }
 
-/// Runs teach and distill as the main job does; third, where roles are split, what their end takes.
-private func measure(
-  _ configuration: RunConfiguration, _ prepared: PreparedSet, on base: any Transport,
-  in folder: String
-) throws -> [MeasuredPhase] {
-  let transport = RecordingTransport(base)
-  let runFolder = RunFolder(folder)
-  let reporter =
-    transport.isRoot
-    ? Reporter(style: .plain(interval: 1e9), output: { _ in }) : Reporter()
-  try FileManager.default.createDirectory(at: runFolder.url, withIntermediateDirectories: true)
-  try reporter.open(runFolder, resumingAt: nil)
-  let plan = try Coordinator.plan(configuration, rankCount: transport.size)
-  let context = try RunContext(
-    configuration: configuration, folder: runFolder, transport: transport, shape: plan.shape,
-    keepsPackedWeights: plan.keepsPackedWeights, reporter: reporter, isStopRequested: { false })
-  try context.openActivationStore()
-  let batches = TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0)
-  var networks: Networks? = makeNetworks(context)
-  func teach() throws {
-    guard let networks else { return }
-    try TeachPhase(context: context, networks: networks, batches: batches)
-      .run(from: 0) { _, _ in }
-  }
-  func distill() throws -> SplitNetworks? {
-    if let roles = try context.splitRoles() {
-      let split = try #require(
-        networks.take().map { SplitNetworks(roles, from: $0, context: context) })
-      try DistillPhase(context: context, split: split, batches: batches).run(from: 0) { _, _ in }
-      return split
-    }
-    guard let networks else { return nil }
-    if configuration.distill.method == .lcm {
-      try ConsistencyPhase(context: context, networks: networks, batches: batches)
-        .run(from: 0) { _, _ in }
-    } else {
-      try DistillPhase(context: context, networks: networks, batches: batches)
+extension RunOnThreads {
+  /// Runs teach and distill as the main job does; third, where roles are split, what their end takes.
+  fileprivate func measure() throws -> [MeasuredPhase] {
+    var networks: Networks? = makeNetworks()
+    func teach() throws {
+      guard let networks else { return }
+      try TeachPhase(context: context, networks: networks, batches: batches)
         .run(from: 0) { _, _ in }
     }
-    return nil
-  }
-  try teach()
-  let taught = MeasuredPhase(context, transport.log)
-  context.arena.resetPeaks()
-  let split = try distill()
-  var phases = [taught, MeasuredPhase(context, transport.log)]
-  if let split {
+    func distill() throws -> SplitNetworks? {
+      if let roles = try context.splitRoles() {
+        let split = try #require(
+          networks.take().map { SplitNetworks(roles, from: $0, context: context) })
+        try DistillPhase(context: context, split: split, batches: batches).run(from: 0) { _, _ in }
+        return split
+      }
+      guard let networks else { return nil }
+      if context.configuration.distill.method == .lcm {
+        try ConsistencyPhase(context: context, networks: networks, batches: batches)
+          .run(from: 0) { _, _ in }
+      } else {
+        try DistillPhase(context: context, networks: networks, batches: batches)
+          .run(from: 0) { _, _ in }
+      }
+      return nil
+    }
+    try teach()
+    let taught = MeasuredPhase(context, log)
     context.arena.resetPeaks()
-    _ = try split.joined(context)
-    phases.append(MeasuredPhase(context, transport.log))
+    let split = try distill()
+    var phases = [taught, MeasuredPhase(context, log)]
+    if let split {
+      context.arena.resetPeaks()
+      _ = try split.joined(context)
+      phases.append(MeasuredPhase(context, log))
+    }
+    return phases
   }
-  return phases
-}
-
-private func makeNetworks(_ context: RunContext) -> Networks {
-  let networks = Networks(
-    context.configuration.transformer,
-    nullTokenCount: context.configuration.model.textTokens, makeParameters: context.parameters)
-  networks.configuration.initialize(networks.base.parameters, seed: 1)
-  return networks
 }
 
 /// What all ranks sent of some kinds in each step of a phase, before coding.
 private func byteCounts(
-  _ kinds: [String], of phase: String, in metrics: URL
-) throws -> [Int] {
-  try String(contentsOf: metrics, encoding: .utf8).split(separator: "\n").compactMap { line in
-    let object = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
-    guard let object, object["phase"] as? String == phase else { return nil }
-    let counts = kinds.compactMap { object["\($0)_raw_bytes"] as? Int }
+  _ kinds: [String], of phase: String, in metrics: [[String: Any]]
+) -> [Int] {
+  metrics.compactMap { line in
+    guard line["phase"] as? String == phase else { return nil }
+    let counts = kinds.compactMap { line["\($0)_raw_bytes"] as? Int }
     return counts.count == kinds.count ? counts.reduce(0, +) : nil
   }
 }
@@ -114,24 +88,13 @@ private func byteCounts(
       + PlannedCase.discriminated)
   func `the plan tells what the ledger books`(_ planned: PlannedCase) throws {
     let configuration = planned.configuration
-    let (measured, sentByStep, activationsByStep, distilled) = try withTemporaryFolder { folder in
-      var options = configuration.preparationOptions
-      options.proceduralPeople = 1
-      options.proceduralFrames = 24
-      let prepared = try PreparedSet.prepare(
-        from: .procedural, options: options, in: folder.appending(path: "prepared"))
-      let runFolder = folder.path + "/run/"
-      let measured = try InProcessMesh.run(size: planned.rankCount) { transport in
-        try measure(configuration, prepared, on: transport, in: runFolder)
-      }
-      let metrics = RunFolder(runFolder).metrics
-      return (
-        measured, try byteCounts(["gradients", "parameters"], of: "teach", in: metrics),
-        try byteCounts(["activations"], of: "teach", in: metrics),
-        try byteCounts(["activations"], of: "distill", in: metrics)
-      )
-    }
     let plan = try Coordinator.plan(configuration, rankCount: planned.rankCount)
+    let (measured, metrics) = try RunOnThreads.start(
+      configuration, shape: plan.shape, keepsPackedWeights: plan.keepsPackedWeights
+    ) { try $0.measure() }
+    let sentByStep = byteCounts(["gradients", "parameters"], of: "teach", in: metrics)
+    let activationsByStep = byteCounts(["activations"], of: "teach", in: metrics)
+    let distilled = byteCounts(["activations"], of: "distill", in: metrics)
     for rank in 0..<planned.rankCount {
       for (phase, found) in zip(plan.costs.phases, measured[rank].prefix(2)) {
         let expected = phase.memory[rank]

@@ -38,40 +38,38 @@ enum TinyRun {
     return tiny
   }
 
-  /// A prepared set of `configuration()`, made once and copied into runs.
-  private static let preparedOnce: URL? = {
-    let folder = FileManager.default.temporaryDirectory
-      .appending(path: "w2svd-tests-prepared-\(UUID().uuidString)")
-    var options = PreparationOptions()
-    (options.clipFrameCount, options.cropSize, options.shortSide) = (5, 16, 20)
-    (options.proceduralPeople, options.proceduralSeed) = (1, 3)
-    _ = try? PreparedSet.prepare(from: .procedural, options: options, in: folder)
-    return folder
-  }()
+  /// Folders of prepared sets, each made once.
+  private static let preparedFolders = Mutex<[PreparationOptions: URL]>([:])
 
+  /// Where the set of a configuration without videos lies, for reading.
+  private static func preparedFolder(of configuration: RunConfiguration) throws -> URL {
+    let options = configuration.preparationOptions
+    return try preparedFolders.withLock { folders in
+      if let folder = folders[options] { return folder }
+      let folder = FileManager.default.temporaryDirectory
+        .appending(path: "w2svd-tests-prepared-\(UUID().uuidString)")
+      _ = try PreparedSet.prepare(from: .procedural, options: options, in: folder)
+      folders[options] = folder
+      return folder
+    }
+  }
+
+  /// The set of a configuration, whose clips may have another size.
+  static func prepared(of configuration: RunConfiguration) throws -> PreparedSet {
+    try PreparedSet(loading: preparedFolder(of: configuration))
+  }
+
+  /// The set of `configuration()`, in a folder where a job looks for it.
   static func prepared(in folder: URL) throws -> PreparedSet {
     try copyPrepared(into: folder)
     return try PreparedSet(loading: folder.appending(path: "prepared"))
-  }
-
-  /// The set of a configuration whose clips may have another size.
-  static func prepared(
-    of configuration: RunConfiguration, in folder: URL
-  ) throws -> PreparedSet {
-    let (made, standard) = (configuration.data, self.configuration().data)
-    if (made.frameCount, made.size) == (standard.frameCount, standard.size) {
-      return try prepared(in: folder)
-    }
-    return try PreparedSet.prepare(
-      from: .procedural, options: configuration.preparationOptions,
-      in: folder.appending(path: "prepared"))
   }
 
   private static func copyPrepared(into folder: URL) throws {
     let place = folder.appending(path: "prepared")
     if !FileManager.default.fileExists(atPath: place.path) {
       try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-      try FileManager.default.copyItem(at: #require(preparedOnce), to: place)
+      try FileManager.default.copyItem(at: preparedFolder(of: configuration()), to: place)
     }
   }
 
@@ -150,13 +148,22 @@ enum TinyRun {
 
   /// Phase, step and the digits of each loss and each reading of the matching, line by line.
   static func losses(in folder: URL) throws -> [String] {
-    let text = try String(contentsOf: folder.appending(path: "metrics.jsonl"), encoding: .utf8)
-    return try text.split(separator: "\n").map { line in
-      let object = try JSONSerialization.jsonObject(with: Data(line.utf8))
-      let fields = try #require(object as? [String: Any])
-      return fields.keys.filter {
+    losses(of: try metrics(in: RunFolder(folder.path + "/")))
+  }
+
+  static func losses(of metrics: [[String: Any]]) -> [String] {
+    metrics.map { fields in
+      fields.keys.filter {
         ["phase", "step"].contains($0) || $0.hasSuffix("loss") || $0.hasPrefix("matching_")
       }.sorted().map { "\($0) \(fields[$0] ?? "")" }.joined(separator: ", ")
+    }
+  }
+
+  /// The fields of each line.
+  static func metrics(in folder: RunFolder) throws -> [[String: Any]] {
+    try String(contentsOf: folder.metrics, encoding: .utf8).split(separator: "\n").map { line in
+      let object = try JSONSerialization.jsonObject(with: Data(line.utf8))
+      return try #require(object as? [String: Any])
     }
   }
 

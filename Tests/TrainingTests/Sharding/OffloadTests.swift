@@ -6,8 +6,6 @@ import DenseKernels
 import Foundation
 import MeshLayout
 import Models
-import ProcessMesh
-import TestSupport
 import Testing
 
 @testable import Training
@@ -53,46 +51,26 @@ struct OffloadTests {
 
   /// Teaches, and distills.
   private func run(_ configuration: RunConfiguration, _ shape: MeshShape) throws -> Run {
-    try withTemporaryFolder { folder in
-      let prepared = try TinyRun.prepared(of: configuration, in: folder)
-      let runFolder = RunFolder(folder.path + "/run/")
-      try FileManager.default.createDirectory(at: runFolder.url, withIntermediateDirectories: true)
-      let found = try InProcessMesh.run(size: shape.rankCount) { transport in
-        var configuration = configuration
-        let place = "\(folder.lastPathComponent)/file-\(transport.rank)"
-        configuration.model.offloadFolder =
-          folder.deletingLastPathComponent().appending(path: place).path
-        let reporter =
-          transport.isRoot
-          ? Reporter(style: .plain(interval: 1e9), output: { _ in }) : Reporter()
-        try reporter.open(runFolder, resumingAt: nil)
-        let context = try RunContext(
-          configuration: configuration, folder: runFolder, transport: transport, shape: shape,
-          reporter: reporter, isStopRequested: { false })
-        try context.openActivationStore()
-        let networks = Networks(
-          configuration.transformer, nullTokenCount: configuration.model.textTokens,
-          makeParameters: context.parameters)
-        networks.configuration.initialize(networks.base.parameters, seed: 1)
-        let batches = TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0)
-        try TeachPhase(context: context, networks: networks, batches: batches)
-          .run(from: 0) { _, _ in }
-        let fileByteCount = try Self.byteCount(ofFileIn: place)
-        try DistillPhase(context: context, networks: networks, batches: batches)
-          .run(from: 0) { _, _ in }
-        let sets: [ParameterSet<Float>?] = [
-          networks.base.parameters, networks.generator?.parameters, networks.adapter?.parameters,
-        ]
-        return (sets.compactMap(\.self).flatMap(\.wholeVector), fileByteCount)
-      }
-      return Run(
-        weights: found.map(\.0), losses: try TinyRun.losses(in: runFolder.url),
-        fileByteCounts: found.map(\.1))
+    let (found, metrics) = try RunOnThreads.start(configuration, shape: shape) { rank in
+      let (context, batches, networks) = (rank.context, rank.batches, rank.makeNetworks())
+      try TeachPhase(context: context, networks: networks, batches: batches)
+        .run(from: 0) { _, _ in }
+      let fileByteCount = try Self.byteCount(ofFileIn: rank.offloadFolder)
+      try DistillPhase(context: context, networks: networks, batches: batches)
+        .run(from: 0) { _, _ in }
+      let sets: [ParameterSet<Float>?] = [
+        networks.base.parameters, networks.generator?.parameters, networks.adapter?.parameters,
+      ]
+      return (sets.compactMap(\.self).flatMap(\.wholeVector), fileByteCount)
     }
+    return Run(
+      weights: found.map(\.0), losses: TinyRun.losses(of: metrics),
+      fileByteCounts: found.map(\.1))
   }
 
   /// The size of this process's file there, which has no name any more; it never shrinks.
-  private static func byteCount(ofFileIn place: String) throws -> Int {
+  private static func byteCount(ofFileIn folder: URL) throws -> Int {
+    let place = folder.pathComponents.suffix(2).joined(separator: "/")
     for name in try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd") {
       let entry = "/proc/self/fd/\(name)"
       // Others may be closed meanwhile.

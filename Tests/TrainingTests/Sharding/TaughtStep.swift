@@ -1,11 +1,8 @@
 // One teach step on ranks that are threads, and every byte that left a rank in it: for comparing with formulas.
 
 import Exchange
-import Foundation
 import MeshLayout
-import Models
 import ProcessMesh
-import TestSupport
 import Testing
 
 @testable import Training
@@ -34,35 +31,26 @@ struct TaughtStep: Sendable {
   init(_ configuration: RunConfiguration, shape: MeshShape, nodes: [Int]? = nil) throws {
     var configuration = configuration
     (configuration.teach.steps, configuration.exchange.codec) = (1, .off)
-    let teach = configuration
-    (sent, rawByteCounts, wireByteCounts) = try withTemporaryFolder { folder in
-      let prepared = try TinyRun.prepared(of: teach, in: folder)
-      let runFolder = RunFolder(folder.path + "/run/")
-      try FileManager.default.createDirectory(at: runFolder.url, withIntermediateDirectories: true)
-      let sent = try InProcessMesh.run(size: shape.rankCount, nodes: nodes) { transport in
-        let recorder = RecordingTransport(transport)
-        let reporter =
-          transport.isRoot
-          ? Reporter(style: .plain(interval: 1e9), output: { _ in }) : Reporter()
-        try reporter.open(runFolder, resumingAt: nil)
-        let context = try RunContext(
-          configuration: teach, folder: runFolder, transport: recorder, shape: shape,
-          reporter: reporter, isStopRequested: { false })
-        let networks = Networks(
-          teach.transformer, nullTokenCount: teach.model.textTokens,
-          makeParameters: context.parameters)
-        networks.configuration.initialize(networks.base.parameters, seed: 1)
-        let batches = TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0)
-        let phase = TeachPhase(context: context, networks: networks, batches: batches)
-        recorder.log.removeAll()
-        var entries: [TrafficLog.Entry] = []
-        // Before the averages are gathered, which no step does.
-        try phase.run(from: 0) { _, _ in entries = recorder.log.entries }
-        return try Self.sent(entries, besides: phase.optimizer.weights, of: shape)
-      }
-      let counts = try Self.byteCounts(in: runFolder.metrics)
-      return (sent, counts.raw, counts.wire)
+    let (sent, metrics) = try RunOnThreads.start(
+      configuration, shape: shape, nodes: nodes
+    ) { rank in
+      let networks = rank.makeNetworks()
+      let phase = TeachPhase(context: rank.context, networks: networks, batches: rank.batches)
+      rank.log.removeAll()
+      var entries: [TrafficLog.Entry] = []
+      // Before the averages are gathered, which no step does.
+      try phase.run(from: 0) { _, _ in entries = rank.log.entries }
+      return try Self.sent(entries, besides: phase.optimizer.weights, of: shape)
     }
+    self.sent = sent
+    try #require(metrics.count == 1)
+    func counts(_ suffix: String) -> [String: Int] {
+      metrics[0].reduce(into: [:]) { counts, field in
+        guard field.key.hasSuffix(suffix) else { return }
+        counts[String(field.key.dropLast(suffix.count))] = field.value as? Int
+      }
+    }
+    (rawByteCounts, wireByteCounts) = (counts("_raw_bytes"), counts("_wire_bytes"))
   }
 
   /// Takes the agreements of a step off: the sums of squares of the global norm, of which a rank tells the others of
@@ -86,20 +74,5 @@ struct TaughtStep: Sendable {
       sent.crossNodeByteCount += entry.crossNodeByteCount
       sent.crossNodeOperationCount += entry.crossNodeByteCount > 0 ? 1 : 0
     }
-  }
-
-  private static func byteCounts(
-    in metrics: URL
-  ) throws -> (raw: [String: Int], wire: [String: Int]) {
-    let lines = try String(contentsOf: metrics, encoding: .utf8).split(separator: "\n")
-    try #require(lines.count == 1)
-    let object = try JSONSerialization.jsonObject(with: Data(lines[0].utf8)) as? [String: Any]
-    func counts(_ suffix: String) -> [String: Int] {
-      (object ?? [:]).reduce(into: [:]) { counts, field in
-        guard field.key.hasSuffix(suffix) else { return }
-        counts[String(field.key.dropLast(suffix.count))] = field.value as? Int
-      }
-    }
-    return (counts("_raw_bytes"), counts("_wire_bytes"))
   }
 }

@@ -1,12 +1,9 @@
 // Training on ranks that are threads, and what it leaves: for comparing layouts.
 
 import Autodiff
-import Foundation
 import MeshLayout
 import Models
 import Planning
-import ProcessMesh
-import TestSupport
 import Testing
 
 @testable import Training
@@ -43,43 +40,28 @@ struct TrainedRun: Sendable {
     inspect: @escaping @Sendable (ParameterSet<Float>) -> Void = { _ in }
   ) throws {
     self.configuration = configuration
-    (weights, counts, readings, microbatches) = try withTemporaryFolder { folder in
-      let prepared = try TinyRun.prepared(of: configuration, in: folder)
-      let runFolder = RunFolder(folder.path + "/run/")
-      try FileManager.default.createDirectory(at: runFolder.url, withIntermediateDirectories: true)
-      let shape = try Self.shape(configuration, ranks: ranks)
-      let results = try InProcessMesh.run(size: ranks) { transport in
-        let reporter =
-          transport.isRoot
-          ? Reporter(style: .plain(interval: 1e9), output: { _ in }) : Reporter()
-        try reporter.open(runFolder, resumingAt: nil)
-        let context = try RunContext(
-          configuration: configuration, folder: runFolder, transport: transport, shape: shape,
-          reporter: reporter, isStopRequested: { false })
-        let taught = Networks(
-          configuration.transformer, nullTokenCount: configuration.model.textTokens,
-          makeParameters: context.parameters)
-        inspect(taught.base.parameters)
-        taught.configuration.initialize(taught.base.parameters, seed: 1)
-        let batches = TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0)
-        try TeachPhase(context: context, networks: taught, batches: batches)
-          .run(from: 0) { _, _ in }
-        let networks = try Self.distill(taught, context, batches)
-        let sets = [
-          networks.base.parameters, networks.generator?.parameters, networks.adapter?.parameters,
-          networks.head?.parameters,
-        ].compactMap { $0?.wholeVector }
-        return (
-          weights: sets.flatMap(\.self), counts: sets.map(\.count),
-          microbatches: try context.agreeOnStep(losses: context.microbatches.map(Double.init))
-            .losses
-        )
-      }
+    let shape = try Self.shape(configuration, ranks: ranks)
+    let (results, metrics) = try RunOnThreads.start(configuration, shape: shape) { rank in
+      let (context, batches) = (rank.context, rank.batches)
+      let taught = rank.makeNetworks()
+      inspect(taught.base.parameters)
+      try TeachPhase(context: context, networks: taught, batches: batches)
+        .run(from: 0) { _, _ in }
+      let networks = try Self.distill(taught, context, batches)
+      let sets = [
+        networks.base.parameters, networks.generator?.parameters, networks.adapter?.parameters,
+        networks.head?.parameters,
+      ].compactMap { $0?.wholeVector }
       return (
-        results.map(\.weights), results[0].counts, try Self.readings(in: runFolder.metrics),
-        results[0].microbatches
+        weights: sets.flatMap(\.self), counts: sets.map(\.count),
+        microbatches: try context.agreeOnStep(losses: context.microbatches.map(Double.init))
+          .losses
       )
     }
+    (weights, counts, microbatches) = (
+      results.map(\.weights), results[0].counts, results[0].microbatches
+    )
+    readings = Self.readings(of: metrics)
   }
 
   /// That of the plan, whose costs take as long as some steps: nobody asks for them where one layout is legal.
@@ -137,10 +119,9 @@ struct TrainedRun: Sendable {
     return networks
   }
 
-  private static func readings(in metrics: URL) throws -> [Reading] {
-    try String(contentsOf: metrics, encoding: .utf8).split(separator: "\n").flatMap { line in
-      let object = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
-      return (object ?? [:]).filter { $0.key.hasSuffix("loss") || $0.key.hasSuffix("norm") }
+  private static func readings(of metrics: [[String: Any]]) -> [Reading] {
+    metrics.flatMap { fields in
+      fields.filter { $0.key.hasSuffix("loss") || $0.key.hasSuffix("norm") }
         .sorted { $0.key < $1.key }
         .map { Reading(name: $0.key, value: $0.value as? Double ?? .nan) }
     }

@@ -40,6 +40,10 @@ package struct MachineModel: Codable, Equatable, Sendable {
   package var bandwidthInside = 5e9
   /// Seconds that a rank loses at each exchange between two products, beside its messages.
   package var exchangeWait = 20e-6
+  /// Bytes of activations that a rank packs into messages and out of them in a second.
+  package var packingBandwidth = 8e9
+  /// Bytes of gradients and parameters that a rank codes, checks, decodes and adds up in a second.
+  package var codingBandwidth = 5e9
   /// Seconds for a message between nodes.
   package var latencyBetween = 5e-6
   /// Bytes that a node sends in a second.
@@ -143,6 +147,16 @@ package struct MachineOption: Sendable {
       "exchangeWait", "s", 0...10,
       effect: "cost of each exchange inside a block or between stages, beside its messages",
       origin: "assumed; `w2svd-worker bench collectives` measures it", path: access(\.exchangeWait)),
+    MachineOption(
+      "packingBandwidth", "B/s of a rank", 1e6...1e15,
+      effect: "cost of bytes of activations beside the link, without --simulate",
+      origin: "assumed; `w2svd-worker bench collectives` measures it",
+      path: access(\.packingBandwidth)),
+    MachineOption(
+      "codingBandwidth", "B/s of a rank", 1e6...1e15,
+      effect: "cost of bytes of gradients and parameters beside the link, without --simulate",
+      origin: "assumed; `w2svd-worker bench collectives` measures it",
+      path: access(\.codingBandwidth)),
     MachineOption(
       "latencyBetween", "s", 0...10, effect: "cost of each message between nodes",
       origin: "assumed, 100 Gb/s Ethernet or InfiniBand", path: access(\.latencyBetween)),

@@ -48,7 +48,10 @@ extension BucketExchange {
         let messages = unit.slices.enumerated().map { index, slice in
           let peerCount = size / unit.degree - (index == rank % unit.degree ? 1 : 0)
           if peerCount == 0 { return Payload([]) }
-          let words = pack(slice.rows(in: piece), of: shard, from: origin, into: room)
+          let rows = slice.rows(in: piece)
+          let words =
+            rows.range.map { shard[$0.lowerBound - origin..<$0.upperBound - origin] }
+            ?? pack(rows, of: shard, from: origin, into: room)
           return encode(words, .allGather, kind, peerCount: peerCount, &sent)
         }
         return .toEach(
@@ -59,19 +62,26 @@ extension BucketExchange {
         defer { partials.append(room) }
         for peer in 0..<size {
           let rows = slice.rows(in: plan.piece(bucket, of: peer))
-          let words = room[0..<rows.reduce(0) { $0 + $1.count }]
-          if peer == rank {
-            _ = pack(rows, of: shard, from: origin, into: room)
-          } else {
-            try decode(payloads[peer], from: peer, kind, bucket, into: words, &received)
+          func put(_ source: (StridedRows) -> (words: Buffer<Float>, stride: Int)) {
+            for row in rows {
+              let (words, stride) = source(row)
+              Float.copyRows(
+                words, stride: stride, to: part[row.localStart..<part.count],
+                stride: row.localStride, rowCount: row.rowCount, width: row.width)
+            }
           }
+          if peer == rank {
+            put { (shard[$0.start - origin..<shard.count], $0.stride) }
+            continue
+          }
+          let place = rows.localRange
+          let words = place.map { part[$0] } ?? room[0..<rows.reduce(0) { $0 + $1.count }]
+          try decode(payloads[peer], from: peer, kind, bucket, into: words, &received)
+          if place != nil { continue }
           var next = 0
-          for row in rows {
-            Float.copyRows(
-              words[next..<words.count], stride: row.width,
-              to: part[row.localStart..<part.count], stride: row.localStride,
-              rowCount: row.rowCount, width: row.width)
-            next += row.count
+          put { row in
+            defer { next += row.count }
+            return (words[next..<words.count], row.width)
           }
         }
       })
@@ -117,7 +127,7 @@ extension BucketExchange {
           (0..<size).map { peer in
             if peer == rank { return Payload([]) }
             let rows = slice.rows(in: plan.piece(bucket, of: peer))
-            let words = packPart(rows, of: part, into: room)
+            let words = rows.localRange.map { part[$0] } ?? packPart(rows, of: part, into: room)
             return encode(words, .reduceScatter, kind, peerCount: 1, &sent)
           })
       },
@@ -134,19 +144,24 @@ extension BucketExchange {
             // The lowest level of the tree: what the second of a pair has is added where the first's is.
             for peer in unit.pair(pair) {
               let rows = unit.slice(of: peer).rows(in: own)
-              let words = room[0..<rows.reduce(0) { $0 + $1.count }]
-              if peer == rank {
-                _ = packPart(rows, of: part, into: room)
-              } else {
-                try decode(payloads[peer], from: peer, kind, bucket, into: words, &received)
+              func add(_ source: (StridedRows) -> (words: Buffer<Float>, stride: Int)) {
+                for row in rows {
+                  let (words, stride) = source(row)
+                  Float.addRows(
+                    words, stride: stride, to: partial[row.start - own.lowerBound..<own.count],
+                    stride: row.stride, rowCount: row.rowCount, width: row.width)
+                }
               }
+              if peer == rank {
+                add { (part[$0.localStart..<part.count], $0.localStride) }
+                continue
+              }
+              let words = room[0..<rows.reduce(0) { $0 + $1.count }]
+              try decode(payloads[peer], from: peer, kind, bucket, into: words, &received)
               var next = 0
-              for row in rows {
-                Float.addRows(
-                  words[next..<words.count], stride: row.width,
-                  to: partial[row.start - own.lowerBound..<own.count], stride: row.stride,
-                  rowCount: row.rowCount, width: row.width)
-                next += row.count
+              add { row in
+                defer { next += row.count }
+                return (words[next..<words.count], row.width)
               }
             }
             return partial

@@ -67,6 +67,27 @@ package struct StridedRows: Equatable, Sendable {
   }
 }
 
+extension [StridedRows] {
+  /// Where they lie in the unit, if there are any and one follows the other there.
+  package var range: Range<Int>? { range(\.start, \.stride) }
+  /// Where they lie in the memory of the part, likewise.
+  package var localRange: Range<Int>? { range(\.localStart, \.localStride) }
+
+  private func range(
+    _ start: KeyPath<StridedRows, Int>, _ stride: KeyPath<StridedRows, Int>
+  ) -> Range<Int>? {
+    guard let lower = first?[keyPath: start] else { return nil }
+    var upper = lower
+    for rows in self {
+      guard rows[keyPath: start] == upper,
+        rows.rowCount == 1 || rows[keyPath: stride] == rows.width
+      else { return nil }
+      upper += rows.count
+    }
+    return lower..<upper
+  }
+}
+
 /// What one part has of a unit.
 package struct UnitSlice: Equatable, Sendable {
   /// Where each tensor's part lies in the memory of the part, row by row.

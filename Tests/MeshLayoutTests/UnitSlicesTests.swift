@@ -62,8 +62,18 @@ struct UnitSlicesTests {
         let clipped = slice.rows(in: range).flatMap(elements)
         #expect(clipped.map(\.unit) == all.map(\.unit).filter(range.contains), "\(range)")
         #expect(clipped.map(\.local) == all.filter { range.contains($0.unit) }.map(\.local))
+        let rows = slice.rows(in: range)
+        #expect(rows.range == stretch(clipped.map(\.unit)), "\(range)")
+        #expect(rows.localRange == stretch(clipped.map(\.local)), "\(range)")
       }
     }
+  }
+
+  /// What the places make up, if each follows the one before it.
+  private func stretch(_ places: [Int]) -> Range<Int>? {
+    guard let first = places.first else { return nil }
+    let range = first..<first + places.count
+    return places == Array(range) ? range : nil
   }
 
   private func elements(_ rows: StridedRows) -> [(unit: Int, local: Int)] {

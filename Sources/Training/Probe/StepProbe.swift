@@ -1,5 +1,5 @@
 // What a rank does in a second, measured at the start: products, attention and elementwise kernels at sizes like the
-// run's, and the exchange of the run between its ranks. Less than a second; the sizes are capped so that neither time
+// run's, and the exchange of the run between its ranks. A second where every rank has a core; the sizes are capped so that neither time
 // nor memory grows with the model.
 //
 // All ranks measure at once, since they share memory and perhaps cores, and the slowest counts. Means, not best runs: where

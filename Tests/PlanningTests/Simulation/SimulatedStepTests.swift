@@ -241,6 +241,6 @@ struct SimulatedStepTests {
     }
     let ranks = try #require(MachineOption.all.first { $0.key == "ranksPerNode" })
     #expect(ranks.set(&machine, 2.5) != nil)
-    #expect(Set(MachineOption.all.map(\.key)).count == 11)
+    #expect(Set(MachineOption.all.map(\.key)).count == 13)
   }
 }

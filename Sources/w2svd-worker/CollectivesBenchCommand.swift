@@ -20,7 +20,8 @@ struct CollectivesBenchCommand: ParsableCommand {
     discussion: """
       Latency is the time of a message of 64 bytes, bandwidth the slope to 1 MiB, both of the fastest of \
       several runs; between nodes all ranks of a node send at once. The wait is what neighbors lose beside that at an \
-      exchange between two products, and what bytes take beside links is told by the byte. `w2svd plan --links FILE`, with or without --simulate, reads what --json prints.
+      exchange between two products; what exchanges do with their bytes beside the links is told by the byte. `w2svd plan \
+      --links FILE`, with or without --simulate, reads what --json prints.
       """)
 
   @Option(help: ArgumentHelp("Timed runs of each size. Default: 10.", valueName: "n"))
@@ -38,9 +39,9 @@ struct CollectivesBenchCommand: ParsableCommand {
   func run() throws {
     let arguments = self
     MPIProgram.run { _, transport in
-      let rates = try StepProbe.exchanges(
-        ExchangeConfiguration(), on: transport, repeatCount: arguments.repeats)
-      if transport.isRoot { try arguments.tell(rates, rankCount: transport.size) }
+      let links = try LinkProbe.measure(on: transport, repeatCount: arguments.repeats)
+      let rates = try StepProbe.exchanges(ExchangeConfiguration(), over: links, on: transport)
+      if transport.isRoot { try arguments.tell(links, rates) }
       return 0
     }
   }
@@ -53,47 +54,44 @@ struct CollectivesBenchCommand: ParsableCommand {
     let machine: [String: Double]
   }
 
-  private func tell(_ rates: StepRates, rankCount: Int) throws {
-    let ranksPerNode = rates.ranksPerNode
-    let nodeCount = rankCount / ranksPerNode
+  private func tell(_ links: LinkProbe, _ rates: StepRates) throws {
     var machine: [String: Double] = [:]
-    if rankCount > 1 {
+    if links.rankCount > 1 {
       machine["exchangeWait"] = rates.exchangeWait
       for (key, seconds) in [
         ("packingBandwidth", rates.packingSecondsPerByte),
         ("codingBandwidth", rates.codingSecondsPerByte),
       ] where seconds > 0 { machine[key] = 1 / seconds }
     }
-    if ranksPerNode > 1 {
-      machine["latencyInside"] = rates.inside.latency
-      machine["bandwidthInside"] = 1 / rates.inside.secondsPerByte
+    let ranksPerNode = Double(links.rankCount) / Double(max(1, links.nodeCount))
+    if let inside = links.inside {
+      machine["latencyInside"] = inside.latency
+      machine["bandwidthInside"] = inside.bandwidth
     }
-    if nodeCount > 1 {
-      machine["latencyBetween"] = rates.between.latency
-      machine["bandwidthBetween"] = Double(ranksPerNode) / rates.between.secondsPerByte
+    if let between = links.between {
+      machine["latencyBetween"] = between.latency
+      machine["bandwidthBetween"] = between.bandwidth * ranksPerNode
     }
     if json {
       let encoder = JSONEncoder()
       encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-      let result = Result(ranks: rankCount, nodes: nodeCount, machine: machine)
+      let result = Result(ranks: links.rankCount, nodes: links.nodeCount, machine: machine)
       print(String(decoding: try encoder.encode(result), as: UTF8.self))
       return
     }
-    print("\(rankCount) ranks on \(nodeCount) nodes")
-    guard rankCount > 1 else { return }
-    print(String(format: "%.1f µs lost at an exchange", rates.exchangeWait * 1e6))
-    for (name, seconds) in [
-      ("activations packed", rates.packingSecondsPerByte),
-      ("gradients and parameters coded and added", rates.codingSecondsPerByte),
-    ] { print(String(format: "\(name): %.2f ns a byte", seconds * 1e9)) }
-    for (name, link, isThere) in [
-      ("inside a node", rates.inside, ranksPerNode > 1),
-      ("between nodes", rates.between, nodeCount > 1),
-    ] where isThere {
-      let bandwidth = 1 / link.secondsPerByte / 1e9
+    print("\(links.rankCount) ranks on \(links.nodeCount) nodes")
+    if links.rankCount > 1 {
+      print(String(format: "%.1f µs lost at an exchange", rates.exchangeWait * 1e6))
+      for (name, seconds) in [
+        ("activations packed", rates.packingSecondsPerByte),
+        ("gradients and parameters coded and added", rates.codingSecondsPerByte),
+      ] { print("\(name): \(String(format: "%.2f ns a byte", seconds * 1e9))") }
+    }
+    for (name, rates) in [("inside a node", links.inside), ("between nodes", links.between)] {
+      guard let rates else { continue }
       print(
-        String(
-          format: "\(name): %.1f µs a message, %.2f GB/s a rank", link.latency * 1e6, bandwidth))
+        "\(name): \(String(format: "%.1f µs a message, %.2f GB/s a rank", rates.latency * 1e6, rates.bandwidth / 1e9))"
+      )
     }
   }
 }

@@ -39,7 +39,7 @@ struct SimulationArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "What `w2svd-worker bench collectives --json` printed. Default: none. Effect: latencies and "
-        + "bandwidths of links and what ranks lose at an exchange, also without --simulate.",
+        + "bandwidths of links, what ranks lose at an exchange and what its bytes take, also without --simulate.",
       valueName: "file"))
   var links: String?
 

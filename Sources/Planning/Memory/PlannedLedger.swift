@@ -87,11 +87,13 @@ final class PlannedLedger {
     work.waitCount += Double(waitCount)
   }
 
+  /// Products that are made now.
   func count(_ products: ProductWork) {
     work.operationCount += products.operationCount
     work.weightByteCount += 4 * products.weightElementCount
   }
 
+  /// Attention that is computed now.
   func countAttention(_ operationCount: Double) {
     work.operationCount += operationCount
     work.attentionOperationCount += operationCount

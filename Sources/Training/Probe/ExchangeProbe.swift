@@ -41,6 +41,7 @@ package struct ExchangeProbe: Equatable, Sendable {
     let pair = try transport.split(color: transport.rank / 2, key: transport.rank)
     let exchange = TokenExchange(transport: pair)
     let clock = ContinuousClock()
+    /// Of a product with what is done after it, a mean.
     func seconds(_ body: () throws -> Void) throws -> Double {
       try transport.barrier()
       return try clock.measure {
@@ -70,10 +71,7 @@ package struct ExchangeProbe: Equatable, Sendable {
         try exchange.gatherTokens(tensor.own, layout: layout, into: tensor.all)
       }
       let runs = try (0..<4).map { _ in
-        (
-          alone: try seconds {},
-          together: try seconds(gather)
-        )
+        (alone: try seconds {}, together: try seconds(gather))
       }.dropFirst()
       func middle(_ seconds: [Double]) throws -> Double {
         try transport.allReduce(max: seconds).sorted()[1]

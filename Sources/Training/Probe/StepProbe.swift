@@ -71,20 +71,22 @@ package enum StepProbe {
   ) throws -> StepRates {
     var kernels = try kernels(sizes) { try? transport.barrier() }
     kernels.all = try transport.allReduce(max: kernels.all)
-    var rates = try exchanges(exchange, on: transport)
+    let links = try LinkProbe.measure(on: transport, repeatCount: 3)
+    var rates = try exchanges(exchange, over: links, on: transport)
     rates.apply(kernels, sizes)
     return rates
   }
 
   /// What exchanges between the ranks take, and nothing else.
   ///
-  /// - Parameter configuration: how gradients and parameters are exchanged.
-  /// - Collective: over the transport; the configuration must agree.
+  /// - Parameters:
+  ///   - configuration: how gradients and parameters are exchanged.
+  ///   - links: as they were measured.
+  /// - Collective: over the transport; configuration and links must agree.
   /// - Throws: what the transport throws.
   package static func exchanges(
-    _ configuration: ExchangeConfiguration, on transport: any Transport, repeatCount: Int = 3
+    _ configuration: ExchangeConfiguration, over links: LinkProbe, on transport: any Transport
   ) throws -> StepRates {
-    let links = try LinkProbe.measure(on: transport, repeatCount: repeatCount)
     let onNode = transport.size / max(1, links.nodeCount)
     let inside = links.inside.map(Link.init)
     let between = links.between.map(Link.init)

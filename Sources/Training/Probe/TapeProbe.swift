@@ -19,7 +19,7 @@ struct TapeProbe {
   private let latents: Tensor<Float>
   private let arena: Arena
 
-  /// Of one and two blocks of either kind eight tokens.
+  /// Two blocks of either kind, eight tokens.
   private static var configuration: RunConfiguration {
     var configuration = RunConfiguration()
     (configuration.data.frameCount, configuration.data.size) = (5, 16)

@@ -1,6 +1,7 @@
 // What a rank takes as a process: more than its tensors at their fullest moment.
 //
-//     pool       blocks of tensors, which the arena keeps by size: of each size as many as were ever in use at once
+//     pool       blocks of tensors, which the arena keeps by size: of each size as many as were ever in use at once; under a
+//                limit no more than it leaves, while tensors keep within it
 //     messages   buckets on their way, coded and received (five of them), and exchanges of activations
 //     slices     partial sums of products that are made in slices, for each thread, while one is computed
 //     program    the program, its libraries and MPI as they are before anything is allocated: measured at the start
@@ -22,24 +23,33 @@ package struct ProcessMemory: Codable, Equatable, Sendable {
   /// Of the heap.
   package static let pieceByteCount = 16 << 20
 
-  package var byteCount: Int {
-    poolByteCount + messageByteCount + sliceByteCount + programByteCount + Self.pieceByteCount
+  package var byteCount: Int { poolByteCount + besidePoolByteCount }
+
+  /// What is not the arena's.
+  package var besidePoolByteCount: Int {
+    messageByteCount + sliceByteCount + programByteCount + Self.pieceByteCount
   }
 
-  init(_ memory: PlannedMemory, of costs: RunCosts, programByteCount: Int) {
-    poolByteCount = memory.poolByteCount
+  /// - Parameter limit: bytes that the process may take; nil: no limit.
+  init(_ memory: PlannedMemory, of costs: RunCosts, programByteCount: Int, limit: Int?) {
     messageByteCount = 5 * costs.bucketByteCount + 3 * memory.largestSendByteCount
     sliceByteCount = costs.sliceByteCount
     self.programByteCount = programByteCount
+    let besides = messageByteCount + sliceByteCount + programByteCount + Self.pieceByteCount
+    poolByteCount = min(
+      memory.poolByteCount, limit.map { max(memory.totalPeakByteCount, $0 - besides) } ?? .max)
   }
 }
 
 extension RunCosts {
   /// By rank.
+  /// - Parameter limit: bytes that a process may take; nil: no limit.
   package func processes(
-    programByteCount: Int = ProcessMemory.usualProgramByteCount
+    programByteCount: Int = ProcessMemory.usualProgramByteCount, limit: Int? = nil
   ) -> [ProcessMemory] {
-    memory.map { ProcessMemory($0, of: self, programByteCount: programByteCount) }
+    memory.map {
+      ProcessMemory($0, of: self, programByteCount: programByteCount, limit: limit)
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 // Where tensor memory comes from. An arena keeps freed blocks by size and hands them out again, so
 // that a steady training step allocates nothing from the system; each block is booked while it
-// is in use. The only file of this module that touches pointers.
+// is in use. Under a limit it gives free blocks of other sizes back before it takes a new one. The only file of this module
+// that touches pointers.
 //
 // An arena belongs to one rank and one thread: it is deliberately not Sendable.
 
@@ -13,8 +14,11 @@ package final class Arena {
   private var freeBlocks: [Int: [MemoryBlock]] = [:]
   /// Bytes obtained from the system and not returned to it, in use or pooled.
   package private(set) var reservedByteCount = 0
+  /// Bytes that are reserved at most, while what is in use leaves a choice.
+  private let limit: Int
 
-  package init() {}
+  /// - Parameter limit: nil: nothing is returned to the system before `trim`.
+  package init(limit: Int? = nil) { self.limit = limit ?? .max }
 
   /// `count` elements with unspecified content, or zeros when `zeroed`.
   package func allocate<Element: BitwiseCopyable>(
@@ -26,6 +30,7 @@ package final class Arena {
     if let pooled = freeBlocks[byteCount]?.popLast() {
       block = pooled
     } else {
+      makeRoom(for: byteCount)
       block = MemoryBlock(byteCount: byteCount)
       reservedByteCount += byteCount
     }
@@ -41,6 +46,16 @@ package final class Arena {
   package func trim() {
     reservedByteCount -= freeBlocks.reduce(0) { $0 + $1.key * $1.value.count }
     freeBlocks.removeAll()
+  }
+
+  /// Returns free blocks, the largest first, until so many bytes more keep within the limit.
+  private func makeRoom(for byteCount: Int) {
+    while reservedByteCount > limit - byteCount,
+      let largest = freeBlocks.lazy.filter({ !$0.value.isEmpty }).map(\.key).max()
+    {
+      freeBlocks[largest]?.removeLast()
+      reservedByteCount -= largest
+    }
   }
 
   package func resetPeaks() { ledger.resetPeaks() }

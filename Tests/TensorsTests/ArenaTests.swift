@@ -18,6 +18,29 @@ struct ArenaTests {
     #expect(arena.reservedByteCount == 0)
   }
 
+  @Test func `under a limit free blocks go before a new one comes, the largest first`() {
+    let arena = Arena(limit: 10_240)
+    func use(_ byteCounts: Int...) {
+      let buffers = byteCounts.map { arena.allocate(UInt8.self, count: $0, booking: booking) }
+      #expect(buffers.map(\.count) == byteCounts)
+    }
+    use(4_096, 2_048, 1_024)
+    #expect(arena.reservedByteCount == 7_168)
+    // What fits beside free blocks leaves them alone.
+    use(3_072)
+    #expect(arena.reservedByteCount == 10_240)
+    // 512 bytes are missing: one block of 4,096 is more than enough.
+    use(512)
+    #expect(arena.reservedByteCount == 10_240 - 4_096 + 512)
+    // What is in use stays, whatever the limit.
+    use(8_192, 4_096)
+    #expect(arena.reservedByteCount == 12_288)
+    #expect(arena.ledger.totalPeakByteCount == 12_288)
+    // Nothing of a steady step is given back where all fits.
+    use(8_192)
+    #expect(arena.reservedByteCount == 12_288)
+  }
+
   @Test func `a cut of a buffer keeps its block alive`() {
     let arena = Arena()
     var cut: Buffer<Float>? = arena.allocate(Float.self, count: 64, booking: booking)[3..<5]

@@ -281,7 +281,8 @@ extension RunConfiguration {
     .integer(
       "mesh.memoryPerRank", \.mesh.memoryPerRank, "bytes",
       "Memory that the process of a rank may take; of the legal layouts that keep within it the fastest by "
-        + "prediction is taken, and without one the run is refused. 0: no limit."),
+        + "prediction is taken, and without one the run is refused. Memory of tensors that are gone is given back where it "
+        + "would not be kept otherwise. 0: no limit."),
 
     .choice(
       "exchange.codec", \.exchange.codec,

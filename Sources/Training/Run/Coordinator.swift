@@ -38,7 +38,12 @@ package struct RunPlan: Codable, Sendable {
 
   /// By rank.
   package var processes: [ProcessMemory] {
-    costs.processes(programByteCount: programByteCount)
+    costs.processes(programByteCount: programByteCount, limit: memoryPerRank)
+  }
+
+  /// Bytes that the arena of a rank may take, so that its process keeps within the budget; nil: no limit.
+  package var arenaByteLimit: Int? {
+    memoryPerRank.map { $0 - (processes.map(\.besidePoolByteCount).max() ?? 0) }
   }
 
   /// Of the rank whose process needs most: what a limit is held against.
@@ -79,12 +84,13 @@ package struct LayoutCandidate: Codable, Sendable {
 
   init(
     _ shape: MeshShape, _ costs: RunCosts, sums: RunConfiguration.SumOrder, rates: StepRates?,
-    programByteCount: Int
+    programByteCount: Int, memoryPerRank: Int?
   ) {
     self.shape = shape
     hasOtherBits = sums != .canonical && shape.sequenceDegree > 1
     processByteCountPerRank =
-      costs.processes(programByteCount: programByteCount).map(\.byteCount).max() ?? 0
+      costs.processes(programByteCount: programByteCount, limit: memoryPerRank)
+      .map(\.byteCount).max() ?? 0
     peakByteCountPerRank = costs.peakByteCountPerRank
     operationCount = costs.phases.reduce(0) {
       $0 + Double($1.stepCount) * $1.serialOperationsPerStep
@@ -138,7 +144,7 @@ package enum Coordinator {
     let memoryPerRank = memoryPerRank ?? (limit > 0 ? limit : nil)
     func fits(_ layout: Layout) -> Bool {
       guard let memoryPerRank else { return true }
-      return layout.costs.processes(programByteCount: programByteCount)
+      return layout.costs.processes(programByteCount: programByteCount, limit: memoryPerRank)
         .allSatisfy { $0.byteCount <= memoryPerRank }
     }
     var layouts: [Layout] = []
@@ -157,7 +163,7 @@ package enum Coordinator {
       layouts.map {
         LayoutCandidate(
           $0.shape, $0.costs, sums: configuration.mesh.sums, rates: rates,
-          programByteCount: programByteCount)
+          programByteCount: programByteCount, memoryPerRank: memoryPerRank)
       }
     }
     var listed = candidates(layouts)

@@ -39,8 +39,8 @@ package final class MainJob {
     self.environment = environment.map { ReportContent.Fact($0.name, $0.value) }
     context = try RunContext(
       configuration: configuration, folder: folder, transport: transport, shape: plan.shape,
-      keepsPackedWeights: plan.keepsPackedWeights, reporter: reporter,
-      isStopRequested: isStopRequested)
+      keepsPackedWeights: plan.keepsPackedWeights, arenaByteLimit: plan.arenaByteLimit,
+      reporter: reporter, isStopRequested: isStopRequested)
   }
 
   /// - Throws: `JobError`, the same on all ranks; anything else is a failure of this rank alone.

@@ -49,11 +49,13 @@ package final class RunContext {
   /// - Parameters:
   ///   - shape: the mesh of the transport's ranks; nil: all of them share the microbatches.
   ///   - keepsPackedWeights: what the plan says.
+  ///   - arenaByteLimit: what the plan says; nil: no limit.
   /// - Throws: `MeshLayoutError` when there are more data-parallel ranks than microbatches.
   /// - Collective: over the transport; the shape must agree.
   package init(
     configuration: RunConfiguration, folder: RunFolder, transport: any Transport,
-    shape: MeshShape? = nil, keepsPackedWeights: Bool = false, reporter: Reporter,
+    shape: MeshShape? = nil, keepsPackedWeights: Bool = false, arenaByteLimit: Int? = nil,
+    reporter: Reporter,
     isStopRequested: @escaping () -> Bool = { StopSignal.isReceived }
   ) throws {
     self.configuration = configuration
@@ -62,7 +64,7 @@ package final class RunContext {
     self.reporter = reporter
     self.isStopRequested = isStopRequested
     self.keepsPackedWeights = keepsPackedWeights
-    let arena = Arena()
+    let arena = Arena(limit: arenaByteLimit)
     self.arena = arena
     let shape = shape ?? MeshShape([.zero: transport.size])
     self.shape = shape

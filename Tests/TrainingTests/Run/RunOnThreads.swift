@@ -30,11 +30,14 @@ struct RunOnThreads {
 
   /// Has every rank run `body`, in a folder that is gone afterwards. Nothing is read of texts or checkpoints.
   ///
-  /// - Parameter nodes: the pretended node of every rank.
+  /// - Parameters:
+  ///   - keepsPackedWeights, arenaByteLimit: what the plan says.
+  ///   - nodes: the pretended node of every rank.
   /// - Returns: what the ranks returned, and the lines of the run's metrics.
   static func start<Result: Sendable>(
     _ configuration: RunConfiguration, shape: MeshShape, keepsPackedWeights: Bool = false,
-    nodes: [Int]? = nil, _ body: @escaping @Sendable (RunOnThreads) throws -> Result
+    arenaByteLimit: Int? = nil, nodes: [Int]? = nil,
+    _ body: @escaping @Sendable (RunOnThreads) throws -> Result
   ) throws -> (results: [Result], metrics: [[String: Any]]) {
     try withTemporaryFolder { folder in
       let prepared = try TinyRun.prepared(of: configuration)
@@ -53,7 +56,8 @@ struct RunOnThreads {
         }
         let context = try RunContext(
           configuration: configuration, folder: runFolder, transport: recorder, shape: shape,
-          keepsPackedWeights: keepsPackedWeights, reporter: reporter, isStopRequested: { false })
+          keepsPackedWeights: keepsPackedWeights, arenaByteLimit: arenaByteLimit,
+          reporter: reporter, isStopRequested: { false })
         try context.openActivationStore()
         let batches = TrainingBatches(prepared, context: context, texts: nil, firstCounter: 0)
         return try body(

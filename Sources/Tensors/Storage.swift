@@ -7,6 +7,7 @@
 
 import Basics
 package import DenseKernels
+import Glibc
 
 /// A pool of memory blocks with a ledger.
 package final class Arena {
@@ -16,6 +17,7 @@ package final class Arena {
   package private(set) var reservedByteCount = 0
   /// Bytes that are reserved at most, while what is in use leaves a choice.
   private let limit: Int
+  private var hasLimit: Bool { limit < .max }
 
   /// - Parameter limit: nil: nothing is returned to the system before `trim`.
   package init(limit: Int? = nil) { self.limit = limit ?? .max }
@@ -31,7 +33,7 @@ package final class Arena {
       block = pooled
     } else {
       makeRoom(for: byteCount)
-      block = MemoryBlock(byteCount: byteCount)
+      block = MemoryBlock(byteCount: byteCount, hasOwnPages: hasLimit)
       reservedByteCount += byteCount
     }
     ledger.book(byteCount, on: booking)
@@ -92,17 +94,38 @@ private final class Loan {
 /// 64-byte aligned memory from the system.
 @safe
 private final class MemoryBlock {
+  /// From this size on a block can have pages of its own. Those of the heap stay with the process when it is gone, cut into
+  /// what came after it.
+  private static let smallestPagedByteCount = 1 << 18
+
   let base: UnsafeMutableRawPointer
   let byteCount: Int
+  private let isPaged: Bool
 
-  init(byteCount: Int) {
+  init(byteCount: Int, hasOwnPages: Bool) {
     self.byteCount = byteCount
-    unsafe base = .allocate(byteCount: byteCount, alignment: 64)
+    isPaged = hasOwnPages && byteCount >= Self.smallestPagedByteCount
+    guard isPaged else {
+      unsafe base = .allocate(byteCount: byteCount, alignment: 64)
+      return
+    }
+    let pages = unsafe mmap(
+      nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    guard let pages = unsafe pages, unsafe pages != MAP_FAILED else {
+      trap("the system has no \(byteCount) bytes of memory left")
+    }
+    unsafe base = pages
   }
 
   func clear(_ count: Int) {
     unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: count)
   }
 
-  deinit { unsafe base.deallocate() }
+  deinit {
+    if isPaged {
+      unsafe munmap(base, byteCount)
+    } else {
+      unsafe base.deallocate()
+    }
+  }
 }

@@ -41,6 +41,20 @@ struct ArenaTests {
     #expect(arena.reservedByteCount == 12_288)
   }
 
+  @Test func `blocks with pages of their own are aligned, zeroed when asked, and go`() {
+    let arena = Arena(limit: 3 << 20)
+    for count in [1 << 18, 300_000, 1 << 20] {
+      let buffer = arena.allocate(Float.self, count: count, booking: booking)
+      buffer.fill(with: 7)
+      #expect(buffer.array.allSatisfy { $0 == 7 })
+    }
+    // 1, 1.2 and 4 MiB: the last alone passes the limit, the others went.
+    #expect(arena.reservedByteCount == 4 << 20)
+    let again = arena.allocate(Float.self, count: 1 << 20, booking: booking, zeroed: true)
+    #expect(again.array.allSatisfy { $0 == 0 })
+    #expect(arena.reservedByteCount == 4 << 20)
+  }
+
   @Test func `a cut of a buffer keeps its block alive`() {
     let arena = Arena()
     var cut: Buffer<Float>? = arena.allocate(Float.self, count: 64, booking: booking)[3..<5]

@@ -2,6 +2,7 @@
 
 import Autodiff
 import MeshLayout
+import Models
 import Planning
 import Tensors
 import Testing

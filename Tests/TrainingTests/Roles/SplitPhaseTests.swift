@@ -177,17 +177,17 @@ private struct Refusal: Error {}
 
   @Test func `auto splits roles only where nothing else keeps within the memory of a rank`() throws
   {
+    let configuration = TinyRun.configuration {
+      // So large that gathered blocks, which sharding does not make smaller, count for little; one at a time.
+      $0.exchange.overlap = .off
+      ($0.model.doubleBlocks, $0.model.singleBlocks) = (2, 6)
+      ($0.model.heads, $0.model.headWidth) = (2, 32)
+    }
     func plan(_ memoryPerRank: Int, _ placement: RunConfiguration.Placement = .auto) throws
       -> RunPlan
     {
-      let configuration = TinyRun.configuration {
-        $0.mesh.placement = placement
-        $0.mesh.memoryPerRank = memoryPerRank
-        // So large that gathered blocks, which sharding does not make smaller, count for little; one at a time.
-        $0.exchange.overlap = .off
-        ($0.model.doubleBlocks, $0.model.singleBlocks) = (2, 6)
-        ($0.model.heads, $0.model.headWidth) = (2, 32)
-      }
+      var configuration = configuration
+      (configuration.mesh.placement, configuration.mesh.memoryPerRank) = (placement, memoryPerRank)
       return try Coordinator.plan(configuration, rankCount: 2)
     }
     let free = try plan(0)
@@ -196,7 +196,8 @@ private struct Refusal: Error {}
     let split = try plan(0, .split)
     #expect(split.shape.generatorRanks?.count == 1)
     #expect(split.text.contains("score rank 0:") && split.text.contains("generator rank 1:"))
-    let least = free.candidates.map(\.processByteCountPerRank).min() ?? 0
+    let counts = try Coordinator.leastByteCounts(of: configuration, rankCount: 2)
+    let least = free.candidates.compactMap { counts[$0.shape] }.min() ?? 0
     let tight = try plan(least - 1)
     #expect(tight.candidates.contains { $0.shape.generatorRanks != nil })
     #expect(try plan(least).shape.generatorRanks == nil)

@@ -39,7 +39,8 @@ import Testing
       ($0.mesh.sp, $0.mesh.ring, $0.mesh.stages) = (.fixed(1), .fixed(1), .fixed(1))
       $0.mesh.placement = .colocated
     }.configuration
-    let peak = try Coordinator.plan(configuration, rankCount: 2).processByteCountPerRank
+    let peak = try #require(
+      try Coordinator.leastByteCounts(of: configuration, rankCount: 2)[MeshShape([.zero: 2])])
     let enough = try Coordinator.plan(configuration, rankCount: 2, memoryPerRank: peak)
     let short = try Coordinator.plan(configuration, rankCount: 2, memoryPerRank: peak - 1)
     #expect(enough.fits && !short.fits)
@@ -55,7 +56,8 @@ import Testing
     let free = try Coordinator.plan(configuration, rankCount: 4)
     #expect(free.shape == MeshShape([.zero: 4]) && free.problem == nil)
     let stages = free.candidates.filter { $0.shape[.sp] == 1 }
-    let peaks = stages.map(\.processByteCountPerRank)
+    let least = try Coordinator.leastByteCounts(of: configuration, rankCount: 4)
+    let peaks = stages.map { least[$0.shape] ?? 0 }
     #expect(stages.map(\.shape.zeroStage) == ZeroStage.allCases)
     #expect(peaks[0] > peaks[1] && peaks[1] > peaks[2])
     for (stage, peak) in zip(ZeroStage.allCases, peaks) {

@@ -123,7 +123,8 @@ private let exampleRates: StepRates = {
   @Test func `a network that fits no other way is run in stages`() throws {
     var configuration = RunConfiguration()
     let usual = try Coordinator.plan(configuration, rankCount: 4, rates: exampleRates)
-    let least = usual.candidates.map(\.processByteCountPerRank).min() ?? 0
+    let counts = try Coordinator.leastByteCounts(of: configuration, rankCount: 4)
+    let least = usual.candidates.compactMap { counts[$0.shape] }.min() ?? 0
     configuration.mesh.memoryPerRank = least - 1
     let plan = try Coordinator.plan(configuration, rankCount: 4, rates: exampleRates)
     #expect(plan.candidates.count <= usual.candidates.count + 3 * 3 + LayoutSearch.largestOpenCount)

@@ -68,3 +68,16 @@ import Testing
     #expect(!short.fits && short.problem != nil || short.shape != plan.shape)
   }
 }
+
+extension Coordinator {
+  /// What a process takes at least in the layouts that are looked at when memory is short: tensors, and what is beside them.
+  static func leastByteCounts(
+    of configuration: RunConfiguration, rankCount: Int
+  ) throws -> [MeshShape: Int] {
+    var tight = configuration
+    tight.mesh.memoryPerRank = 1
+    let candidates = try plan(tight, rankCount: rankCount).candidates
+    return Dictionary(
+      candidates.map { ($0.shape, $0.processByteCountPerRank) }, uniquingKeysWith: min)
+  }
+}

@@ -13,7 +13,7 @@
 import MeshLayout
 
 package struct ProcessMemory: Codable, Equatable, Sendable {
-  package let poolByteCount: Int
+  package private(set) var poolByteCount: Int
   package let messageByteCount: Int
   package let sliceByteCount: Int
   package let programByteCount: Int
@@ -35,9 +35,11 @@ package struct ProcessMemory: Codable, Equatable, Sendable {
     messageByteCount = 5 * costs.bucketByteCount + 3 * memory.largestSendByteCount
     sliceByteCount = costs.sliceByteCount
     self.programByteCount = programByteCount
-    let besides = messageByteCount + sliceByteCount + programByteCount + Self.pieceByteCount
-    poolByteCount = min(
-      memory.poolByteCount, limit.map { max(memory.totalPeakByteCount, $0 - besides) } ?? .max)
+    poolByteCount = memory.poolByteCount
+    if let limit {
+      poolByteCount = min(
+        poolByteCount, max(memory.totalPeakByteCount, limit - besidePoolByteCount))
+    }
   }
 }
 

@@ -48,13 +48,7 @@ extension RunOnThreads {
         return split
       }
       guard let networks else { return nil }
-      if context.configuration.distill.method == .lcm {
-        try ConsistencyPhase(context: context, networks: networks, batches: batches)
-          .run(from: 0) { _, _ in }
-      } else {
-        try DistillPhase(context: context, networks: networks, batches: batches)
-          .run(from: 0) { _, _ in }
-      }
+      try distillTogether(networks)
       return nil
     }
     try teach()

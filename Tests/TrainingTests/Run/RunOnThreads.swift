@@ -28,6 +28,17 @@ struct RunOnThreads {
     return networks
   }
 
+  /// Distills where all ranks have all roles, by the method of the configuration.
+  func distillTogether(_ networks: Networks) throws {
+    if context.configuration.distill.method == .lcm {
+      try ConsistencyPhase(context: context, networks: networks, batches: batches)
+        .run(from: 0) { _, _ in }
+    } else {
+      try DistillPhase(context: context, networks: networks, batches: batches)
+        .run(from: 0) { _, _ in }
+    }
+  }
+
   /// Has every rank run `body`, in a folder that is gone afterwards. Nothing is read of texts or checkpoints.
   ///
   /// - Parameters:

@@ -47,7 +47,7 @@ struct TrainedRun: Sendable {
       inspect(taught.base.parameters)
       try TeachPhase(context: context, networks: taught, batches: batches)
         .run(from: 0) { _, _ in }
-      let networks = try Self.distill(taught, context, batches)
+      let networks = try Self.distill(taught, on: rank)
       let sets = [
         networks.base.parameters, networks.generator?.parameters, networks.adapter?.parameters,
         networks.head?.parameters,
@@ -101,21 +101,14 @@ struct TrainedRun: Sendable {
   }
 
   /// All networks as all ranks hold them; without the head where roles are split.
-  private static func distill(
-    _ networks: Networks, _ context: RunContext, _ batches: TrainingBatches
-  ) throws -> Networks {
+  private static func distill(_ networks: Networks, on rank: RunOnThreads) throws -> Networks {
+    let (context, batches) = (rank.context, rank.batches)
     if let roles = try context.splitRoles() {
       let split = SplitNetworks(roles, from: networks, context: context)
       try DistillPhase(context: context, split: split, batches: batches).run(from: 0) { _, _ in }
       return try split.joined(context)
     }
-    if context.configuration.distill.method == .lcm {
-      try ConsistencyPhase(context: context, networks: networks, batches: batches)
-        .run(from: 0) { _, _ in }
-    } else {
-      try DistillPhase(context: context, networks: networks, batches: batches)
-        .run(from: 0) { _, _ in }
-    }
+    try rank.distillTogether(networks)
     return networks
   }
 

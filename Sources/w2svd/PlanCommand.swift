@@ -31,8 +31,9 @@ struct PlanCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "What a rank may take, in bytes or as 512MiB, 16GiB. Default: no limit. Effect: takes the fastest "
-        + "layout that keeps within it and says whether there is one; exit code 2 if not.",
+      "What a rank may take, in bytes or as 512MiB, 16GiB. Default: what mesh.memoryPerRank says. Effect: in "
+        + "place of that; takes the fastest layout that keeps within it and says whether there is one; exit code 2 "
+        + "if not.",
       valueName: "bytes"))
   var memoryPerRank: ByteCount?
 
@@ -78,10 +79,10 @@ struct PlanCommand: ParsableCommand {
       return try simulation.run(source, rankCount: ranks, json: json)
     }
     let ranks = ranks ?? 1
-    let configuration = try source.read(rankCount: ranks)
+    var configuration = try source.read(rankCount: ranks)
+    if let memoryPerRank { configuration.mesh.memoryPerRank = memoryPerRank.value }
     let plan = try Coordinator.plan(
-      configuration, rankCount: ranks, memoryPerRank: memoryPerRank?.value,
-      rates: rates(configuration, rankCount: ranks), listsAll: all)
+      configuration, rankCount: ranks, rates: rates(configuration, rankCount: ranks), listsAll: all)
     if json { try printJSON(Summary(plan)) } else { print(plan.text, terminator: "") }
     if !plan.fits {
       throw JobError(
@@ -210,7 +211,7 @@ struct ByteCount: ExpressibleByArgument {
     let unit = ["KiB", "MiB", "GiB", "TiB", "B"].first { argument.hasSuffix($0) }
     guard let number = Double(argument.dropLast(unit?.count ?? 0)), number > 0 else { return nil }
     let bytes = number * Double(unit.flatMap { units[$0] } ?? 1)
-    guard bytes < 1e18 else { return nil }
+    guard 1..<1e18 ~= bytes else { return nil }
     value = Int(bytes)
   }
 }

@@ -119,8 +119,6 @@ package enum Coordinator {
   /// the model folder and the text file that the configuration names.
   ///
   /// - Parameters:
-  ///   - memoryPerRank: bytes that the process of a rank may take; the plan says whether they suffice. nil: what the
-  ///     configuration says.
   ///   - rates: what ranks and links do in a second; without them the plan tells no times and takes the first
   ///     layout that fits.
   ///   - programByteCount: resident before anything is allocated.
@@ -130,7 +128,7 @@ package enum Coordinator {
   /// - Throws: `ConfigurationError` where that folder or file cannot be read or does not fit;
   ///   `MeshLayoutError`, which `configuration.validate(rankCount:)` tells as a problem.
   package static func plan(
-    _ configuration: RunConfiguration, rankCount: Int, memoryPerRank: Int? = nil,
+    _ configuration: RunConfiguration, rankCount: Int,
     rates: StepRates? = nil, listsAll: Bool = false, noted: NotedLayout? = nil,
     programByteCount: Int = ProcessMemory.usualProgramByteCount
   ) throws -> RunPlan {
@@ -141,7 +139,7 @@ package enum Coordinator {
       throw ConfigurationError(problems.map { ConfigurationProblem($0.key, $0.message) })
     }
     let limit = configuration.mesh.memoryPerRank
-    let memoryPerRank = memoryPerRank ?? (limit > 0 ? limit : nil)
+    let memoryPerRank = limit > 0 ? limit : nil
     func fits(_ layout: Layout) -> Bool {
       guard let memoryPerRank else { return true }
       return layout.costs.processes(programByteCount: programByteCount, limit: memoryPerRank)

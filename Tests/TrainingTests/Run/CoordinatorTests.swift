@@ -33,9 +33,7 @@ import Testing
   }
 
   @Test func `a plan says whether the memory suffices`() throws {
-    let configuration = PlannedCase("stored") {
-      // Packed weights are not kept where the configuration has a limit.
-      $0.compute.precision = .fp32
+    var configuration = PlannedCase("stored") {
       $0.mesh.zeroStage = .fixed(1)
       // One layout, so that none is looked for that takes less.
       ($0.mesh.sp, $0.mesh.ring, $0.mesh.stages) = (.fixed(1), .fixed(1), .fixed(1))
@@ -43,8 +41,10 @@ import Testing
     }.configuration
     let peak = try #require(
       try Coordinator.leastByteCounts(of: configuration, rankCount: 2)[MeshShape([.zero: 2])])
-    let enough = try Coordinator.plan(configuration, rankCount: 2, memoryPerRank: peak)
-    let short = try Coordinator.plan(configuration, rankCount: 2, memoryPerRank: peak - 1)
+    configuration.mesh.memoryPerRank = peak
+    let enough = try Coordinator.plan(configuration, rankCount: 2)
+    configuration.mesh.memoryPerRank = peak - 1
+    let short = try Coordinator.plan(configuration, rankCount: 2)
     #expect(enough.fits && !short.fits)
     #expect(short.text.contains("does not fit"))
   }

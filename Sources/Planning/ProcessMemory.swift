@@ -63,7 +63,9 @@ extension WorkloadSizes {
     let planeCount = (sliceCount / shape[.tp]).trailingZeroBitCount
     guard planeCount > 0 else { return 0 }
     let groups = shape[.ring] * shape[.sp]
-    let (rows, columns) = ((rowCount + groups - 1) / groups, min(network.width, 1_024))
+    let sampleCount = max(samplesPerMicrobatch, evaluationBatch)
+    let rows = (sampleCount * network.rowCount + groups - 1) / groups
+    let columns = min(network.width, 1_024)
     let fit = max((8 << 20) / 4 / planeCount / columns, 480)
     return threadCount * 4 * planeCount * min(rows, fit) * columns
   }

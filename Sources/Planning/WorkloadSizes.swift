@@ -146,6 +146,8 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
 
   /// Clips that are sampled at once in the evaluation.
   package var evaluationBatch: Int
+  /// How often that is done for a sampler.
+  package var evaluationBatchCount = 1
   package var bucketByteCount: Int
   /// Whether blocks are loaded, and their gradients summed, while others are computed.
   package var overlapsExchange = true

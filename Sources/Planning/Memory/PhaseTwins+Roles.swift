@@ -68,16 +68,21 @@ extension PhaseTwins {
       if !isWhole {
         networks.append(weights(own, role == .score ? .base : .generator, sizes.networkUnits))
       }
-      // Partial sums are left from the last network that was trained.
-      let trained = networks.last { $0.role != .base }
-      trained?.reduceScatter()
-      trained?.sumOverReplicas()
+      // Partial sums are left from the last network that was trained. A generator is held here already where it is
+      // whole.
+      let trained =
+        networks.last { $0.role != .base }
+        ?? ParametersTwin(
+          PlannedLedger(), role: .generator, units: sizes.networkUnits, group: group)
+      trained.reduceScatter()
+      // Of a block the adapter is loaded last.
+      networks.reversed().forEach { $0.leaveRooms() }
+      trained.sumOverReplicas()
       // Elements come unit by unit.
       for unit in sizes.networkUnits {
         _ = state.ledger.allocate(unit.elementCount, .generator, .parameters)
       }
-      withExtendedLifetime(group) {}
-      return networks.map(\.held)
+      return (networks.map(\.held), group)
     }
   }
 
@@ -94,7 +99,7 @@ extension PhaseTwins {
       (0..<microbatchCount).map { _ in ledger.allocate(latentCount, .common, .activations) }
     }
     func scoreAll(_ samples: [PlannedLedger.Block]) {
-      forEachMicrobatch(ledger, turns: &scoreTurns) { microbatch in
+      scoreTurns = forEach(microbatchCount, ledger) { microbatch in
         let batch = batch(ledger)
         let gradient = score(samples[microbatch], state, critic)
         ledger.exchange(
@@ -126,16 +131,6 @@ extension PhaseTwins {
     return phase(ledger, scores, scoreTurns, training, trainingTurns)
   }
 
-  /// Microbatches whose parameters get no gradients, in flight where there are stages; `turns` gets what a stage
-  /// ran.
-  private func forEachMicrobatch(
-    _ ledger: PlannedLedger, turns: inout [StageTurn],
-    _ body: @escaping (_ microbatch: Int) -> Void
-  ) {
-    guard let stage else { return (0..<microbatchCount).forEach(body) }
-    turns = stage.run(microbatchCount, .several, ledger, body)
-  }
-
   // MARK: Generator ranks
 
   private func generatorTurns(_ handedOver: HandedOver) -> RankPhase {
@@ -145,7 +140,7 @@ extension PhaseTwins {
     var (sampleTurns, trainingTurns): ([StageTurn], [StageTurn]) = ([], [])
     func samples(depth: Int) -> [PlannedLedger.Block] {
       var blocks: [PlannedLedger.Block] = []
-      forEachMicrobatch(ledger, turns: &sampleTurns) { _ in
+      sampleTurns = forEach(microbatchCount, ledger) { _ in
         let batch = batch(ledger)
         let silent = TapeTwin(ledger, role: .generator, isRecording: false)
         let x = generate(ledger, generator, depth: depth, isTrainable: false, on: silent)

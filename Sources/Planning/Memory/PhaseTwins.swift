@@ -139,6 +139,19 @@ struct PhaseTwins {
     return sums
   }
 
+  /// Microbatches whose parameters get no gradients, in flight where there are stages.
+  /// - Returns: what a stage ran.
+  @discardableResult
+  func forEach(
+    _ count: Int, _ ledger: PlannedLedger, _ body: @escaping (_ microbatch: Int) -> Void
+  ) -> [StageTurn] {
+    guard let stage else {
+      (0..<count).forEach(body)
+      return []
+    }
+    return stage.run(count, .several, ledger, body)
+  }
+
   // MARK: Teach
 
   func teach() -> RankPhase {
@@ -261,20 +274,32 @@ struct PhaseTwins {
     var state = noise
     for _ in 0..<stepCount {
       let tape = TapeTwin(ledger, role: role, isRecording: false)
-      let velocity = network.velocity(
-        tape, noisy: ValueTwin(constant: state), sampleCount: sampleCount)
-      let clean = ledger.allocate(state.count, role, .activations)
+      let clean: PlannedLedger.Block
+      do {
+        let velocity = network.velocity(
+          tape, noisy: ValueTwin(constant: state), sampleCount: sampleCount)
+        clean = ledger.allocate(state.count, role, .activations)
+        withExtendedLifetime(velocity) {}
+      }
       let fresh = ledger.allocate(state.count, .common, .activations)
       state = ledger.allocate(state.count, role, .activations)
-      withExtendedLifetime((velocity, clean, fresh)) {}
+      withExtendedLifetime((clean, fresh)) {}
     }
     return state
   }
 
-  /// Sampling a batch of clips; a step is one pass of the network.
-  /// - Parameter joining: what a rank holds beside these networks while they are joined from split roles; nil
-  ///   where roles are colocated.
-  func evaluate(joining: ((State) -> [PlannedLedger.Block])? = nil) -> RankPhase {
+  /// Batches of a sampler in the evaluation.
+  private var batchesPerRank: Int {
+    let dataRankCount = roundCount * place.replicaCount
+    return (sizes.evaluationBatchCount + dataRankCount - 1) / dataRankCount
+  }
+
+  /// Sampling batches of clips; a step is one pass of the network over one.
+  /// - Parameter joining: what a rank holds beside these networks while they are joined from split roles, and the ranks
+  ///   of its role, whose exchanges keep what training left; nil where roles are colocated.
+  func evaluate(
+    joining: ((State) -> (held: [PlannedLedger.Block], set: ShardGroupTwin))? = nil
+  ) -> RankPhase {
     let state = state()
     let ledger = state.ledger
     let student =
@@ -287,18 +312,28 @@ struct PhaseTwins {
         $0.contains { $0.elementCount > 0 }
       }
       .map { weights(state, .fake, $0) } : []
-    if let joining { withExtendedLifetime(joining(state)) {} }
-    let work = work(ledger) {
-      let noise = ledger.allocate(
-        sizes.evaluationBatch * network.latentCount, .common, .activations)
-      for (parameters, role) in [(state.base, PlannedRole.base), (student, .generator)] {
-        _ = sample(
-          ledger, NetworkTwin(sizes: network, parameters: parameters), from: noise, stepCount: 2,
-          role: role)
-      }
-      withExtendedLifetime(noise) {}
+    let set = joining?(state).set
+    if set == nil, let trained = critic.last ?? (sizes.method == .none ? nil : student) {
+      // Partial sums are left from what was trained last.
+      trained.reduceScatter()
+      trained.sumOverReplicas()
     }
-    withExtendedLifetime((state.base, state.texts, student, critic)) {}
-    return phase(ledger, 0.25 * work)
+    // In flight, each on all stages.
+    let batchCount = min(stage?.count ?? 1, batchesPerRank)
+    let work = work(ledger) {
+      for (parameters, role) in [(state.base, PlannedRole.base), (student, .generator)] {
+        let twin = NetworkTwin(sizes: network, parameters: parameters, part: part, stage: stage)
+        var latents: [PlannedLedger.Block] = []
+        forEach(batchCount, ledger) { _ in
+          let noise = ledger.allocate(
+            sizes.evaluationBatch * network.latentCount, .common, .activations)
+          latents.append(sample(ledger, twin, from: noise, stepCount: 2, role: role))
+          withExtendedLifetime(noise) {}
+        }
+        withExtendedLifetime(latents) {}
+      }
+    }
+    withExtendedLifetime((state.base, state.texts, student, critic, set)) {}
+    return phase(ledger, 1 / Double(4 * batchCount) * work)
   }
 }

@@ -193,7 +193,9 @@ extension RunConfiguration {
     .integer(
       "evaluate.samples", \.evaluate.samples, "clips",
       "Clips per sampler in the table; the Fréchet distance falls with their number."),
-    .integer("evaluate.batch", \.evaluate.batch, "clips", "Clips sampled at once on a rank."),
+    .integer(
+      "evaluate.batch", \.evaluate.batch, "clips",
+      "Clips sampled at once by a rank, or by those that train together."),
 
     .integer(
       "checkpoint.everySteps", \.checkpoint.everySteps, "steps", "Steps between checkpoints."),

@@ -1,11 +1,12 @@
 // Clips from a sampler: the teacher with N steps, or the student with its own few.
 //
-// A clip is a function of (seed, sampler, clip number): whoever makes it makes the same one.
+// A clip is a function of (seed, sampler, clip number), up to the order of sums where ranks make it together: whoever
+// makes it makes the same one.
 
 import Basics
 package import Diffusion
 package import Models
-import Tensors
+package import Tensors
 package import VideoData
 
 /// A row of the tables: who samples, how many steps, by which rule.
@@ -74,17 +75,19 @@ package struct ClipGenerator {
     self.latentShape = latentShape
   }
 
-  /// The clips of some numbers, one condition each.
-  package func clips(
+  /// The latents of the clips of some numbers, one condition each: [numbers, C, F, H, W].
+  /// - Collective: over the ranks that compute a microbatch together, all of which get them.
+  package func latents(
     _ numbers: [Int], sampler: NamedSampler, conditions: [Condition<Float>]
-  ) -> [Video] {
+  ) -> Tensor<Float> {
     let booking = Booking(.common, .activations)
     let noise: Tensor<Float> = normalTensor(
       numbers.map { RandomStream(seed: context.seed, purpose: .samplingNoise, sample: $0) },
       sampleShape: latentShape, in: context.arena, booking: booking)
     let model = sampler.role == .teacher ? teacher : student
-    let latents = sampler.sampler.sample(
-      from: noise, denoiser: BoundDenoiser(model, conditions: conditions),
+    return sampler.sampler.sample(
+      from: noise,
+      denoiser: BoundDenoiser(model, conditions: conditions, sequence: context.sequence),
       on: context.tape(sampler.role == .teacher ? .base : .generator, isRecording: false)
     ) { step in
       normalTensor(
@@ -93,11 +96,13 @@ package struct ClipGenerator {
             seed: context.seed, purpose: .samplingRenoise, step: step, sample: $0)
         }, sampleShape: latentShape, in: context.arena, booking: booking)
     }
-    return numbers.indices.map { index in
-      codec.decode(
-        Latents(
-          channelCount: latentShape[0], frameCount: latentShape[1], height: latentShape[2],
-          width: latentShape[3], values: latents.rows(index..<(index + 1)).array))
-    }
+  }
+
+  /// The clip at a position of latents.
+  package func clip(_ position: Int, of latents: Tensor<Float>) -> Video {
+    codec.decode(
+      Latents(
+        channelCount: latentShape[0], frameCount: latentShape[1], height: latentShape[2],
+        width: latentShape[3], values: latents.rows(position..<(position + 1)).array))
   }
 }

@@ -94,26 +94,28 @@ package struct EvaluatePhase {
           atPath: Self.row($0, configuration, in: context.folder).path)
       }
     }
-    let reference = missing.isEmpty ? [] : try measure(count) { $0.map(coded) }.measures
+    func measured(_ clip: (Int) -> Video) throws -> [ClipMeasure] {
+      try context.joined(
+        context.shareOut(count) { ClipMeasure(PixelClip(clip($0)), features) })
+    }
+    let reference = missing.isEmpty ? [] : try measured(coded)
     for (slug, name, clip) in [
       ("real", "real clips, other draw", { coded(count + $0) }),
       ("codec", "real clips, not coded", { real(count + $0) }),
     ] as [(String, String, (Int) -> Video)] {
       if missing.contains(slug) {
-        let measured = try measure(count) { $0.map(clip) }
-        try writeRow(slug, name: name, measured, reference: reference, evaluationCount: nil)
+        try writeRow(slug, name: name, measured(clip), reference: reference)
       }
       finishRow()
     }
     for sampler in samplers {
       if missing.contains(sampler.slug) {
-        let measured = try measure(count) { numbers in
-          generator.clips(
-            numbers, sampler: sampler, conditions: numbers.map { _ in Condition() })
-        }
+        let start = ContinuousClock.now
+        let measures = try measure(count, sampler)
         try writeRow(
-          sampler.slug, name: sampler.name, measured, reference: reference,
-          evaluationCount: sampler.sampler.schedule.stepCount)
+          sampler.slug, name: sampler.name, measures, reference: reference,
+          evaluationCount: sampler.sampler.schedule.stepCount,
+          secondsPerClip: (ContinuousClock.now - start) / .seconds(1) / Double(count))
       }
       finishRow()
     }
@@ -142,36 +144,25 @@ package struct EvaluatePhase {
     }
   }
 
-  private struct Measured {
-    let measures: [ClipMeasure]
-    let secondsPerClip: Double
-  }
-
-  /// Measures clips 0 ..< count; batch b of them is made by rank b mod size.
-  private func measure(_ count: Int, _ make: ([Int]) -> [Video]) throws -> Measured {
-    let start = ContinuousClock.now
+  /// Measures clips 0 ..< count of a sampler.
+  private func measure(_ count: Int, _ sampler: NamedSampler) throws -> [ClipMeasure] {
     let batchSize = context.configuration.evaluate.batch
     let batches = stride(from: 0, to: count, by: batchSize).map {
       Array($0..<min($0 + batchSize, count))
     }
-    let measures = try context.shareOut(batches.count) { batch in
-      make(batches[batch]).map { ClipMeasure(PixelClip($0), features) }
-    }
-    let byRank = try context.transport.allGather(value: measures)
-    let joined = batches.indices.flatMap { batch in
-      byRank[batch % context.transport.size][batch / context.transport.size]
-    }
-    return Measured(
-      measures: joined,
-      secondsPerClip: (ContinuousClock.now - start) / .seconds(1) / Double(count))
+    return try context.joined(
+      context.makeClips(batches) { numbers in
+        generator.latents(numbers, sampler: sampler, conditions: numbers.map { _ in Condition() })
+      } finish: { latents, position, _ in
+        ClipMeasure(PixelClip(generator.clip(position, of: latents)), features)
+      })
   }
 
   private func writeRow(
-    _ slug: String, name: String, _ measured: Measured, reference: [ClipMeasure],
-    evaluationCount: Int?
+    _ slug: String, name: String, _ measures: [ClipMeasure], reference: [ClipMeasure],
+    evaluationCount: Int? = nil, secondsPerClip: Double? = nil
   ) throws {
     try context.transport.onRoot {
-      let measures = measured.measures
       func mean(_ path: KeyPath<ClipMeasure, Double>) -> Double {
         measures.reduce(0) { $0 + $1[keyPath: path] } / Double(measures.count)
       }
@@ -182,8 +173,7 @@ package struct EvaluatePhase {
         name: name, frechetDistance: distance, motion: mean(\.motion),
         sharpness: mean(\.sharpness), flicker: mean(\.flicker),
         networkEvaluationCount: evaluationCount,
-        secondsPerClip: evaluationCount == nil ? nil : measured.secondsPerClip,
-        sampleCount: measures.count)
+        secondsPerClip: secondsPerClip, sampleCount: measures.count)
       try RunFolder.write(row, to: Self.row(slug, context.configuration, in: context.folder))
     }
   }
@@ -204,31 +194,30 @@ package struct EvaluatePhase {
         atPath: Self.row(slug, context.configuration, in: context.folder).path)
     }
     guard !isThere else { return }
-    let measures = try context.shareOut(heldOut.count) { number in
-      let condition = HeldOutCondition(
-        prepared, heldOut[number], texts: texts, context: context
-      ).condition
-      let clip = PixelClip(
-        generator.clips([number], sampler: sampler, conditions: [condition])[0])
-      let truth = PixelClip(context.clip(heldOut[number], of: prepared))
-      return ContinuationMeasure(
-        peakSignalToNoise: PeakSignalToNoise.decibels(clip, reference: truth),
-        structuralSimilarity: StructuralSimilarity.mean(clip, reference: truth),
-        motion: FrameDifference.motion(clip), flicker: TemporalFlickering.score(clip))
-    }
-    let byRank = try context.transport.allGather(value: measures)
+    let measures = try context.joined(
+      context.makeClips(heldOut.indices.map { [$0] }) { numbers in
+        generator.latents(
+          numbers, sampler: sampler,
+          conditions: numbers.map {
+            HeldOutCondition(prepared, heldOut[$0], texts: texts, context: context).condition
+          })
+      } finish: { latents, position, number in
+        let clip = PixelClip(generator.clip(position, of: latents))
+        let truth = PixelClip(context.clip(heldOut[number], of: prepared))
+        return ContinuationMeasure(
+          peakSignalToNoise: PeakSignalToNoise.decibels(clip, reference: truth),
+          structuralSimilarity: StructuralSimilarity.mean(clip, reference: truth),
+          motion: FrameDifference.motion(clip), flicker: TemporalFlickering.score(clip))
+      })
     try context.transport.onRoot {
-      let all = heldOut.indices.map {
-        byRank[$0 % context.transport.size][$0 / context.transport.size]
-      }
       func mean(_ path: KeyPath<ContinuationMeasure, Double>) -> Double {
-        all.reduce(0) { $0 + $1[keyPath: path] } / Double(all.count)
+        measures.reduce(0) { $0 + $1[keyPath: path] } / Double(measures.count)
       }
       let row = ReportContent.SamplerRow(
         name: sampler.name, motion: mean(\.motion), flicker: mean(\.flicker),
         peakSignalToNoise: mean(\.peakSignalToNoise),
         structuralSimilarity: mean(\.structuralSimilarity),
-        networkEvaluationCount: sampler.sampler.schedule.stepCount, sampleCount: all.count)
+        networkEvaluationCount: sampler.sampler.schedule.stepCount, sampleCount: measures.count)
       try RunFolder.write(row, to: Self.row(slug, context.configuration, in: context.folder))
     }
   }

@@ -1,6 +1,6 @@
 // Sample: what the networks make of the same noise and the same first frames, as mp4 and PNG.
 //
-// Rank r makes clip i where i mod size = r; rank 0 writes the files.
+// Ranks make clips together as they train together; rank 0 writes the files.
 
 import Basics
 package import Foundation
@@ -80,17 +80,23 @@ package struct SamplePhase {
   private func clips(
     _ mode: Mode, _ sampler: NamedSampler?, heldOut: [ClipSample]
   ) throws -> [Video] {
-    let count = mode == .firstFrame ? heldOut.count : context.configuration.sample.clips
-    let clips = try context.shareOut(count) { number -> Video in
-      guard let sampler else { return context.clip(heldOut[number], of: prepared) }
-      let condition =
-        mode == .firstFrame
-        ? HeldOutCondition(
-          prepared, heldOut[number], texts: texts, context: context
-        ).condition : Condition<Float>()
-      return generator.clips([number], sampler: sampler, conditions: [condition])[0]
+    guard let sampler else {
+      return try context.gatherClips(
+        context.shareOut(heldOut.count) { context.clip(heldOut[$0], of: prepared) })
     }
-    return try context.gatherClips(clips, count: count)
+    let count = mode == .firstFrame ? heldOut.count : context.configuration.sample.clips
+    return try context.gatherClips(
+      context.makeClips((0..<count).map { [$0] }) { numbers in
+        generator.latents(
+          numbers, sampler: sampler,
+          conditions: numbers.map { number in
+            mode == .firstFrame
+              ? HeldOutCondition(prepared, heldOut[number], texts: texts, context: context)
+                .condition : Condition()
+          })
+      } finish: { latents, position, _ in
+        generator.clip(position, of: latents)
+      })
   }
 
   private func write(_ clips: [Video], mode: Mode, slug: String) throws {
@@ -117,25 +123,5 @@ struct HeldOutCondition {
     condition = Condition(
       reference: TrainingBatches.firstFrame(of: latents, sample: 0, in: context.arena),
       text: texts?[source: sample.source])
-  }
-}
-
-extension RunContext {
-  /// Joins the clips of all ranks in order of their numbers, on rank 0; other ranks get none.
-  ///
-  /// Clip i was made by rank i mod size.
-  /// - Collective: over the transport.
-  func gatherClips(_ own: [Video], count: Int) throws -> [Video] {
-    guard let parts = try transport.gather(own.flatMap(\.bytes), root: 0) else { return [] }
-    let clipSize =
-      configuration.data.frameCount * configuration.data.size
-      * configuration.data.size * 3
-    return (0..<count).map { number in
-      let start = number / transport.size * clipSize
-      return Video(
-        frameCount: configuration.data.frameCount, height: configuration.data.size,
-        width: configuration.data.size,
-        bytes: Array(parts[number % transport.size][start..<(start + clipSize)]))
-    }
   }
 }

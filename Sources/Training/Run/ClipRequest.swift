@@ -43,9 +43,11 @@ package struct ClipRequest: Sendable {
     let generator = ClipGenerator(
       context: context, teacher: network, student: network, codec: prepared.codec,
       latentShape: prepared.latentShape)
-    return (0..<count).flatMap { number in
-      generator.clips(
-        [number], sampler: sampler, conditions: [Condition(reference: reference)])
+    return (0..<count).map { number in
+      generator.clip(
+        0,
+        of: generator.latents(
+          [number], sampler: sampler, conditions: [Condition(reference: reference)]))
     }
   }
 

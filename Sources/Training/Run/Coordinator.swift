@@ -359,7 +359,8 @@ extension WorkloadSizes {
       criticRatio: distill.criticRatio,
       pullsRealDiT: distill.method == .w2s && distill.alphaWeak != 0,
       isGuided: distill.guidance != 1, hasGroundTruthTerm: distill.lambdaGroundTruth > 0,
-      keepsGeneratorAverage: distill.ema > 0, evaluationBatch: configuration.evaluate.batch,
+      keepsGeneratorAverage: distill.ema > 0,
+      evaluationBatch: min(configuration.evaluate.batch, configuration.evaluate.samples),
       bucketByteCount: configuration.exchange.bucketByteCount)
     if configuration.mayKeepPackedWeights {
       let idle = Set(transformer.idleModules.map { "\($0).weight" })
@@ -368,6 +369,8 @@ extension WorkloadSizes {
         * FlatLayout(specifications.filter { !idle.contains($0.name) })
         .packedWordCount(.bfloat16)
     }
+    evaluationBatchCount =
+      (configuration.evaluate.samples + evaluationBatch - 1) / evaluationBatch
     keepsPackedWeights = configuration.compute.packedWeights == .on
     network.sumsInBlocks = configuration.mesh.sums == .canonical
     offloadsActivations = configuration.model.offload

@@ -158,27 +158,6 @@ extension RunContext {
     if try agreeOnStep(losses: []).shouldStop { throw StoppedOnSignal() }
   }
 
-  /// Does `count` pieces of work, piece i on rank i mod size, ready to stop after each round.
-  ///
-  /// Where passes load blocks from all ranks, all take part in each round: a rank that has nothing left
-  /// does the last piece once more.
-  /// - Returns: the results of this rank, in order.
-  /// - Collective: over the transport; `body` must not call collectives other than those of passes, of
-  ///   which every piece has as many.
-  func shareOut<Result>(_ count: Int, _ body: (_ piece: Int) -> Result) throws -> [Result] {
-    var results: [Result] = []
-    for first in stride(from: 0, to: count, by: transport.size) {
-      let piece = first + transport.rank
-      if piece < count {
-        results.append(body(piece))
-      } else if shape.zeroStage == .parameters {
-        _ = body(count - 1)
-      }
-      try stopIfAsked()
-    }
-    return results
-  }
-
   private struct StepReport: Codable {
     let microbatches: [Int]
     let lossBits: [UInt64]

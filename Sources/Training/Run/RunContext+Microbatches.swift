@@ -35,9 +35,16 @@ extension RunContext {
   func forEachMicrobatch(
     in set: RankSet, _ passes: PassCount, _ body: @escaping (_ microbatch: Int) -> Void
   ) {
-    let microbatches = set.microbatches
-    guard let pipeline = set.pipeline else { return microbatches.forEach(body) }
-    pipeline.run(count: microbatches.count, passes) { body(microbatches[$0]) }
+    forEach(set.microbatches, in: set, passes, body)
+  }
+
+  /// The same for other work of as many passes each, by its number.
+  func forEach(
+    _ numbers: [Int], in set: RankSet, _ passes: PassCount,
+    _ body: @escaping (_ number: Int) -> Void
+  ) {
+    guard let pipeline = set.pipeline else { return numbers.forEach(body) }
+    pipeline.run(count: numbers.count, passes) { body(numbers[$0]) }
   }
 
   /// The gradient sums of a turn over this rank's microbatches, or its part of all ranks', and what `body` returns

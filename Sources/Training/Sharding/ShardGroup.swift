@@ -199,7 +199,7 @@ final class ParameterShard: UnitSource {
     }
   }
 
-  /// Units that all ranks load where there are stages are those of samples and tables.
+  /// Units that all ranks load where there are stages are those of exports, one by one.
   func loadsAhead(_ extent: UnitExtent) -> Bool {
     group.loads != nil && (extent.isOfStage || group.pipelineStage == nil)
   }

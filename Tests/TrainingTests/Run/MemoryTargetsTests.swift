@@ -7,7 +7,6 @@ import Models
 import Testing
 
 @testable import Planning
-
 @testable import Training
 
 struct MemoryTargetsTests {
@@ -75,8 +74,8 @@ struct MemoryTargetsTests {
 
   // MARK: The longest sequence under a cap
 
-  /// Clips of so many latent frames of 32 × 32 tokens through 24 blocks: whether the process fits that teaches and distills
-  /// them, as on the page above. Sampling, which shares no tokens, is not in it.
+  /// Clips of so many latent frames of 32 × 32 tokens through 24 blocks: whether the process fits that teaches, distills
+  /// and samples them, as on the page above.
   private func fits(frames: Int, offload: Bool, _ shape: MeshShape = MeshShape()) throws -> Bool {
     var job = RunConfiguration()
     (job.data.frameCount, job.data.size, job.data.shortSide) = (4 * frames - 3, 256, 256)
@@ -84,13 +83,10 @@ struct MemoryTargetsTests {
     (job.model.doubleBlocks, job.model.singleBlocks) = (8, 16)
     job.batch.samples = 1
     (job.model.recompute, job.model.offload) = (true, offload)
-    let costs = try costs(of: job, shape)
-    return costs.phases.filter { ["teach", "distill"].contains($0.name) }.flatMap(\.memory)
-      .allSatisfy {
-        ProcessMemory(
-          $0, of: costs, programByteCount: ProcessMemory.usualProgramByteCount, limit: Self.cap
-        ).byteCount <= Self.cap
-      }
+    job.evaluate.batch = 1
+    return try costs(of: job, shape).processes(limit: Self.cap).allSatisfy {
+      $0.byteCount <= Self.cap
+    }
   }
 
   private static let cap = 16 << 30

@@ -223,9 +223,8 @@ package enum CostModel {
       stage = shape[.stages] > 1 ? shape.coordinates(of: rank)[.stages] : nil
       part = degree > 1 ? SequencePart(rank: rank, shape: shape) : nil
       let sharding = RankPlace(rank: rank, shape: shape)
-      let head = [PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)]
       let networks =
-        [sizes.networkUnits, sizes.adapterUnits] + (sizes.headElementCount > 0 ? [head] : [])
+        [sizes.networkUnits, sizes.adapterUnits, sizes.headUnits].filter { !$0.isEmpty }
       let counts = networks.map { units in
         ParametersTwin.sharding(
           of: units, rankCount: sharding.rankCount, zeroStage: sharding.zeroStage,

@@ -211,5 +211,10 @@ package struct WorkloadSizes: Codable, Equatable, Sendable {
     return Double(deepest.reduce(0, +)) / Double(stepCount)
   }
 
+  /// The discriminator's head; empty without adversarial term.
+  var headUnits: [PlannedUnit] {
+    headElementCount > 0 ? [PlannedUnit(isBlock: false, elementCount: headElementCount)] : []
+  }
+
   package var adapterElementCount: Int { adapterUnits.reduce(0) { $0 + $1.elementCount } }
 }

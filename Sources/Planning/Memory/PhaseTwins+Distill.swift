@@ -20,9 +20,7 @@ extension PhaseTwins {
     adapter.initialize()
     return Critic(
       adapter: adapter,
-      head: sizes.headElementCount > 0
-        ? weights(state, .fake, [PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)])
-        : nil)
+      head: sizes.headUnits.isEmpty ? nil : weights(state, .fake, sizes.headUnits))
   }
 
   func distributionMatching() -> RankPhase {

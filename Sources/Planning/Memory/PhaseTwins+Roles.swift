@@ -82,7 +82,8 @@ extension PhaseTwins {
       for unit in sizes.networkUnits {
         _ = state.ledger.allocate(unit.elementCount, .generator, .parameters)
       }
-      return (networks.map(\.held), group)
+      withExtendedLifetime(networks) {}
+      return group
     }
   }
 

@@ -294,31 +294,33 @@ struct PhaseTwins {
     return (sizes.evaluationBatchCount + dataRankCount - 1) / dataRankCount
   }
 
+  /// Partial sums that are left in the exchanges of a group from the network that was trained last, which is booked
+  /// elsewhere.
+  func leaveTraining(of units: [PlannedUnit], _ role: PlannedRole, _ group: ShardGroupTwin) {
+    let trained = ParametersTwin(PlannedLedger(), role: role, units: units, group: group)
+    trained.reduceScatter()
+    trained.sumOverReplicas()
+  }
+
   /// Sampling batches of clips; a step is one pass of the network over one.
-  /// - Parameter joining: what a rank holds beside these networks while they are joined from split roles, and the ranks
-  ///   of its role, whose exchanges keep what training left; nil where roles are colocated.
-  func evaluate(
-    joining: ((State) -> (held: [PlannedLedger.Block], set: ShardGroupTwin))? = nil
-  ) -> RankPhase {
+  /// - Parameter joining: books what a rank holds beside these networks while they are joined from split roles, and
+  ///   returns the ranks of its role, whose exchanges keep what training left; nil where roles are colocated.
+  func evaluate(joining: ((State) -> ShardGroupTwin)? = nil) -> RankPhase {
     let state = state()
     let ledger = state.ledger
+    let critic =
+      sizes.method == .distributionMatching
+      ? [sizes.adapterUnits, joining == nil ? sizes.headUnits : []].filter { !$0.isEmpty } : []
+    if joining == nil, sizes.method != .none {
+      leaveTraining(
+        of: critic.last ?? sizes.networkUnits, critic.isEmpty ? .generator : .fake, state.group)
+    }
     let student =
       sizes.method == .none
       ? state.base : weights(state, .generator, sizes.networkUnits)
-    let head = PlannedUnit(isBlock: false, elementCount: sizes.headElementCount)
-    let critic =
-      sizes.method == .distributionMatching
-      ? [sizes.adapterUnits, joining == nil ? [head] : []].filter {
-        $0.contains { $0.elementCount > 0 }
-      }
-      .map { weights(state, .fake, $0) } : []
-    let set = joining?(state).set
-    if set == nil, let trained = critic.last ?? (sizes.method == .none ? nil : student) {
-      // Partial sums are left from what was trained last.
-      trained.reduceScatter()
-      trained.sumOverReplicas()
-    }
-    // In flight, each on all stages.
+    let critics = critic.map { weights(state, .fake, $0) }
+    let set = joining?(state)
+    // Those in flight.
     let batchCount = min(stage?.count ?? 1, batchesPerRank)
     let work = work(ledger) {
       for (parameters, role) in [(state.base, PlannedRole.base), (student, .generator)] {
@@ -333,7 +335,7 @@ struct PhaseTwins {
         withExtendedLifetime(latents) {}
       }
     }
-    withExtendedLifetime((state.base, state.texts, student, critic, set)) {}
+    withExtendedLifetime((state.base, state.texts, student, critics, set)) {}
     return phase(ledger, 1 / Double(4 * batchCount) * work)
   }
 }

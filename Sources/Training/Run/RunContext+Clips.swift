@@ -50,7 +50,9 @@ extension RunContext {
     finish: (_ batch: Batch, _ position: Int, _ number: Int) -> Result
   ) throws -> [Numbered<Result>] {
     let members = shape.group(along: .stages, .ring, .sp, .tp, of: transport.rank)
-    guard let member = members.firstIndex(of: transport.rank) else { return [] }
+    guard let member = members.firstIndex(of: transport.rank) else {
+      trap("rank \(transport.rank) is not of its own group \(members)")
+    }
     let dataRank = shape.dataRank(of: transport.rank)
     let dataRankCount = shape.dataParallelDegree
     var results: [Numbered<Result>] = []

@@ -33,6 +33,7 @@ struct PlannedCase: Sendable, CustomTestStringConvertible {
     configuration.distill.criticRatio = 2
     configuration.distill.loraRank = 4
     configuration.distill.discriminatorWidth = 32
+    configuration.evaluate.batch = 2
     change(&configuration)
     testDescription = "\(name), \(rankCount) ranks"
     self.rankCount = rankCount
